@@ -1,0 +1,61 @@
+/* limits - every size that a stranger decides, with its name, default and range, in one table.
+ *
+ * Each is a setting (`limits:` in the YAML file) and a row of Introspect's `limits`, there beside
+ * its use. Sizes that are part of the wire contract are constants: both ends must agree on them.
+ */
+#ifndef BASE_LIMITS_H
+#define BASE_LIMITS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* --- constants of the wire contract --- */
+#define LIMIT_NAME 253u         /* bytes of a canonical service name (RFC 1035 2.3.4) */
+#define LIMIT_LABEL 63u         /* bytes of one label of it */
+#define LIMIT_BACKEND 261u      /* bytes of "host:port": 253 + ":" + 5, with room for "[" and "]" */
+#define LIMIT_PEER_ID 64u       /* bytes of a peer id */
+#define LIMIT_LABEL_TEXT 112u   /* a source label: ip (45) + "#" + peer id, with its NUL */
+#define LIMIT_IP_TEXT 46u       /* canonical text of an address with its NUL (INET6_ADDRSTRLEN) */
+#define LIMIT_STATUS_TEXT 255u  /* bytes of the text beside a status code */
+#define LIMIT_SYNC_PART 65536u  /* bytes of one packed Sync */
+#define LIMIT_SYNC_IN_FLIGHT 2u /* Sync parts sent and not yet acknowledged */
+#define LIMIT_SP_HOPS 7u        /* words of an SP backtrace in front of the request id */
+#define LIMIT_ROWS_PER_HOLD 20000u /* rows touched while the maps' locks are held once */
+#define LIMIT_LOOKUP_NAMES 1000u   /* names in one Lookup */
+#define LIMIT_PAGE_ROWS 20000u     /* rows in one page of Introspect */
+
+/* --- settings --- X(field, default, least, most, unit, what it bounds) */
+#define LIMITS(X)                                                                                  \
+    X(message_bytes, 1048576, 65536, 16777216, "bytes", "one message on any connection")           \
+    X(services_per_peer, 100000, 1, 1000000, "services", "the list of one owner")                  \
+    X(services_total, 1000000, 1, 10000000, "rows", "the services map")                            \
+    X(peers, 4096, 1, 65536, "peers", "records of peers, connected or stale")                      \
+    X(control_connections, 16384, 8, 1048576, "connections", "connections on the gate")            \
+    X(connections_per_source, 256, 1, 1048576, "connections", "connections of one address")        \
+    X(gate_buffer_bytes, 268435456, 1048576, 17179869184, "bytes", "all buffers of the gate")      \
+    X(connection_buffer_bytes, 65536, 4096, 16777216, "bytes",                                     \
+      "buffer of a connection whose peer is not known yet")                                        \
+    X(requests_in_flight, 64, 1, 4096, "requests", "unanswered requests of one connection")        \
+    X(unsent_reply_bytes, 1048576, 65536, 67108864, "bytes", "replies one client has not read")    \
+    X(queued_calls, 4096, 16, 1048576, "calls", "calls waiting for the main loop")                 \
+    X(link_queue_bytes, 8388608, 262144, 268435456, "bytes", "messages queued towards one peer")   \
+    X(leases, 10000, 1, 1000000, "leases", "services offered by local programs")                   \
+    X(tombstones, 10000, 16, 1000000, "tombstones", "what is remembered of rows that went")        \
+    X(pinned_snapshots, 16, 1, 1024, "snapshots", "pictures kept for the next page of a reader")
+
+struct limits {
+#define X(field, def, least, most, unit, what) uint64_t field;
+    LIMITS(X)
+#undef X
+};
+
+struct limit_row {
+    const char *name, *unit, *what;
+    size_t offset; /* of the uint64_t in struct limits */
+    uint64_t def, least, most;
+};
+
+extern const struct limit_row limit_rows[]; /* ends with name == NULL */
+void limits_default(struct limits *out_limits);
+
+#endif

@@ -1,0 +1,213 @@
+/* log - format, escape, one write(2).
+ *
+ * A line is built on the stack: logging needs no memory and no lock. The JSON form of a message is
+ * its text form as a JSON string, so both show the same characters. */
+#include "base/log.h"
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/clock.h"
+
+#define MESSAGE_MAX 4096u /* bytes before escaping; what is longer is cut and ends in "..." */
+#define STAMP_LEN 24u     /* 2001-02-03T04:05:06.789Z */
+#define ESCAPED_MAX 5u    /* bytes that one byte can become: \\xNN in JSON */
+#define HEAD_MAX 512u     /* time, level, room and what stands around them */
+
+static const char *const level_names[] = {"error", "warn", "info", "debug"};
+
+/* Each is read alone, so a reload in between shows in the next line at the latest. */
+static _Atomic int log_level = LOG_INFO;
+static _Atomic int log_format = LOG_TEXT;
+static atomic_bool log_timestamps;
+
+void log_setup(const struct log_settings *settings)
+{
+    atomic_store(&log_level, (int)settings->level);
+    atomic_store(&log_format, (int)settings->format);
+    atomic_store(&log_timestamps, settings->timestamps);
+}
+
+bool log_on(enum log_level level)
+{
+    return (int)level <= atomic_load_explicit(&log_level, memory_order_relaxed);
+}
+
+/* What goes to fd, gathered. Without an fd (-1) buf has room for all of it. */
+struct sink {
+    char *buf;
+    size_t used, size;
+    int fd, error;
+};
+
+static int write_all(int fd, const char *data, size_t len)
+{
+    struct pollfd wait = {.fd = fd, .events = POLLOUT};
+    ssize_t n;
+
+    while (len > 0) {
+        n = write(fd, data, len);
+        if (n >= 0) {
+            data += n;
+            len -= (size_t)n;
+        } else if (errno == EAGAIN) {
+            poll(&wait, 1, -1); /* someone else made the descriptor non-blocking */
+        } else if (errno != EINTR) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
+static void flush(struct sink *s)
+{
+    if (s->error == 0)
+        s->error = write_all(s->fd, s->buf, s->used);
+    s->used = 0;
+}
+
+static void put(struct sink *s, const char *data, size_t len)
+{
+    if (len > s->size - s->used)
+        flush(s);
+    assert(len <= s->size - s->used);
+    memcpy(s->buf + s->used, data, len);
+    s->used += len;
+}
+
+static void put_text(struct sink *s, const char *text) { put(s, text, strlen(text)); }
+
+static void put_escaped(struct sink *s, const char *data, size_t len, bool json)
+{
+    static const char hex[] = "0123456789abcdef";
+
+    for (size_t i = 0; i < len; i++) {
+        uint8_t c = (uint8_t)data[i];
+
+        if (c < 0x20 || c >= 0x7f || c == '\\') {
+            const char code[] = {'\\', '\\', 'x', hex[c >> 4], hex[c & 15]};
+
+            put(s, json ? code : code + 1, json ? 5 : 4);
+        } else if (c == '"' && json) {
+            put(s, "\\\"", 2);
+        } else {
+            put(s, data + i, 1);
+        }
+    }
+}
+
+static void stamp(char out[STAMP_LEN + 1])
+{
+    uint64_t now_us = clock_wall_us();
+    time_t seconds = (time_t)(now_us / 1000000u);
+    char whole[STAMP_LEN];
+    struct tm tm;
+
+    gmtime_r(&seconds, &tm);
+    strftime(whole, sizeof(whole), "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(out, STAMP_LEN + 1, "%.19s.%03uZ", whole, (unsigned)(now_us / 1000u % 1000u));
+}
+
+/* Everything of a JSON line but its message's text and its end. */
+static void put_json_head(struct sink *s, const char *time, enum log_level level, const char *room)
+{
+    put_text(s, "{\"time\":\"");
+    put_text(s, time);
+    put_text(s, "\",\"level\":\"");
+    put_text(s, level_names[level]);
+    put_text(s, "\",\"room\":\"");
+    put_escaped(s, room, strnlen(room, 64), true);
+    put_text(s, "\",\"message\":\"");
+}
+
+static void put_line(struct sink *s, enum log_level level, const char *room, const char *message,
+                     size_t len)
+{
+    bool json = atomic_load(&log_format) == LOG_JSON;
+    char time[STAMP_LEN + 1];
+
+    if (json) {
+        stamp(time);
+        put_json_head(s, time, level, room);
+    } else {
+        if (atomic_load(&log_timestamps)) {
+            stamp(time);
+            put_text(s, time);
+            put_text(s, " ");
+        }
+        put_text(s, level_names[level]);
+        put_text(s, " [");
+        put_escaped(s, room, strnlen(room, 64), false);
+        put_text(s, "] ");
+    }
+    put_escaped(s, message, len, json);
+    put_text(s, json ? "\"}\n" : "\n");
+}
+
+void log_write(enum log_level level, const char *room, const char *format, ...)
+{
+    char message[MESSAGE_MAX], line[HEAD_MAX + MESSAGE_MAX * ESCAPED_MAX];
+    struct sink s = {.buf = line, .size = sizeof(line), .fd = -1};
+    int saved = errno; /* callers log first and return errno after */
+    va_list args;
+    int n;
+
+    if (!log_on(level))
+        return;
+    va_start(args, format);
+    n = vsnprintf(message, sizeof(message), format, args);
+    va_end(args);
+    if (n < 0)
+        n = snprintf(message, sizeof(message), "(cannot be formatted)");
+    if ((size_t)n >= sizeof(message)) {
+        n = (int)sizeof(message) - 1;
+        memcpy(message + n - 3, "...", 3);
+    }
+    put_line(&s, level, room, message, (size_t)n);
+    write_all(STDERR_FILENO, line, s.used); /* nowhere to tell of a failure */
+    errno = saved;
+}
+
+int log_block(int fd, const char *room, const char *text, size_t len)
+{
+    bool json = atomic_load(&log_format) == LOG_JSON;
+    char buf[32768], time[STAMP_LEN + 1];
+    struct sink s = {.buf = buf, .size = sizeof(buf), .fd = fd};
+    size_t room_len = strlen(room);
+    const char *end = text + len, *next;
+
+    if (!json && !atomic_load(&log_timestamps))
+        return write_all(fd, text, len);
+    stamp(time);
+    for (; text < end && s.error == 0; text = next < end ? next + 1 : end) {
+        next = memchr(text, '\n', (size_t)(end - text));
+        if (!next)
+            next = end;
+        /* Lines stay whole in one write: ours are far shorter than half of the buffer. */
+        if (s.used > sizeof(buf) / 2)
+            flush(&s);
+        if (json) {
+            put_json_head(&s, time, LOG_INFO, room);
+            /* The room has a field of its own. */
+            if ((size_t)(next - text) >= room_len + 3 && text[0] == '[' &&
+                memcmp(text + 1, room, room_len) == 0 && memcmp(text + 1 + room_len, "] ", 2) == 0)
+                text += room_len + 3;
+            put_escaped(&s, text, (size_t)(next - text), true);
+            put_text(&s, "\"}\n");
+        } else {
+            put_text(&s, time);
+            put_text(&s, " ");
+            for (; (size_t)(next - text) > sizeof(buf) / 2; text += sizeof(buf) / 2)
+                put(&s, text, sizeof(buf) / 2);
+            put(&s, text, (size_t)(next - text));
+            put_text(&s, "\n");
+        }
+    }
+    flush(&s);
+    return s.error;
+}

@@ -1,0 +1,40 @@
+/* log - one line per event, to standard error, from any thread.
+ *
+ * Text:  "level [room] message", nothing before it unless log.timestamps is set: journald and
+ *        container runtimes have the time. JSON: one object per line.
+ * What strangers sent is escaped: every byte below 0x20, 0x7f and above, and the backslash itself
+ * appear as \xNN, so that nobody can forge a line or move the cursor of who reads it.
+ * Rooms below daemon do not log; they return what happened.
+ */
+#ifndef BASE_LOG_H
+#define BASE_LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+enum log_format { LOG_TEXT, LOG_JSON };
+
+struct log_settings {
+    enum log_level level;
+    enum log_format format;
+    bool timestamps; /* text only; JSON always carries "time" */
+};
+
+/* Before the first thread starts, or at a reload: takes effect for the lines after it. */
+void log_setup(const struct log_settings *settings);
+bool log_on(enum log_level level);
+void log_write(enum log_level level, const char *room, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#define log_error(room, ...) log_write(LOG_ERROR, room, __VA_ARGS__)
+#define log_warn(room, ...) log_write(LOG_WARN, room, __VA_ARGS__)
+#define log_info(room, ...) log_write(LOG_INFO, room, __VA_ARGS__)
+#define log_debug(room, ...) log_write(LOG_DEBUG, room, __VA_ARGS__)
+
+/* The block of text (whole lines) goes to fd as the settings say: as it is, with a time before each
+ * line, or each line as a JSON object of room and message. 0, or a negative errno of write(2). */
+int log_block(int fd, const char *room, const char *text, size_t len);
+
+#endif

@@ -1,0 +1,273 @@
+/* Log lines: their form, their escapes, and that each is one write. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <regex.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/log.h"
+
+static int in, out;      /* of a pipe */
+static char got[200000]; /* what came through it */
+static size_t got_len;
+
+static void setup(void)
+{
+    int fds[2];
+
+    cr_assert_eq(pipe2(fds, O_CLOEXEC | O_NONBLOCK), 0);
+    in = fds[0];
+    out = fds[1];
+    cr_assert_geq(fcntl(out, F_SETPIPE_SZ, 1 << 20), 1 << 16);
+}
+
+static void settings(enum log_level level, enum log_format format, bool timestamps)
+{
+    struct log_settings s = {.level = level, .format = format, .timestamps = timestamps};
+
+    log_setup(&s);
+}
+
+/* One read gives what one write wrote, or all of several. */
+static const char *receive(void)
+{
+    ssize_t n = read(in, got, sizeof(got) - 1);
+
+    got_len = n > 0 ? (size_t)n : 0;
+    got[got_len] = '\0';
+    return got;
+}
+
+/* While f runs, standard error is the pipe. */
+#define CAPTURE(...)                                                                               \
+    do {                                                                                           \
+        int saved_ = dup(STDERR_FILENO);                                                           \
+        dup2(out, STDERR_FILENO);                                                                  \
+        __VA_ARGS__;                                                                               \
+        dup2(saved_, STDERR_FILENO);                                                               \
+        close(saved_);                                                                             \
+        receive();                                                                                 \
+    } while (0)
+
+static bool matches(const char *text, const char *pattern)
+{
+    regex_t re;
+    bool match;
+
+    cr_assert_eq(regcomp(&re, pattern, REG_EXTENDED | REG_NOSUB), 0);
+    match = regexec(&re, text, 0, NULL, 0) == 0;
+    regfree(&re);
+    return match;
+}
+
+#define STAMP "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{3}Z"
+
+Test(log, text_line_is_level_room_message, .init = setup)
+{
+    CAPTURE(log_warn("gate", "closed %d of %s", 3, "them"));
+    cr_expect_str_eq(got, "warn [gate] closed 3 of them\n");
+}
+
+Test(log, level_decides_what_is_written, .init = setup)
+{
+    settings(LOG_WARN, LOG_TEXT, false);
+    cr_expect(log_on(LOG_ERROR) && log_on(LOG_WARN) && !log_on(LOG_INFO) && !log_on(LOG_DEBUG));
+    CAPTURE(log_info("node", "no"); log_debug("node", "no"); log_error("node", "yes"));
+    cr_expect_str_eq(got, "error [node] yes\n");
+    settings(LOG_DEBUG, LOG_TEXT, false);
+    CAPTURE(log_debug("node", "now"));
+    cr_expect_str_eq(got, "debug [node] now\n");
+}
+
+Test(log, timestamps_come_first, .init = setup)
+{
+    settings(LOG_INFO, LOG_TEXT, true);
+    CAPTURE(log_info("node", "hello"));
+    cr_expect(matches(got, "^" STAMP " info \\[node\\] hello\n$"), "%s", got);
+}
+
+Test(log, strangers_bytes_are_escaped, .init = setup)
+{
+    CAPTURE(log_info("gate", "%s", "a\nerror [x] \x1b[2J\r\x7f\xc3\xa9\\ \"q\""));
+    cr_expect_str_eq(got, "info [gate] a\\x0aerror [x] \\x1b[2J\\x0d\\x7f\\xc3\\xa9\\x5c \"q\"\n");
+}
+
+Test(log, every_byte_gives_a_printable_line, .init = setup)
+{
+    char all[256];
+
+    for (int i = 0; i < 255; i++)
+        all[i] = (char)(i + 1);
+    all[255] = '\0';
+    for (int json = 0; json < 2; json++) {
+        settings(LOG_INFO, json ? LOG_JSON : LOG_TEXT, false);
+        CAPTURE(log_info("gate", "%s", all));
+        for (size_t i = 0; i + 1 < got_len; i++)
+            cr_assert(got[i] >= 0x20 && got[i] < 0x7f, "byte %zu is %02x", i, got[i] & 255);
+        cr_expect_eq(got[got_len - 1], '\n');
+    }
+}
+
+Test(log, json_line_is_one_object, .init = setup)
+{
+    settings(LOG_INFO, LOG_JSON, false);
+    CAPTURE(log_error("wire", "a \"b\" \\ \n %s", "\xff"));
+    cr_expect(matches(got, "^\\{\"time\":\"" STAMP "\",\"level\":\"error\",\"room\":\"wire\","
+                           "\"message\":\"[^\n]*\"\\}\n$"),
+              "%s", got);
+    cr_expect(strstr(got, "\"message\":\"a \\\"b\\\" \\\\x5c \\\\x0a \\\\xff\"}"), "%s", got);
+}
+
+Test(log, long_message_is_cut_and_says_so, .init = setup)
+{
+    static char text[20000];
+
+    memset(text, '\x01', sizeof(text) - 1);
+    for (int json = 0; json < 2; json++) {
+        settings(LOG_INFO, json ? LOG_JSON : LOG_TEXT, false);
+        CAPTURE(log_info("gate", "%s", text));
+        cr_expect_gt(got_len, 4000);
+        cr_expect_str_eq(got + got_len - (json ? 6 : 4), json ? "...\"}\n" : "...\n");
+    }
+}
+
+Test(log, leaves_errno_alone, .init = setup)
+{
+    int saved;
+
+    CAPTURE(errno = ENOTCONN; log_info("gate", "%m"); cr_expect_eq(errno, ENOTCONN));
+    cr_expect_str_eq(got, "info [gate] Transport endpoint is not connected\n");
+    /* Also when the line cannot be written. */
+    saved = dup(STDERR_FILENO);
+    close(STDERR_FILENO);
+    errno = ENOTCONN;
+    log_info("gate", "lost");
+    cr_expect_eq(errno, ENOTCONN);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+}
+
+static void *write_lines(void *unused)
+{
+    for (int i = 0; i < 200; i++)
+        log_info("node", "0123456789 0123456789 0123456789 0123456789");
+    return NULL;
+}
+
+Test(log, lines_of_several_threads_do_not_mix, .init = setup)
+{
+    static const char line[] = "info [node] 0123456789 0123456789 0123456789 0123456789\n";
+    pthread_t threads[4];
+
+    CAPTURE({
+        for (int i = 0; i < 4; i++)
+            pthread_create(&threads[i], NULL, write_lines, NULL);
+        for (int i = 0; i < 4; i++)
+            pthread_join(threads[i], NULL);
+    });
+    cr_assert_eq(got_len, 800 * (sizeof(line) - 1));
+    for (size_t i = 0; i < 800; i++)
+        cr_assert_eq(memcmp(got + i * (sizeof(line) - 1), line, sizeof(line) - 1), 0);
+}
+
+Test(log, block_is_written_as_it_is, .init = setup)
+{
+    static const char text[] = "[registry] one\n[registry]   | two |\n";
+
+    cr_expect_eq(log_block(out, "registry", text, sizeof(text) - 1), 0);
+    cr_expect_str_eq(receive(), text);
+}
+
+Test(log, block_has_a_time_before_each_line_when_asked, .init = setup)
+{
+    static const char text[] = "[registry] one\n\n[registry] two\n";
+
+    settings(LOG_INFO, LOG_TEXT, true);
+    cr_expect_eq(log_block(out, "registry", text, sizeof(text) - 1), 0);
+    cr_expect(matches(receive(),
+                      "^" STAMP " \\[registry\\] one\n" STAMP " \n" STAMP " \\[registry\\] two\n$"),
+              "%s", got);
+}
+
+Test(log, block_becomes_an_object_per_line, .init = setup)
+{
+    static const char text[] = "[registry] a \"b\"\nplain \\\n[registry] ";
+
+    settings(LOG_INFO, LOG_JSON, false);
+    cr_expect_eq(log_block(out, "registry", text, sizeof(text) - 1), 0);
+#define HEAD "\\{\"time\":\"" STAMP "\",\"level\":\"info\",\"room\":\"registry\",\"message\":"
+    cr_expect(matches(receive(), "^" HEAD "\"a \\\\\"b\\\\\"\"\\}\n" HEAD
+                                 "\"plain \\\\\\\\x5c\"\\}\n" HEAD "\"\"\\}\n$"),
+              "%s", got);
+}
+
+static char block[3000000], came[16000000];
+static size_t block_len;
+
+static void *write_block(void *unused)
+{
+    cr_assert_eq(log_block(out, "registry", block, block_len), 0);
+    close(out);
+    return NULL;
+}
+
+/* Larger than the pipe, which does not block, so that writes are partial and refused. */
+static void through_a_small_pipe(size_t line_len)
+{
+    size_t came_len = 0, lines = 0;
+    pthread_t writer;
+    ssize_t n = 1;
+
+    for (block_len = 0; block_len + line_len + 1 <= sizeof(block); block_len += line_len + 1) {
+        memset(block + block_len, 'x', line_len);
+        block[block_len + line_len] = '\n';
+        lines++;
+    }
+    fcntl(out, F_SETPIPE_SZ, 4096);
+    fcntl(in, F_SETFL, 0);
+    cr_assert_eq(pthread_create(&writer, NULL, write_block, NULL), 0);
+    while ((n = read(in, came + came_len, sizeof(came) - came_len)) > 0)
+        came_len += (size_t)n;
+    cr_expect_eq(n, 0);
+    pthread_join(writer, NULL);
+    for (size_t at = 0, i = 0; i < lines; i++) {
+        char *end = memchr(came + at, '\n', came_len - at);
+
+        cr_assert(end, "line %zu is missing", i);
+        cr_assert_geq((size_t)(end - came) - at, line_len);
+        at = (size_t)(end - came) + 1;
+        if (i == lines - 1)
+            cr_expect_eq(at, came_len);
+    }
+}
+
+Test(log, large_block_arrives_whole, .init = setup) { through_a_small_pipe(70); }
+
+Test(log, large_block_arrives_whole_with_times, .init = setup)
+{
+    settings(LOG_INFO, LOG_TEXT, true);
+    through_a_small_pipe(70);
+}
+
+Test(log, very_long_lines_arrive_whole_with_times, .init = setup)
+{
+    settings(LOG_INFO, LOG_TEXT, true);
+    through_a_small_pipe(100000);
+}
+
+Test(log, very_long_lines_arrive_whole_as_json, .init = setup)
+{
+    settings(LOG_INFO, LOG_JSON, false);
+    through_a_small_pipe(100000);
+}
+
+Test(log, block_that_cannot_be_written_gives_the_error, .init = setup)
+{
+    static const char text[] = "one\n";
+
+    for (int json = 0; json < 2; json++) {
+        settings(LOG_INFO, json ? LOG_JSON : LOG_TEXT, false);
+        cr_expect_eq(log_block(-1, "registry", text, sizeof(text) - 1), -EBADF);
+    }
+}
