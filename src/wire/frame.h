@@ -1,0 +1,89 @@
+/* frame - the layouts that every implementation of the protocol shares, byte for byte.
+ *
+ * Numbers are big-endian unless they are protobuf varints. Pure; nothing is copied but small
+ * strings. This comment is normative; the README repeats it for people.
+ *
+ * 1. Preamble: the first bytes of a peer's connection (or a watcher's), from who dials.
+ *        0  4  'M' 'S' 'H' 'D'
+ *        4  1  preamble version, 1
+ *        5  1  kind: 1 rpc, 2 link, 3 data, 4 watch
+ *        6  1  length of the peer id, 1 to 64 (0 only for watch)
+ *        7  1  length of the token: 16 for link, else 0
+ *        8     peer id, then token
+ *    It is answered, before anything else, with
+ *        0  4  'M' 'S' 'H' 'D'
+ *        4  1  preamble version spoken here
+ *        5  1  gRPC status code, 0 = go on
+ *        6  1  Reason of mesh.proto
+ *        7  1  length of the text, 0 to 255
+ *        8     text, for people
+ *    A status other than 0 ends the connection. After 0 both sides send SP-over-TCP messages (sp.h)
+ *    without the 8-byte SP hello: kind rpc carries REQ payloads one way and REP payloads the other,
+ *    kind link PAIR1 payloads both ways.
+ *
+ * 2. Call: what an SP request or reply carries after its backtrace.
+ *        varint length of the header, CallHeader or ReplyHeader, request or reply message
+ * 3. Link message: what a PAIR1 message carries after its hop word.
+ *        varint length of the header, LinkHeader, message of its kind
+ *
+ * 4. Connection number: on the lanes between the gate and the REP socket, inside one node only.
+ *    The gate puts the number (4 bytes, top bit clear, never 0) in front of the SP backtrace, where
+ *    nng takes it for one more hop and returns it with the reply, and once more in front of the
+ *    call, where rpc reads who asks. rpc puts it in front of the reply too; the gate takes off both
+ *    and drops a reply whose two numbers differ.
+ */
+#ifndef WIRE_FRAME_H
+#define WIRE_FRAME_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <protobuf-c/protobuf-c.h>
+#include "base/limits.h"
+
+#define WIRE_VERSION_MIN 1u
+#define WIRE_VERSION_MAX 1u
+
+#define PREAMBLE_VERSION 1u
+#define PREAMBLE_HEAD 8u
+#define TOKEN_LEN 16u
+#define SESSION_ID_LEN 16u
+#define PREAMBLE_MAX (PREAMBLE_HEAD + LIMIT_PEER_ID + TOKEN_LEN)
+#define PREAMBLE_REPLY_MAX (PREAMBLE_HEAD + LIMIT_STATUS_TEXT)
+
+enum preamble_kind { PREAMBLE_RPC = 1, PREAMBLE_LINK = 2, PREAMBLE_DATA = 3, PREAMBLE_WATCH = 4 };
+
+struct preamble {
+    uint8_t version;
+    enum preamble_kind kind;
+    char peer_id[LIMIT_PEER_ID + 1];
+    uint8_t token[TOKEN_LEN]; /* zero unless has_token */
+    int has_token;
+};
+
+struct preamble_reply {
+    uint8_t version, status, reason;
+    char text[LIMIT_STATUS_TEXT + 1];
+};
+
+/* Parsers take what has arrived so far. They return the length of the whole thing once it is there,
+ * -EAGAIN while it is not (however short, if what is there can still become one), -EBADMSG when it
+ * never will be, and -EPROTONOSUPPORT for another preamble version (out->version is then set).
+ * The token's bytes are not looked at. */
+int preamble_parse(const uint8_t *data, size_t len, struct preamble *out);
+int preamble_reply_parse(const uint8_t *data, size_t len, struct preamble_reply *out);
+/* Return the length written; at most PREAMBLE_MAX and PREAMBLE_REPLY_MAX. */
+size_t preamble_pack(const struct preamble *in, uint8_t *out);
+size_t preamble_reply_pack(const struct preamble_reply *in, uint8_t *out);
+
+/* Header and message as one frame: size once, allocate once, pack in place. body may be NULL. */
+size_t frame_size(const ProtobufCMessage *header, const ProtobufCMessage *body);
+void frame_pack(const ProtobufCMessage *header, const ProtobufCMessage *body, uint8_t *out);
+
+struct frame_parts {
+    const uint8_t *header, *body; /* borrowed from data */
+    size_t header_len, body_len;
+};
+/* 0, or -EBADMSG when the varint or the length do not fit (headers are at most 1,024 bytes). */
+int frame_split(const uint8_t *data, size_t len, struct frame_parts *out);
+
+#endif
