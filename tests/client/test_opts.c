@@ -1,0 +1,195 @@
+/* The command line, in the manner of nngcat: a table of lines and of what they mean. */
+#include <criterion/criterion.h>
+#include <string.h>
+#include "meshcat.h"
+
+static struct meshcat_opts opts;
+static struct meshcat_complaint complaint;
+static char *words[16]; /* what opts.args points into */
+static char text[512];
+
+/* Splits line at blanks and parses it. */
+static int parse(const char *line)
+{
+    int argc = 0;
+
+    snprintf(text, sizeof(text), "meshcat %s", line);
+    for (char *word = strtok(text, " "); word && argc < 15; word = strtok(NULL, " "))
+        words[argc++] = word;
+    words[argc] = NULL;
+    return opts_parse(argc, words, &opts, &complaint);
+}
+
+Test(opts, defaults_are_a_table_and_five_seconds)
+{
+    cr_assert_eq(parse("services"), 0, "%s", complaint.text);
+    cr_expect_str_eq(opts.cmd->name, "services");
+    cr_expect_eq(opts.format, FORMAT_TABLE);
+    cr_expect_eq(opts.timeout_ms, 5000);
+    cr_expect_null(opts.dial);
+    cr_expect_eq(opts.n_args, 0);
+}
+
+Test(opts, a_value_comes_after_equals_colon_or_as_the_next_word)
+{
+    static const char *const lines[] = {
+        "services --dial tcp://h:1", "services --dial=tcp://h:1",    "services --dial:tcp://h:1",
+        "--dial tcp://h:1 services", "--connect tcp://h:1 services", "services --connect=tcp://h:1",
+        "services --di:tcp://h:1",   "services --d tcp://h:1",
+    };
+
+    for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++) {
+        cr_assert_eq(parse(lines[i]), 0, "%s: %s", lines[i], complaint.text);
+        cr_expect_str_eq(opts.dial, "tcp://h:1", "%s", lines[i]);
+    }
+}
+
+Test(opts, a_short_value_is_glued_or_the_next_word)
+{
+    static const char *const lines[] = {"node -x/run/s", "node -x /run/s", "-x/run/s node",
+                                        "node --connect-i=/run/s", "-x /run/s node"};
+
+    for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++) {
+        cr_assert_eq(parse(lines[i]), 0, "%s: %s", lines[i], complaint.text);
+        cr_expect_str_eq(opts.ipc_path, "/run/s", "%s", lines[i]);
+    }
+    cr_assert_eq(parse("node -l7401"), 0);
+    cr_expect_eq(opts.local_port, 7401);
+}
+
+Test(opts, options_stand_before_or_after_the_command_and_between_its_words)
+{
+    cr_assert_eq(parse("-v lookup a --format j b -q c"), 0, "%s", complaint.text);
+    cr_expect(opts.verbose && opts.silent);
+    cr_expect_eq(opts.format, FORMAT_JSON);
+    cr_assert_eq(opts.n_args, 3);
+    cr_expect_str_eq(opts.args[0], "a");
+    cr_expect_str_eq(opts.args[1], "b");
+    cr_expect_str_eq(opts.args[2], "c");
+}
+
+Test(opts, two_dashes_end_the_options)
+{
+    cr_assert_eq(parse("lookup -- -v --dial"), 0, "%s", complaint.text);
+    cr_expect(!opts.verbose);
+    cr_assert_eq(opts.n_args, 2);
+    cr_expect_str_eq(opts.args[1], "--dial");
+}
+
+Test(opts, seconds_are_finite_positive_and_may_be_fractions)
+{
+    static const struct {
+        const char *value;
+        uint32_t ms; /* 0: refused */
+    } rows[] = {
+        {"1", 1000},
+        {"0.25", 250},
+        {".5", 500},
+        {"2.", 2000},
+        {"0.001", 1},
+        {"600", 600000},
+        {"0", 0},
+        {"-1", 0},
+        {"inf", 0},
+        {"nan", 0},
+        {"1e3", 0},
+        {"0x1", 0},
+        {"601", 0},
+        {"", 0},
+        {".", 0},
+        {"1,5", 0},
+        {"5s", 0},
+        {"0.0001", 0},
+        {"99999999999999999999", 0},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        char line[80];
+        int r;
+
+        snprintf(line, sizeof(line), "ping --timeout=%s", rows[i].value);
+        r = parse(line);
+        cr_expect_eq(r, rows[i].ms ? 0 : EXIT_USAGE, "%s", line);
+        if (rows[i].ms)
+            cr_expect_eq(opts.timeout_ms, rows[i].ms, "%s: %u", line, opts.timeout_ms);
+    }
+}
+
+Test(opts, the_options_of_a_command_are_read)
+{
+    cr_assert_eq(parse("services --name web* --peer n2 --state s --limit 7"), 0);
+    cr_expect_str_eq(opts.name_glob, "web*");
+    cr_expect_str_eq(opts.peer, "n2");
+    cr_expect_eq(opts.state, MESHD__V1__ROW_STATE__ROW_STATE_STALE);
+    cr_expect_eq(opts.limit, 7);
+    cr_assert_eq(parse("peers --state=d"), 0);
+    cr_expect_eq(opts.state, MESHD__V1__ROW_STATE__ROW_STATE_DRAINING);
+    cr_assert_eq(parse("ping -C3 -i 0.5"), 0);
+    cr_expect_eq(opts.count, 3);
+    cr_expect_eq(opts.interval_ms, 500);
+    cr_assert_eq(parse("offer web 127.0.0.1:80 --ttl 1.5 --lease me"), 0);
+    cr_expect_eq(opts.ttl_ms, 1500);
+    cr_expect_str_eq(opts.lease, "me");
+}
+
+Test(opts, what_is_wrong_is_told_with_what_to_do)
+{
+    static const struct {
+        const char *line, *part; /* of the complaint */
+    } rows[] = {
+        {"", "a command is missing"},
+        {"frobnicate", "there is no command 'frobnicate'"},
+        {"services --frob", "there is no option --frob"},
+        {"services --frob=1", "there is no option --frob;"},
+        {"services -z", "there is no option -z"},
+        {"services --co x", "may mean --connect, --connect-ipc, --connect-local, --count"},
+        {"services --l 1", "may mean --limit, --lease"},
+        {"services -qv", "not combined"},
+        {"services --verbose=1", "takes no value"},
+        {"services --dial", "needs a value: URL"},
+        {"services -x", "needs a value: PATH"},
+        {"services --format xml", "it takes table or json"},
+        {"services --format=", "it takes table or json"},
+        {"services --state x", "connected, stale or draining"},
+        {"services --limit 0", "a number from 1"},
+        {"services --limit 99999999999", "a number from 1"},
+        {"services -l 0", "1 to 65535"},
+        {"services -l 65536", "1 to 65535"},
+        {"services -l 80x", "1 to 65535"},
+        {"services --dial a --connect b", "--dial is given twice"},
+        {"services --dial a -x b", "more than one node"},
+        {"-l 1 -x b services", "more than one node"},
+        {"services --ttl 5", "--ttl is not an option of services"},
+        {"lookup a --name b", "--name is not an option of lookup"},
+        {"ping a", "ping takes no words, 'a' is too much"},
+        {"lookup", "lookup needs NAME..."},
+        {"offer web", "offer needs NAME HOST:PORT"},
+        {"offer web a:1 b", "'b' is too much"},
+        {"withdraw", "withdraw needs NAME"},
+        {"offer a b:1 --ttl 0.5", "1 to 86400"},
+        {"ping -i 1 --format json", "give --count too"},
+        {"ping -C 0", "1 to 1000000"},
+        {"lookup a --dial", "needs a value"},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        cr_expect_eq(parse(rows[i].line), EXIT_USAGE, "%s", rows[i].line);
+        cr_expect(strstr(complaint.text, rows[i].part), "%s: %s", rows[i].line, complaint.text);
+    }
+}
+
+Test(opts, the_format_is_known_even_after_an_error)
+{
+    cr_expect_eq(parse("--frob services --format json"), EXIT_USAGE);
+    cr_expect_eq(opts.format, FORMAT_JSON);
+}
+
+Test(opts, help_and_version_need_no_command)
+{
+    cr_expect_eq(parse("-h"), 0);
+    cr_expect(opts.help);
+    cr_expect_eq(parse("--vers"), 0);
+    cr_expect(opts.version);
+    cr_expect_eq(parse("offer --help"), 0);
+    cr_expect_str_eq(opts.cmd->name, "offer");
+}

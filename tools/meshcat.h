@@ -1,0 +1,143 @@
+/* meshcat - what its files share: options, exit codes, the commands, and how answers are shown.
+ *
+ * Data goes to stdout, all else to stderr. Every error says what to do next. Nothing that came from
+ * a node or the command line reaches a terminal with its control bytes.
+ */
+#ifndef MESHCAT_H
+#define MESHCAT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <meshd/v1/mesh.pb-c.h>
+
+enum meshcat_exit {
+    EXIT_FOUND = 0,
+    EXIT_NOTHING = 1,
+    EXIT_USAGE = 2,
+    EXIT_CONNECT = 3,
+    EXIT_TIMEOUT = 4,
+    EXIT_PROTOCOL = 5,
+    EXIT_DENIED = 6,
+    EXIT_PARTIAL = 7,
+    EXIT_LOCAL = 8,   /* the answer could not be written, or there is no memory */
+    EXIT_STATUS = 64, /* plus the status of the node */
+};
+
+enum meshcat_format { FORMAT_TABLE, FORMAT_JSON };
+
+/* Commands as bits, so that an option can say for which ones it is. */
+enum meshcat_command {
+    CMD_INTROSPECT = 1 << 0,
+    CMD_SERVICES = 1 << 1,
+    CMD_PEERS = 1 << 2,
+    CMD_LOOKUP = 1 << 3,
+    CMD_NODE = 1 << 4,
+    CMD_PING = 1 << 5,
+    CMD_OFFER = 1 << 6,
+    CMD_WITHDRAW = 1 << 7,
+    CMD_ALL = (1 << 8) - 1,
+};
+
+/* What the command line says. Strings are borrowed from argv. */
+struct meshcat_opts {
+    enum meshcat_format format;
+    bool silent, verbose, help, version;
+    const char *dial, *ipc_path; /* at most one of these two and local_port */
+    uint16_t local_port;
+    uint32_t timeout_ms;
+    uint32_t count, interval_ms; /* 0: not given */
+    uint64_t ttl_ms;             /* 0: not given */
+    uint32_t limit;              /* 0: not given */
+    const char *lease, *name_glob, *peer;
+    Meshd__V1__RowState state;
+    const struct meshcat_cmd *cmd; /* NULL: none was given */
+    char **args;                   /* of the command; the array is the caller's argv, reordered */
+    size_t n_args;
+};
+
+struct meshcat_cmd {
+    const char *name;
+    enum meshcat_command bit;
+    const char *args, *what; /* for the help */
+    const char *more;        /* the paragraph of `meshcat COMMAND --help` */
+    size_t args_least, args_most;
+    int (*run)(const struct meshcat_opts *opts);
+};
+extern const struct meshcat_cmd meshcat_cmds[]; /* ends with name == NULL */
+
+/* --- meshcat_opts.c --- */
+
+/* Room for one error message of the command line. */
+struct meshcat_complaint {
+    char text[512];
+};
+/* 0, or EXIT_USAGE with the first thing that is wrong in *out_complaint. Goes on after an error, so
+ * that --format is known when the error is told. Options and their values leave argv. */
+int opts_parse(int argc, char **argv, struct meshcat_opts *out_opts,
+               struct meshcat_complaint *out_complaint);
+/* The options for these commands (a mask), one per line; common: those for all commands. */
+void opts_help(FILE *out, unsigned commands, bool common);
+
+/* --- meshcat_help.c --- */
+void help_overall(FILE *out);
+void help_command(FILE *out, const struct meshcat_cmd *cmd);
+
+/* --- meshcat_target.c --- */
+
+/* The node to ask: what the options say, else MESHD_ADDR, else the local socket, else (unless only
+ * a local socket will do) tcp://127.0.0.1:7400. A new string in *out_url; or the exit code of an
+ * error that was told. */
+int target_url(const struct meshcat_opts *opts, bool local_only, char **out_url);
+
+/* --- meshcat_show.c --- */
+
+/* Tells an error, as text or, if JSON was asked for, as a document, on stderr; returns exit_code.
+ * status: of the node, or -1. */
+int show_error(const struct meshcat_opts *opts, int exit_code, int status, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+/* A remark on stderr; nothing when JSON or silence was asked for. */
+void show_note(const struct meshcat_opts *opts, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* Flushes stdout: code, or EXIT_LOCAL with an error told when not all of it could be written. */
+int show_end(const struct meshcat_opts *opts, int code);
+
+/* Which parts of a picture a command shows. */
+enum show_part { SHOW_SERVICES = 1, SHOW_PEERS = 2, SHOW_NODE = 4 };
+void show_picture(const struct meshcat_opts *opts, const Meshd__V1__IntrospectReply *picture,
+                  unsigned parts);
+void show_lookup(const struct meshcat_opts *opts, const Meshd__V1__LookupReply *reply);
+void show_offer(const struct meshcat_opts *opts, const Meshd__V1__OfferReply *reply,
+                const char *lease_id, const char *backend);
+void show_withdraw(const struct meshcat_opts *opts, const char *name, uint32_t removed);
+
+struct show_pings {
+    const char *peer_id; /* of the last answer; "" before the first */
+    const double *ms;    /* of each ping; negative: no answer */
+    size_t n;
+};
+void show_ping(const struct meshcat_opts *opts, const char *peer_id, uint64_t seq, double ms);
+void show_pings(const struct meshcat_opts *opts, const struct show_pings *pings); /* JSON only */
+
+/* --- meshcat_table.c --- */
+
+/* Rows of text, aligned. All functions end the program with EXIT_LOCAL when there is no memory. */
+struct table;
+struct table *table_new(size_t columns, const char *const *headers);
+/* Cells are copied and made safe; an empty one is shown as "-". */
+void table_cell(struct table *table, const char *text);
+void table_number(struct table *table, uint64_t number);
+void table_time(struct table *table, uint64_t unix_s); /* 0: "-" */
+void table_print(const struct table *table, FILE *out);
+void table_free(struct table *table);
+
+/* A copy of text in which every byte that is not printable ASCII, and the backslash, is \xNN. The
+ * caller's. */
+char *safe_text(const char *text);
+/* Memory, or the end with EXIT_LOCAL. */
+void *must_alloc(size_t size);
+void *must_realloc(void *old, size_t size);
+char *must_dup(const char *text);
+
+#endif

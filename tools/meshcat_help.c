@@ -1,0 +1,49 @@
+/* meshcat_help - what --help says. */
+#include "meshcat.h"
+
+static const char exits[] =
+    "Exit codes:\n"
+    "  0   found                         5   not a meshd, or no wire version in common\n"
+    "  1   nothing matched               6   not allowed\n"
+    "  2   the command line is wrong     7   only some of it found or answered\n"
+    "  3   cannot connect                8   the answer could not be written\n"
+    "  4   timed out                     64+n  the node's status n, e.g. 67 INVALID_ARGUMENT\n";
+
+static const char target[] =
+    "Without --dial, -x and -l the node is that of MESHD_ADDR; else the one whose socket lies in\n"
+    "${RUNTIME_DIRECTORY:-${XDG_RUNTIME_DIR:-/run}/meshd}/<peer id>/meshd.sock, for PEER_NAME or "
+    "the\n"
+    "host's name, or the only one there; else tcp://127.0.0.1:7400.\n";
+
+void help_overall(FILE *out)
+{
+    fputs("meshcat asks a meshd node what it knows, and offers services through it.\n\n"
+          "Usage: meshcat [options] COMMAND [words] [options]\n\nCommands:\n",
+          out);
+    for (const struct meshcat_cmd *cmd = meshcat_cmds; cmd->name; cmd++) {
+        char left[40];
+
+        snprintf(left, sizeof(left), "%s %s", cmd->name, cmd->args);
+        fprintf(out, "  %-22s %s\n", left, cmd->what);
+    }
+    fputs("\nOptions of all commands:\n", out);
+    opts_help(out, CMD_ALL, true);
+    fputs("\nOptions of some commands (meshcat COMMAND --help):\n", out);
+    opts_help(out, CMD_ALL, false);
+    fputs("\nLong options may be abbreviated and take their value after =, : or as the next "
+          "word.\n\n",
+          out);
+    fputs(target, out);
+    fputc('\n', out);
+    fputs(exits, out);
+}
+
+void help_command(FILE *out, const struct meshcat_cmd *cmd)
+{
+    fprintf(out, "Usage: meshcat %s%s%s [options]\n\n%s\n\nOptions:\n", cmd->name,
+            cmd->args[0] ? " " : "", cmd->args, cmd->more);
+    opts_help(out, cmd->bit, false);
+    opts_help(out, cmd->bit, true);
+    fputc('\n', out);
+    fputs(exits, out);
+}
