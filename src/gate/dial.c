@@ -1,0 +1,127 @@
+/* dial - one attempt to reach a peer's gate: connect, say the preamble, hear its answer, join.
+ *
+ * Repeating it, and how soon, is decided by who asked: each attempt ends in `up` or in `ended`.
+ */
+#include "gate/inside.h"
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <unistd.h>
+
+static socklen_t addr_len(const struct sockaddr_storage *addr)
+{
+    return addr->ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+}
+
+static int start_connect(const struct gate_target *target)
+{
+    const int on = 1;
+    int fd = socket(target->to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), r;
+
+    if (fd < 0)
+        return -errno;
+    conn_tcp_options(fd);
+    if (target->from.ss_family != AF_UNSPEC) {
+        /* The port is chosen at connect, so that many may share one towards different peers. */
+        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
+        if (bind(fd, (const struct sockaddr *)&target->from, addr_len(&target->from)) < 0)
+            goto fail;
+    }
+    if (connect(fd, (const struct sockaddr *)&target->to, addr_len(&target->to)) == 0 ||
+        errno == EINPROGRESS)
+        return fd;
+fail:
+    r = -errno;
+    close(fd);
+    return r;
+}
+
+void dial_begin(struct conn *conn)
+{
+    struct gate *gate = conn->gate;
+    int fd, r;
+
+    COUNT(gate, dialled, 1);
+    conn->role = ROLE_DIAL;
+    conn_name(conn, &conn->session->target.to);
+    fd = start_connect(&conn->session->target);
+    r = fd < 0 ? fd : stream_open(&conn->net, fd, SP_TCP);
+    if (r < 0) {
+        conn_fail(conn, r, strerrordesc_np(-r));
+        return;
+    }
+    conn->net.connecting = conn->net.blocked = true;
+    stream_read(&conn->net, false); /* puts it under the loop */
+    conn_timer(conn, gate->dial_ms);
+}
+
+/* A port of our own that nobody listens on can be dialled from that very port: TCP then connects
+ * the socket with itself. */
+static bool met_itself(int fd)
+{
+    struct sockaddr_storage here = {0}, there = {0};
+    socklen_t here_len = sizeof(here), there_len = sizeof(there);
+
+    return getsockname(fd, (struct sockaddr *)&here, &here_len) == 0 &&
+           getpeername(fd, (struct sockaddr *)&there, &there_len) == 0 && here_len == there_len &&
+           memcmp(&here, &there, here_len) == 0;
+}
+
+void dial_connected(struct conn *conn)
+{
+    struct stream *net = &conn->net;
+    uint8_t bytes[PREAMBLE_MAX];
+    int error = 0;
+    socklen_t len = sizeof(error);
+
+    if (getsockopt(net->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+        error = errno;
+    if (error == 0 && met_itself(net->fd))
+        error = ECONNREFUSED;
+    if (error != 0) {
+        conn_fail(conn, -error, strerrordesc_np(error));
+        return;
+    }
+    net->connecting = net->blocked = false;
+    stream_read(net, true);
+    if (stream_bytes(net, bytes, preamble_pack(&conn->session->target.preamble, bytes)) < 0)
+        conn_fail(conn, -ENOBUFS, "over gate_buffer_bytes");
+}
+
+void dial_readable(struct conn *conn)
+{
+    struct preamble_reply reply = {0};
+    struct view view;
+    ssize_t n = stream_fill(&conn->net, SNIFF_BYTES, &view);
+    int r;
+
+    if (n == -EAGAIN)
+        return;
+    if (n <= 0) {
+        conn_fail(conn, n == 0 ? -ECONNRESET : (int)n, "closed without an answer to the preamble");
+        return;
+    }
+    r = preamble_reply_parse(view.data, view.len, &reply);
+    if (r == -EAGAIN) {
+        if (view.scratch && stream_keep(&conn->net, &view, 0) < 0)
+            conn_fail(conn, -ENOBUFS, "over gate_buffer_bytes");
+        return;
+    }
+    if (r < 0) {
+        conn_fail(conn, -EPROTO,
+                  r == -EPROTONOSUPPORT ? "it speaks another preamble version"
+                                        : "no meshd answers there");
+        return;
+    }
+    if (reply.status != 0) {
+        conn->why = (struct gate_end){.status = reply.status, .reason = reply.reason};
+        memcpy(conn->why.text, reply.text, sizeof(conn->why.text));
+        conn_close(conn);
+        return;
+    }
+    if (stream_keep(&conn->net, &view, (size_t)r) < 0) {
+        conn_fail(conn, -ENOBUFS, "over gate_buffer_bytes");
+        return;
+    }
+    session_join(conn);
+}

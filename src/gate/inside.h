@@ -1,0 +1,317 @@
+/* inside - what the files of the gate share; nobody else includes it.
+ *
+ *   buffer.c   bytes waiting, accounted     conn.c     the table, one connection's life, its timer
+ *   stream.c   a descriptor under the loop  sniff.c    accepting, first bytes, refusals
+ *   client.c   a connection of REQ          lanes.c    to and from the REP socket
+ *   session.c  joined with PAIR1 or REQ     dial.c     one attempt to reach a peer
+ *   gate.c     threads, mailbox, start, stop
+ *
+ * Everything here belongs to the gate's thread, but what stands under a lock or is said to be
+ * atomic. Nothing is written from inside an event: a stream with bytes to write is put on the dirty
+ * ring, and all of them are flushed once before the loop waits, so that what one wake-up brought
+ * leaves in one write per descriptor.
+ */
+#ifndef GATE_INSIDE_H
+#define GATE_INSIDE_H
+
+#include <stddef.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <uv.h>
+#include "base/backoff.h"
+#include "base/cleanup.h"
+#include "base/lock.h"
+#include "gate/gate.h"
+#include "wire/sp.h"
+
+#define LANES_MAX 8u
+#define LISTENERS_MAX 16u
+#define SCRATCH_BYTES 131072u /* one read takes at most this much */
+#define SNIFF_BYTES 4096u     /* and this much before we know who it is */
+#define HIGH_WATER 131072u    /* a stream with more than this to write is fed no further */
+#define LINK_ANSWER_MS 6000u  /* link_asked answered within 5 s, and a little */
+#define LINGER_MS 2000u       /* a refusal must not be destroyed by a reset */
+#define PATH_MAX_UNIX sizeof(((struct sockaddr_un *)0)->sun_path)
+
+/* The payload of an SP message: what is called a message, plus backtrace or hop word. nng takes 64
+ * bytes more than a message, of which the lanes need 8. */
+#define SP_ROOM 32u
+#define NNG_ROOM 64u
+
+/* Only the gate's thread writes counters, so no read-modify-write is needed. */
+#define COUNT(gate, field, n)                                                                      \
+    __atomic_store_n(&(gate)->count.field, (gate)->count.field + (n), __ATOMIC_RELAXED)
+
+/* --- rings: lists without an end, whose members need not know which one they are in --- */
+struct ring {
+    struct ring *prev, *next;
+};
+static inline void ring_init(struct ring *ring) { ring->prev = ring->next = ring; }
+static inline bool ring_empty(const struct ring *ring) { return ring->next == ring; }
+static inline void ring_drop(struct ring *member)
+{
+    member->prev->next = member->next;
+    member->next->prev = member->prev;
+    ring_init(member);
+}
+static inline void ring_push(struct ring *ring, struct ring *member)
+{
+    member->prev = ring->prev;
+    member->next = ring;
+    ring->prev->next = member;
+    ring->prev = member;
+}
+
+/* --- buffer.c --- */
+struct conn;
+struct buffer {
+    uint8_t *data;
+    size_t head, tail, cap; /* data[head..tail) waits */
+};
+static inline size_t buffer_used(const struct buffer *b) { return b->tail - b->head; }
+/* Room for len more bytes, of which the caller has the content: sizes follow what arrived. owner's
+ * limits are kept (NULL: towards or from nng, where the high-water mark and one message are the
+ * bound). 0 or -ENOBUFS. */
+int buffer_reserve(struct gate *gate, struct conn *owner, struct buffer *b, size_t len);
+/* After a reserve. */
+static inline void buffer_add(struct buffer *b, const void *data, size_t len)
+{
+    if (len > 0)
+        __builtin_memcpy(b->data + b->tail, data, len);
+    b->tail += len;
+}
+/* Frees the memory of a buffer that becomes empty; a lane (owner NULL) keeps a moderate one. */
+void buffer_consume(struct gate *gate, struct conn *owner, struct buffer *b, size_t len);
+void buffer_clear(struct gate *gate, struct buffer *b);
+
+/* --- stream.c: a descriptor with what waits in both directions --- */
+struct watch;
+struct stream {
+    struct gate *gate;
+    struct conn *owner; /* NULL: a lane's */
+    int fd;             /* -1: closed */
+    enum sp_framing framing;
+    bool reading;    /* wanted by the owner */
+    bool blocked;    /* the kernel takes no more for now */
+    bool connecting; /* the next event is the connect's */
+    bool watch_end;  /* a reset is told, through `broken`, also while nothing is read */
+    int events;      /* under the loop */
+    struct watch *watch;
+    struct buffer in, out;
+    struct ring dirty;
+    void (*readable)(struct stream *stream);
+    void (*broken)(struct stream *stream, int error);
+    void (*flushed)(struct stream *stream, int error); /* after each attempt: 0 or -errno */
+    void (*wrote)(struct stream *stream, const uint8_t *data, size_t len); /* may be NULL */
+};
+struct view { /* bytes that arrived and wait: in the scratch buffer, or in stream->in */
+    const uint8_t *data;
+    size_t len;
+    bool scratch;
+};
+
+void stream_init(struct stream *s, struct gate *gate, struct conn *owner);
+/* Takes fd, also when it fails. */
+int stream_open(struct stream *s, int fd, enum sp_framing framing);
+void stream_close(struct stream *s);
+/* The descriptor stays open for good, watched by nobody. */
+void stream_park(struct stream *s);
+void stream_read(struct stream *s, bool wanted);
+void stream_dirty(struct stream *s);
+int stream_flush(struct stream *s); /* 0, also when not all of it left; or -errno */
+/* Reads once. n > 0: bytes, all that wait are in *out; 0: end; -EAGAIN, -ENOBUFS, -errno. */
+ssize_t stream_fill(struct stream *s, size_t max, struct view *out);
+/* What of the view was not consumed waits in stream->in. 0 or -ENOBUFS. */
+int stream_keep(struct stream *s, const struct view *view, size_t consumed);
+/* Appends one message in the stream's framing, in up to three parts. 0 or -ENOBUFS. */
+int stream_message(struct stream *s, const struct iovec *parts, int n_parts);
+int stream_bytes(struct stream *s, const void *data, size_t len);
+/* A connection to a listening Unix socket: a descriptor, or -errno. */
+int unix_connect(const char *path);
+
+/* --- conn.c --- */
+enum role {
+    ROLE_SNIFF,   /* accepted; nobody yet */
+    ROLE_CLIENT,  /* REQ: its requests go to the lanes */
+    ROLE_ASKED,   /* a link was asked for; the answer is awaited */
+    ROLE_DIAL,    /* connecting, or waiting for the preamble's answer */
+    ROLE_SESSION, /* joined, about to be, or ending */
+    ROLE_LINGER,  /* says its last bytes */
+};
+
+struct source; /* an address, and how many connections it has */
+
+struct conn {
+    struct gate *gate;
+    uint32_t number;
+    enum role role;
+    bool dead;             /* closed; its memory goes when the loop is done with the timer */
+    bool owes_ended;       /* dialled, or handed to link_asked */
+    bool said_eof;         /* the other side sends no more */
+    struct gate_peer peer; /* written with table_lock held */
+    struct source *source; /* NULL: Unix socket, dialled */
+    struct stream net;
+    uint64_t received; /* atomic */
+    uv_timer_t timer;
+    struct ring all;
+    struct gate_end why;
+
+    struct {               /* ROLE_CLIENT */
+        bool stalled;      /* a whole request waits in net.in */
+        struct ring ready; /* ... for a lane, and nothing else */
+        uint32_t in_flight;
+        uint16_t by_lane[LANES_MAX];
+        uint64_t active_ms;
+    } client;
+    struct session *session; /* ROLE_DIAL, ROLE_SESSION; ROLE_ASKED once accepted */
+};
+
+/* A number, a slot and the memory; on any thread. NULL: full, or no memory. */
+struct conn *conn_new(struct gate *gate);
+struct conn *conn_find(struct gate *gate, uint32_t number); /* the gate's thread */
+void conn_adopt(struct conn *conn); /* begins its life on the gate's thread */
+void conn_name(struct conn *conn, const struct sockaddr_storage *addr);
+void conn_name_peer(struct conn *conn, const char *peer_id);
+void conn_discard(struct conn *conn); /* one that was never adopted; any thread */
+/* Closes what is open, says `ended` if it is owed. The conn may still be read in this event. */
+void conn_close(struct conn *conn);
+void conn_fail(struct conn *conn, int error, const char *text); /* sets why, unless set; closes */
+void conn_why(struct conn *conn, int error, const char *text);  /* unless set */
+void conn_timer(struct conn *conn, uint64_t ms);                /* 0: off */
+/* The network descriptor: nagle off, dead peers noticed in less than 10 s. */
+void conn_tcp_options(int fd);
+/* The last bytes are in net.out: flush, shut, drain, close. */
+void conn_linger(struct conn *conn, uint32_t ms);
+
+int source_take(struct gate *gate, struct conn *conn, const struct sockaddr_storage *addr);
+void source_drop(struct conn *conn);
+
+/* --- sniff.c --- */
+struct listener {
+    struct gate *gate;
+    int fd;
+    bool local, polled;
+    char path[PATH_MAX_UNIX];
+    dev_t dev;
+    ino_t ino; /* of path: another's file is not removed */
+    uv_poll_t poll;
+};
+int listener_start(struct listener *listener);
+void listener_stop(struct listener *listener);
+void sniff_readable(struct conn *conn);
+void sniff_answer(struct conn *conn, uint8_t status, uint8_t reason, const char *text);
+void sniff_refuse(struct conn *conn, uint8_t status, uint8_t reason, const char *text);
+
+/* --- client.c --- */
+int client_begin(struct conn *conn, const struct view *rest, size_t consumed);
+void client_readable(struct conn *conn);
+void client_flushed(struct conn *conn);
+void client_timeout(struct conn *conn);
+/* The reply's payload without the connection numbers: backtrace first. */
+void client_reply(struct conn *conn, unsigned lane, const struct iovec *parts, int n_parts);
+void client_lane_lost(struct conn *conn, unsigned lane);
+void client_step(struct conn *conn);  /* one request of one that was ready; a lane takes it */
+void client_drain(struct conn *conn); /* gate_stop: answers what was admitted, then closes */
+
+/* --- lanes.c --- */
+struct lane {
+    struct gate *gate;
+    unsigned index;
+    bool up, hello, shut;
+    struct stream stream;
+    struct backoff backoff;
+    uv_timer_t timer;
+};
+void lanes_start(struct gate *gate);
+/* The lane that takes a request now, the one at `home` if it does; NULL: none. */
+struct lane *lanes_pick(struct gate *gate, unsigned home);
+int lanes_send(struct lane *lane, struct conn *conn, const uint8_t *payload, size_t len,
+               size_t backtrace);   /* 0 or -ENOBUFS */
+void lanes_feed(struct gate *gate); /* from the ready ring, a request of each in turn */
+void lanes_shut(struct gate *gate); /* in order */
+bool lanes_ended(struct gate *gate);
+void lanes_close(struct gate *gate); /* at once: parks what is still open */
+
+/* --- session.c --- */
+struct session {
+    struct conn *conn;
+    char path[PATH_MAX_UNIX];
+    enum sp_protocol speak, expect;
+    struct gate_target target; /* ipc_path is not used: path */
+    struct stream ipc;
+    struct backoff backoff;
+    uint64_t join_until_ms, hello_ms, end_ms, shut_ms, net_shut_ms;
+    uint64_t seen;       /* whole messages read from nng */
+    uint64_t sent;       /* handed to nng, as its owner says */
+    uint64_t begun_left; /* bytes of the message begun towards nng that it has not taken */
+    uint64_t begun;      /* messages of which nng took the first byte */
+    bool dialled, hello, joined, up, ending_said, end_asked, net_gone, ipc_gone;
+};
+struct session *session_new(struct conn *conn, const char *path);
+void session_free(struct session *session);
+void session_join(struct conn *conn);
+void session_net_readable(struct conn *conn);
+void session_net_flushed(struct conn *conn);
+void session_net_lost(struct conn *conn, int error, const char *text);
+void session_timeout(struct conn *conn);
+void session_end(struct conn *conn, uint64_t sent);
+void session_stop(struct conn *conn);    /* gate_stop: its owner is asked for gate_end */
+void session_abandon(struct conn *conn); /* the grace is over */
+
+/* --- dial.c --- */
+void dial_begin(struct conn *conn);
+void dial_connected(struct conn *conn);
+void dial_readable(struct conn *conn);
+
+/* --- gate.c --- */
+struct slot {
+    uint32_t number; /* atomic; 0: free */
+    uint32_t generation;
+    uint32_t next_free;
+    struct conn *conn; /* valid for the gate's thread when the number is right */
+};
+
+struct mail;
+struct gate {
+    struct limits limits;
+    struct gate_ops ops;
+    char rep_path[PATH_MAX_UNIX];
+    unsigned n_lanes;
+    uint32_t first_bytes_ms, dial_ms, idle_ms;
+
+    uv_loop_t loop;
+    uv_async_t async;
+    uv_prepare_t prepare;
+    uv_timer_t stop_timer;
+    uv_thread_t thread;
+    bool started;
+
+    struct listener listeners[LISTENERS_MAX];
+    unsigned n_listeners;
+    struct lane lanes[LANES_MAX];
+    struct ring dirty, ready, conns;
+    struct source *sources;
+    int spare_fd; /* given up for a moment when descriptors run out */
+    bool stopping;
+    uint64_t stop_until_ms, grace_ms;
+    struct gate_counters count; /* atomic */
+
+    struct mutex table_lock;
+    struct { /* only with table_lock held, but slot.number and slot.conn: see slot */
+        struct slot *slots;
+        uint32_t capacity, bits, fresh, n_free, first_free, last_free, used;
+    } table;
+
+    struct mutex mail_lock;
+    struct { /* only with mail_lock held */
+        struct mail *first, **last;
+        bool shut;    /* nothing is read any more */
+        bool no_dial; /* gate_stop was called */
+    } mailbox;
+
+    uint8_t scratch[SCRATCH_BYTES];
+};
+
+static inline uint64_t gate_now(const struct gate *gate) { return uv_now(&gate->loop); }
+
+#endif

@@ -1,0 +1,285 @@
+/* stream - a descriptor under the loop, with what waits in both directions.
+ *
+ * bytes_in and bytes_out are the only places that read and write a network descriptor: a TLS
+ * session would stand between them and the kernel, and nothing else would notice.
+ */
+#include "gate/inside.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define IN_PLACE 4096u /* a read is spread over the buffer and scratch when this much is free */
+
+/* The loop's handle lives longer than the stream's descriptor. */
+struct watch {
+    uv_poll_t poll;
+    struct stream *stream; /* NULL: closed */
+};
+
+static ssize_t bytes_in(struct stream *s, struct iovec *parts, int n_parts)
+{
+    struct msghdr msg = {.msg_iov = parts, .msg_iovlen = (size_t)n_parts};
+    ssize_t n;
+
+    do
+        n = recvmsg(s->fd, &msg, 0);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static ssize_t bytes_out(struct stream *s, const uint8_t *data, size_t len)
+{
+    ssize_t n;
+
+    do
+        n = send(s->fd, data, len, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+/* Whose limits bound what is read: nobody's for what nng sends, because a message of nng must be
+ * taken to its end. */
+static struct conn *reads_for(const struct stream *s)
+{
+    return s->owner && s == &s->owner->net ? s->owner : NULL;
+}
+
+void stream_init(struct stream *s, struct gate *gate, struct conn *owner)
+{
+    *s = (struct stream){.gate = gate, .owner = owner, .fd = -1};
+    ring_init(&s->dirty);
+}
+
+static void update(struct stream *s);
+
+/* Something happened to a descriptor that is not read: a reset, or urgent data, which nobody here
+ * sends. A mere end is not told; it is read in its time, after what was said before. */
+static void broken(struct stream *s)
+{
+    int error = 0;
+    socklen_t len = sizeof(error);
+
+    getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &len);
+    s->broken(s, error ? -error : -ECONNRESET);
+}
+
+static void on_event(uv_poll_t *poll, int status, int events)
+{
+    struct stream *s = CONTAINER_OF(poll, struct watch, poll)->stream;
+
+    if (!s)
+        return;
+    /* The loop stops the handle when the descriptor is in error; what the error is, reading or
+     * writing will tell. */
+    if (status < 0) {
+        events = s->events;
+        s->events = 0;
+    }
+    if ((events & UV_WRITABLE) && ring_empty(&s->dirty))
+        ring_push(&s->gate->dirty, &s->dirty);
+    if (s->connecting || ((events & UV_READABLE) && s->reading))
+        s->readable(s);
+    else if (s->watch_end && !s->reading && !(events & UV_WRITABLE))
+        broken(s);
+    s = CONTAINER_OF(poll, struct watch, poll)->stream;
+    if (s)
+        update(s);
+}
+
+/* Puts the descriptor under the loop for what is wanted now. */
+static void update(struct stream *s)
+{
+    int events = (s->reading     ? UV_READABLE
+                  : s->watch_end ? UV_PRIORITIZED
+                                 : 0) |
+                 (s->blocked ? UV_WRITABLE : 0);
+
+    if (s->fd < 0 || events == s->events)
+        return;
+    s->events = events;
+    if (events)
+        uv_poll_start(&s->watch->poll, events, on_event);
+    else
+        uv_poll_stop(&s->watch->poll);
+}
+
+int stream_open(struct stream *s, int fd, enum sp_framing framing)
+{
+    struct watch *watch = calloc(1, sizeof(*watch));
+    int r = watch ? uv_poll_init(&s->gate->loop, &watch->poll, fd) : -ENOMEM;
+
+    if (r < 0) {
+        free(watch);
+        close(fd);
+        return r;
+    }
+    watch->stream = s;
+    s->fd = fd;
+    s->watch = watch;
+    s->framing = framing;
+    s->events = 0;
+    s->reading = s->blocked = s->connecting = s->watch_end = false;
+    return 0;
+}
+
+static void watch_closed(uv_handle_t *handle) { free(CONTAINER_OF(handle, struct watch, poll)); }
+
+void stream_park(struct stream *s)
+{
+    if (s->fd < 0)
+        return;
+    s->watch->stream = NULL;
+    uv_close((uv_handle_t *)&s->watch->poll, watch_closed);
+    s->watch = NULL;
+    s->fd = -1;
+    s->reading = s->blocked = s->connecting = s->watch_end = false;
+    ring_drop(&s->dirty);
+    buffer_clear(s->gate, &s->in);
+    buffer_clear(s->gate, &s->out);
+}
+
+void stream_close(struct stream *s)
+{
+    int fd = s->fd;
+
+    stream_park(s);
+    if (fd >= 0)
+        close(fd);
+}
+
+void stream_read(struct stream *s, bool wanted)
+{
+    s->reading = wanted;
+    update(s);
+}
+
+void stream_dirty(struct stream *s)
+{
+    if (ring_empty(&s->dirty) && !s->blocked)
+        ring_push(&s->gate->dirty, &s->dirty);
+}
+
+int stream_flush(struct stream *s)
+{
+    size_t len = buffer_used(&s->out);
+    ssize_t n = 0;
+
+    if (s->fd < 0 || s->connecting)
+        return 0;
+    if (len > 0) {
+        n = bytes_out(s, s->out.data + s->out.head, len);
+        if (n < 0 && n != -EAGAIN)
+            return (int)n;
+        if (n > 0) {
+            if (s->wrote)
+                s->wrote(s, s->out.data + s->out.head, (size_t)n);
+            buffer_consume(s->gate, s->owner, &s->out, (size_t)n);
+            if (reads_for(s))
+                COUNT(s->gate, bytes_out, (uint64_t)n);
+        }
+    }
+    s->blocked = buffer_used(&s->out) > 0;
+    update(s);
+    return 0;
+}
+
+ssize_t stream_fill(struct stream *s, size_t max, struct view *out)
+{
+    struct gate *gate = s->gate;
+    size_t room = s->in.cap - s->in.tail;
+    struct iovec parts[2] = {{NULL, 0}, {gate->scratch, max}};
+    bool fresh = buffer_used(&s->in) == 0;
+    ssize_t n;
+    int r;
+
+    if (fresh || room < IN_PLACE) {
+        room = 0;
+        n = bytes_in(s, parts + 1, 1);
+    } else {
+        room = room < max ? room : max;
+        parts[0] = (struct iovec){s->in.data + s->in.tail, room};
+        parts[1].iov_len = max - room;
+        n = bytes_in(s, parts, 2);
+    }
+    if (n <= 0)
+        return n;
+    if (reads_for(s)) {
+        COUNT(gate, bytes_in, (uint64_t)n);
+        __atomic_store_n(&s->owner->received, s->owner->received + (uint64_t)n, __ATOMIC_RELAXED);
+    }
+    if (fresh) {
+        *out = (struct view){gate->scratch, (size_t)n, true};
+        return n;
+    }
+    s->in.tail += (size_t)n < room ? (size_t)n : room;
+    if ((size_t)n > room) {
+        r = buffer_reserve(gate, reads_for(s), &s->in, (size_t)n - room);
+        if (r < 0)
+            return r;
+        buffer_add(&s->in, gate->scratch, (size_t)n - room);
+    }
+    *out = (struct view){s->in.data + s->in.head, buffer_used(&s->in), false};
+    return n;
+}
+
+int stream_keep(struct stream *s, const struct view *view, size_t consumed)
+{
+    int r;
+
+    if (!view->scratch) {
+        buffer_consume(s->gate, s->owner, &s->in, consumed);
+        return 0;
+    }
+    if (consumed == view->len)
+        return 0;
+    r = buffer_reserve(s->gate, reads_for(s), &s->in, view->len - consumed);
+    if (r == 0)
+        buffer_add(&s->in, view->data + consumed, view->len - consumed);
+    return r;
+}
+
+int stream_message(struct stream *s, const struct iovec *parts, int n_parts)
+{
+    size_t len = 0;
+    uint8_t head[SP_HEAD_MAX];
+    int r;
+
+    for (int i = 0; i < n_parts; i++)
+        len += parts[i].iov_len;
+    r = buffer_reserve(s->gate, s->owner, &s->out, sp_head_len(s->framing) + len);
+    if (r < 0)
+        return r;
+    sp_head_pack(s->framing, len, head);
+    buffer_add(&s->out, head, sp_head_len(s->framing));
+    for (int i = 0; i < n_parts; i++)
+        buffer_add(&s->out, parts[i].iov_base, parts[i].iov_len);
+    stream_dirty(s);
+    return 0;
+}
+
+int stream_bytes(struct stream *s, const void *data, size_t len)
+{
+    int r = buffer_reserve(s->gate, s->owner, &s->out, len);
+
+    if (r == 0) {
+        buffer_add(&s->out, data, len);
+        stream_dirty(s);
+    }
+    return r;
+}
+
+int unix_connect(const char *path)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r;
+
+    if (fd < 0)
+        return -errno;
+    memcpy(addr.sun_path, path, strlen(path) + 1);
+    if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0)
+        return fd;
+    r = -errno;
+    close(fd);
+    return r;
+}

@@ -1,0 +1,115 @@
+/* A main() that uses a gate from several threads at once, for TSan: Criterion does not run there.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "support.h"
+
+#define MUST(expr)                                                                                 \
+    do {                                                                                           \
+        if (!(expr)) {                                                                             \
+            fprintf(stderr, "line %d: not %s\n", __LINE__, #expr);                                 \
+            exit(1);                                                                               \
+        }                                                                                          \
+    } while (0)
+
+static struct rig rig;
+static atomic_bool over;
+
+/* Strangers that come, ask and go. */
+static void *ask(void *arg)
+{
+    static __thread uint8_t out[70000], in[70000];
+
+    for (int round = 0; round < 40; round++) {
+        int fd = round % 2 ? req_client(&rig) : dial_unix(rig.unix_path);
+        enum sp_framing framing = round % 2 ? SP_TCP : SP_IPC;
+
+        MUST(fd >= 0);
+        if (framing == SP_IPC)
+            MUST(send_hello(fd, SP_REQ0) && recv_hello(fd, SP_REP0));
+        for (uint32_t id = 1; id <= 10; id++) {
+            size_t n = make_request(out, id, id * 5000);
+
+            MUST(send_message(fd, framing, out, n));
+            MUST(recv_message(fd, framing, in, sizeof(in)) == (ssize_t)n);
+            MUST(memcmp(in, out, n) == 0);
+        }
+        close(fd);
+    }
+    return NULL;
+}
+
+/* Calls that we dial: to this very gate, answered through its lanes. */
+static void *call(void *arg)
+{
+    struct gate_target target = {
+        .to = rig.at,
+        .preamble = {.version = PREAMBLE_VERSION, .kind = PREAMBLE_RPC, .peer_id = "n7"},
+    };
+    char path[128];
+    int listener;
+
+    snprintf(path, sizeof(path), "%s/call%d", rig.dir, *(int *)arg);
+    listener = listen_unix(path);
+    target.ipc_path = path;
+    for (int round = 0; round < 20; round++) {
+        uint8_t out[64], in[64];
+        size_t n = make_request(out, (uint32_t)round, 32);
+        int64_t conn = gate_dial(rig.gate, &target);
+        int fd = accept_within(listener);
+
+        MUST(conn > 0 && fd >= 0);
+        MUST(send_hello(fd, SP_REQ0) && recv_hello(fd, SP_REP0));
+        MUST(rig_told(&rig, TOLD_UP, (uint32_t)conn, NULL));
+        MUST(send_message(fd, SP_IPC, out, n));
+        MUST(recv_message(fd, SP_IPC, in, sizeof(in)) == (ssize_t)n);
+        gate_end(rig.gate, (uint32_t)conn, 1);
+        MUST(recv(fd, in, 1, 0) == 0);
+        close(fd);
+        MUST(rig_told(&rig, TOLD_ENDED, (uint32_t)conn, NULL));
+    }
+    close(listener);
+    unlink(path);
+    return NULL;
+}
+
+/* Looks at everything all the time, as metrics and calls do. */
+static void *look(void *arg)
+{
+    uint32_t number = 1;
+
+    while (!atomic_load(&over)) {
+        struct gate_counters count = rig_count(&rig);
+        struct gate_peer peer;
+
+        gate_who(rig.gate, number, &peer);
+        gate_received(rig.gate, number);
+        number = number * 33 + (uint32_t)count.accepted;
+        number &= 0x7fffffff;
+    }
+    return NULL;
+}
+
+int main(void)
+{
+    pthread_t thread[5], looks;
+    int index[2] = {0, 1};
+
+    rig_init(&rig);
+    rig_start(&rig);
+    pthread_create(&looks, NULL, look, NULL);
+    for (int i = 0; i < 3; i++)
+        pthread_create(&thread[i], NULL, ask, NULL);
+    for (int i = 0; i < 2; i++)
+        pthread_create(&thread[3 + i], NULL, call, &index[i]);
+    for (int i = 0; i < 5; i++)
+        pthread_join(thread[i], NULL);
+    atomic_store(&over, true);
+    pthread_join(looks, NULL);
+    MUST(rig_count(&rig).requests == 3 * 400 + 40);
+    MUST(rig_count(&rig).parked == 0);
+    rig_stop(&rig);
+    return 0;
+}
