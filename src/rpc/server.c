@@ -16,7 +16,7 @@
 #include "wire/frame.h"
 
 #define CONN_LEN 4u          /* the connection number in front of a call and its reply */
-#define SEND_MS 1000         /* the gate always drains its lanes; if not, the reply is given up */
+#define SEND_MS 10000        /* the gate always drains its lanes; if not, the reply is given up */
 #define DEADLINE_MAX 600000u /* mesh.proto */
 #define METHOD_MAX 128u
 #define CLOSE_MS 1000u
@@ -398,6 +398,8 @@ int rpc_server_open(const struct rpc_server_settings *settings, struct rpc_serve
         free(server);
         return r;
     }
+    /* nng counts every word, the request id and the gate's number too, and drops what has more. */
+    r = rpc_errno(nng_socket_set_int(server->sock, NNG_OPT_MAXTTL, LIMIT_SP_HOPS + 2));
     while (r == 0 && server->n_calls < settings->contexts)
         r = call_open(&server->calls[server->n_calls++], server);
     if (r == 0)

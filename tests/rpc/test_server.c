@@ -251,7 +251,7 @@ Test(server, backtrace_of_several_words_comes_back_as_it_was)
     Meshd__V1__LookupRequest request = lookup_of(&name, 1);
     uint8_t frame[200];
 
-    for (unsigned hops = 0; hops < LIMIT_SP_HOPS; hops++) {
+    for (unsigned hops = 0; hops <= LIMIT_SP_HOPS; hops++) {
         frame_pack(&good.base, &request.base, frame);
         ask_raw(lane, CONN, hops, 5, frame, frame_size(&good.base, &request.base));
         cr_assert_eq(read_answer(lane, CONN, hops), 5);
