@@ -1,0 +1,483 @@
+/* node - the whole: calls in, the clock's round, and what its files need of each other.
+ *
+ * Every call of node.h goes through enter and leave: the time is read once, and what changed in the
+ * maps is told once, however much one message changed.
+ */
+#include "node/node.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include "node/inside.h"
+#include "node/register.h"
+#include "wire/name.h"
+
+#define LATE_MS 2000u /* the loop was late by that much: stopped, or a jump of the clock */
+#define STEP_MS                                                                                    \
+    10u /* node_tick looks at everything; not oftener than this for what is due later              \
+         */
+
+static void enter(struct node *n) { n->now_ms = n->port->now_ms(n->port->ctx); }
+
+static void leave(struct node *n)
+{
+    if (!n->maps_changed)
+        return;
+    n->maps_changed = false;
+    node_event(n, NODE_MAPS_CHANGED, "", NULL, "");
+}
+
+/* ---- for the files of this room ---- */
+
+uint64_t node_wall_s(const struct node *n) { return n->port->wall_us(n->port->ctx) / 1000000u; }
+
+uint64_t node_random(const struct node *n)
+{
+    uint64_t value;
+
+    n->port->random(n->port->ctx, &value, sizeof(value));
+    return value;
+}
+
+uint64_t node_number(struct node *n) { return ++n->last_number; }
+
+uint64_t node_silence_ms(const struct node *n)
+{
+    uint64_t ms = 3 * (uint64_t)n->heartbeat_ms + n->heartbeat_ms / 4;
+
+    return ms < 10000 ? ms : 10000;
+}
+
+void node_due(struct node *n, uint64_t at_ms)
+{
+    if (at_ms < n->next_ms)
+        n->next_ms = at_ms;
+}
+
+void node_event(struct node *n, enum node_event_kind kind, const char *peer_id,
+                const struct node_addr *addr, const char *text)
+{
+    char address[LIMIT_IP_TEXT + 10] = "";
+
+    if (addr)
+        snprintf(address, sizeof(address), strchr(addr->ip, ':') ? "[%s]:%u" : "%s:%u", addr->ip,
+                 addr->port);
+    n->port->event(
+        n->port->ctx,
+        &(struct node_event){.kind = kind, .peer_id = peer_id, .address = address, .text = text});
+}
+
+void node_changed(struct node *n, const struct registry_change *change)
+{
+    n->maps_changed |= change->any;
+}
+
+void node_reply(struct node *n, uint64_t call, enum status status, int reason, const char *text,
+                const ProtobufCMessage *message)
+{
+    n->port->reply(n->port->ctx, call, status, reason, text, message);
+}
+
+void node_raise(struct node *n, uint64_t known, const char *where)
+{
+    char text[LIMIT_STATUS_TEXT + 1];
+
+    if (known < n->incarnation || known >= INCARNATION_MAX)
+        return;
+    n->incarnation = known + 1;
+    snprintf(text, sizeof(text), "%llu was known at %s; going on as %llu",
+             (unsigned long long)known, where, (unsigned long long)n->incarnation);
+    node_event(n, NODE_INCARNATION, "", NULL, text);
+    sync_restart_all(n);
+    dialer_restart_all(n);
+}
+
+int node_scratch(struct node *n, size_t count)
+{
+    size_t cap = n->scratch_cap ? n->scratch_cap : 64;
+    void *at;
+
+    if (count <= n->scratch_cap)
+        return 0;
+    while (cap < count)
+        cap *= 2;
+    at = realloc(n->scratch, cap * sizeof(*n->scratch));
+    if (!at)
+        return -ENOMEM;
+    n->scratch = at;
+    at = realloc(n->scratch_at, cap * sizeof(*n->scratch_at));
+    if (!at)
+        return -ENOMEM;
+    n->scratch_at = at;
+    at = realloc(n->scratch_names, cap * sizeof(*n->scratch_names));
+    if (!at)
+        return -ENOMEM;
+    n->scratch_names = at;
+    n->scratch_cap = cap;
+    return 0;
+}
+
+void text_copy(char *out, size_t size, const char *in)
+{
+    size_t len = strnlen(in, size);
+
+    if (len == size) {
+        len = size - 1;
+        while (len > 0 && ((uint8_t)in[len] & 0xc0) == 0x80)
+            len--;
+    }
+    memmove(out, in, len);
+    out[len] = '\0';
+}
+
+/* ---- life ---- */
+
+static int init(struct node *n, const struct node_settings *settings)
+{
+    int r = 0;
+
+    if (!peer_id_valid(settings->peer_id, strlen(settings->peer_id)) ||
+        settings->incarnation == 0 || settings->incarnation >= INCARNATION_MAX ||
+        settings->heartbeat_ms == 0)
+        return -EINVAL;
+    text_copy(n->peer_id, sizeof(n->peer_id), settings->peer_id);
+    n->incarnation = settings->incarnation;
+    n->heartbeat_ms = settings->heartbeat_ms;
+    n->peer_timeout_ms = settings->peer_timeout_ms;
+    n->open_timeout_ms = settings->open_timeout_ms;
+    n->call_timeout_ms = settings->call_timeout_ms;
+    n->limits = *settings->limits;
+    if (settings->n_dials > 0) {
+        n->dialers = calloc(settings->n_dials, sizeof(*n->dialers));
+        if (!n->dialers)
+            return -ENOMEM;
+    }
+    for (; r == 0 && n->n_dialers < settings->n_dials; n->n_dialers++)
+        r = dialer_init(&n->dialers[n->n_dialers], &settings->dials[n->n_dialers]);
+    return r < 0 ? r : local_init(n, settings->services, settings->n_services);
+}
+
+int node_new(const struct node_settings *settings, struct registry *registry,
+             const struct node_port *port, struct node **out_node)
+{
+    struct node *n = calloc(1, sizeof(*n));
+    int r;
+
+    if (!n)
+        return -ENOMEM;
+    arena_init(&n->arena);
+    n->registry = registry;
+    n->port = port;
+    n->next_ms = UINT64_MAX;
+    enter(n);
+    r = init(n, settings);
+    if (r < 0) {
+        node_free(n);
+        return r;
+    }
+    leave(n);
+    *out_node = n;
+    return 0;
+}
+
+void node_free(struct node *n)
+{
+    struct link *l, *next;
+
+    if (!n)
+        return;
+    HASH_ITER(hh, n->links, l, next)
+    {
+        HASH_DEL(n->links, l);
+        sync_fini(n, l);
+        free(l);
+    }
+    peer_free_all(n);
+    local_fini(n);
+    free(n->dialers);
+    free(n->scratch);
+    free(n->scratch_at);
+    free(n->scratch_names);
+    arena_fini(&n->arena);
+    free(n);
+}
+
+void node_start(struct node *n)
+{
+    enter(n);
+    n->started = true;
+    for (size_t i = 0; i < n->n_dialers; i++)
+        dialer_start(n, &n->dialers[i]);
+    leave(n);
+}
+
+uint64_t node_next_ms(const struct node *n) { return n->next_ms; }
+
+/* What is due after a round is waited for a little, so that many timers share one round. */
+static uint64_t not_too_soon(const struct node *n)
+{
+    uint64_t soon_ms = n->now_ms + STEP_MS;
+
+    return n->next_ms < soon_ms ? soon_ms : n->next_ms;
+}
+
+void node_tick(struct node *n)
+{
+    uint64_t due_ms = n->next_ms;
+    struct link *l, *next_link;
+    struct peer *p, *next_peer;
+
+    enter(n);
+    if (n->stopped) {
+        n->next_ms = UINT64_MAX;
+        return;
+    }
+    /* We were away, not they: what they said meanwhile is about to be read. */
+    if (due_ms != UINT64_MAX && n->now_ms > due_ms + LATE_MS)
+        n->grace_ms = n->now_ms + n->heartbeat_ms;
+    n->next_ms = UINT64_MAX;
+    if (n->now_ms < n->grace_ms)
+        node_due(n, n->grace_ms);
+    /* Heartbeats come first. */
+    HASH_ITER(hh, n->links, l, next_link)
+    link_tick(n, l);
+    HASH_ITER(hh, n->peers, p, next_peer)
+    peer_tick(n, p);
+    for (size_t i = 0; n->started && i < n->n_dialers; i++)
+        dialer_tick(n, &n->dialers[i]);
+    local_tick(n);
+    n->next_ms = not_too_soon(n);
+    leave(n);
+}
+
+void node_stop(struct node *n)
+{
+    struct link *l, *next;
+
+    if (n->stopped)
+        return;
+    enter(n);
+    n->stopped = true;
+    for (size_t i = 0; i < n->n_dialers; i++)
+        dialer_stop(&n->dialers[i]);
+    HASH_ITER(hh, n->links, l, next)
+    {
+        if (link_in_session(l)) {
+            link_send_heartbeat(n, l, 0, 0);
+            link_goodbye(n, l, GOODBYE(LEAVING), "the node ends");
+        } else {
+            link_end(n, l, "the node ends");
+        }
+    }
+    peer_drop_probes(n);
+    n->next_ms = UINT64_MAX;
+    leave(n);
+}
+
+/* ---- answers of the port ---- */
+
+void node_resolved(struct node *n, uint64_t ask, int error, const struct node_addr *addrs,
+                   size_t n_addrs)
+{
+    enter(n);
+    for (size_t i = 0; i < n->n_dialers; i++)
+        if (n->dialers[i].ask == ask)
+            dialer_on_resolved(n, &n->dialers[i], error, addrs, n_addrs);
+    leave(n);
+}
+
+void node_call_done(struct node *n, uint64_t call, const struct node_call_result *result)
+{
+    enter(n);
+    for (size_t i = 0; i < n->n_dialers; i++)
+        if (n->dialers[i].call == call)
+            dialer_on_answer(n, &n->dialers[i], result);
+    leave(n);
+}
+
+void node_link_up(struct node *n, uint64_t link)
+{
+    struct link *l = link_find(n, link);
+
+    enter(n);
+    if (l)
+        link_on_up(n, l);
+    leave(n);
+}
+
+void node_link_down(struct node *n, uint64_t link, uint32_t status, uint32_t reason,
+                    const char *text)
+{
+    struct link *l = link_find(n, link);
+    char why[LIMIT_STATUS_TEXT + 1];
+
+    enter(n);
+    if (l) {
+        snprintf(why, sizeof(why), status ? "the link was refused: %.200s" : "closed: %.200s",
+                 text ? text : "");
+        l->refused = status && reason != REASON(TOKEN) && reason != REASON(DRAINING);
+        link_gone(n, l, why);
+    }
+    leave(n);
+}
+
+void node_link_message(struct node *n, uint64_t link, const uint8_t *data, size_t len)
+{
+    struct link *l = link_find(n, link);
+
+    enter(n);
+    if (l)
+        link_on_message(n, l, data, len);
+    leave(n);
+}
+
+/* ---- what peers and programs ask ---- */
+
+/* A link asked for earlier by the same peer that never said Hello gives way: there is one at most.
+ */
+static void end_unopened(struct node *n, struct peer *p)
+{
+    struct link *l = p->links, *next;
+
+    for (; l; l = next) {
+        next = l->next;
+        if (!l->dialer && !link_in_session(l))
+            link_end(n, l, "a newer link was asked for");
+    }
+}
+
+void node_link_asked(struct node *n, uint64_t link, const char *peer_id,
+                     const struct node_addr *from, const uint8_t token[TOKEN_LEN])
+{
+    struct peer *p = peer_find(n, peer_id);
+    struct link *l;
+
+    enter(n);
+    if (n->stopped) {
+        n->port->link_refuse(n->port->ctx, link, STATUS_UNAVAILABLE, REASON(DRAINING),
+                             "the node is about to leave");
+        return;
+    }
+    if (!p || !peer_token_take(n, p, token)) {
+        n->counters.tokens_refused++;
+        n->port->link_refuse(n->port->ctx, link, STATUS_UNAUTHENTICATED, REASON(TOKEN),
+                             "the token is unknown, used, expired or another's");
+        return;
+    }
+    end_unopened(n, p);
+    l = link_new(n, link, NULL, p, from);
+    if (!l) {
+        n->port->link_refuse(n->port->ctx, link, STATUS_RESOURCE_EXHAUSTED, 0, "out of memory");
+        return;
+    }
+    l->incarnation = p->token_incarnation;
+    n->port->link_accept(n->port->ctx, link);
+    leave(n);
+}
+
+void node_register(struct node *n, uint64_t call, const struct node_caller *caller,
+                   const Meshd__V1__RegisterRequest *request)
+{
+    enter(n);
+    register_peer(n, call, caller, request);
+    leave(n);
+}
+
+void node_deregister(struct node *n, uint64_t call, const struct node_caller *caller,
+                     const Meshd__V1__DeregisterRequest *request)
+{
+    enter(n);
+    deregister_peer(n, call, caller, request);
+    leave(n);
+}
+
+void node_offer(struct node *n, uint64_t call, const struct node_caller *caller,
+                const Meshd__V1__OfferRequest *request)
+{
+    enter(n);
+    local_offer(n, call, caller, request);
+    leave(n);
+}
+
+void node_withdraw(struct node *n, uint64_t call, const struct node_caller *caller,
+                   const Meshd__V1__WithdrawRequest *request)
+{
+    enter(n);
+    local_withdraw(n, call, caller, request);
+    leave(n);
+}
+
+/* ---- what it says of itself ---- */
+
+static void describe_link(const struct node *n, const struct link *l, struct node_link_info *out)
+{
+    text_copy(out->peer_id, sizeof(out->peer_id), l->peer ? l->peer->id : "");
+    out->address = l->addr;
+    out->state = link_state_text(l);
+    memcpy(out->session_id, l->session, SESSION_ID_LEN);
+    out->has_session = l->has_session;
+    out->silent_ms = n->now_ms - l->life_ms;
+    out->since_ms = l->since_ms;
+}
+
+static void describe_dialer(const struct node *n, const struct dialer *d,
+                            struct node_link_info *out)
+{
+    out->address = d->addr;
+    out->state = dialer_state_text(d);
+    out->since_ms = d->since_ms;
+    if (d->link)
+        describe_link(n, d->link, out);
+    text_copy(out->peer_id, sizeof(out->peer_id), d->met[0] ? d->met : d->expected);
+    text_copy(out->configured, sizeof(out->configured), d->configured);
+    text_copy(out->last_error, sizeof(out->last_error), d->last_error);
+    out->attempts = d->attempts;
+}
+
+size_t node_links(const struct node *n, struct node_link_info *out_links, size_t max)
+{
+    const struct link *l;
+    size_t count = 0;
+
+    for (size_t i = 0; i < n->n_dialers; i++, count++) {
+        if (count >= max)
+            continue;
+        out_links[count] = (struct node_link_info){0};
+        describe_dialer(n, &n->dialers[i], &out_links[count]);
+    }
+    for (l = n->links; l; l = l->hh.next) {
+        if (l->dialer)
+            continue;
+        if (count < max) {
+            out_links[count] = (struct node_link_info){0};
+            describe_link(n, l, &out_links[count]);
+        }
+        count++;
+    }
+    return count;
+}
+
+void node_counters(const struct node *n, struct node_counters *out_counters)
+{
+    const struct link *l;
+
+    *out_counters = n->counters;
+    out_counters->leases = n->local.n_leases;
+    for (l = n->links; l; l = l->hh.next)
+        out_counters->links_live += l->state == LINK_LIVE;
+}
+
+uint64_t node_incarnation(const struct node *n) { return n->incarnation; }
+
+uint64_t node_version(const struct node *n) { return n->local.version; }
+
+bool node_ready(const struct node *n)
+{
+    for (size_t i = 0; i < n->n_dialers; i++) {
+        const struct dialer *d = &n->dialers[i];
+
+        if (!d->was_live && d->state != DIALER_PARKED && d->state != DIALER_STOPPED)
+            return false;
+    }
+    return true;
+}

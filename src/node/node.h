@@ -1,0 +1,123 @@
+/* node - one peer of the mesh: its links, what it tells whom, what it believes, its own services.
+ *
+ * Threads:   one, the main loop, for everything here. The registry it writes may be read by others.
+ * Pure:      opens no socket, starts no thread, reads no clock: the world is node/port.h.
+ * Time:      call node_tick when node_next_ms() (monotonic, as port->now_ms) has come; early is
+ * fine. Ownership: what is passed in is borrowed for the call, unless it says otherwise.
+ */
+#ifndef NODE_NODE_H
+#define NODE_NODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <meshd/v1/mesh.pb-c.h>
+#include "node/port.h"
+#include "registry/registry.h"
+
+struct node;
+
+struct node_dial {    /* one REMOTE_PEER_ADDR */
+    const char *host; /* name or literal */
+    uint16_t port;
+    const char *peer_id; /* expected there; "" or NULL: any */
+};
+struct node_service {
+    const char *name, *backend; /* canonical both */
+};
+
+struct node_settings {
+    const char *peer_id;
+    uint64_t incarnation;     /* unix time of the start in us */
+    uint32_t heartbeat_ms;    /* 3000 */
+    uint32_t peer_timeout_ms; /* 30000 */
+    uint32_t open_timeout_ms; /* 10000: token, Hello, first Sync */
+    uint32_t call_timeout_ms; /* 5000: one Register */
+    const struct limits *limits;
+    const struct node_dial *dials;
+    size_t n_dials;
+    const struct node_service *services; /* of the configuration */
+    size_t n_services;
+};
+
+/* Copies the settings; borrows registry and port until node_free. Local services enter the registry
+ * before it returns. 0, -ENOMEM, -EINVAL. */
+int node_new(const struct node_settings *settings, struct registry *registry,
+             const struct node_port *port, struct node **out_node);
+void node_free(struct node *node); /* accepts NULL */
+
+void node_start(struct node *node); /* begins to dial */
+uint64_t node_next_ms(const struct node *node);
+void node_tick(struct node *node);
+
+/* SIGTERM: draining is told to all, then Goodbye(leaving) as the last message, links end flushed.
+ * Afterwards nothing is dialled and every call is refused as draining. */
+void node_stop(struct node *node);
+
+/* ---- answers of the port ---- */
+void node_resolved(struct node *node, uint64_t ask, int error, const struct node_addr *addrs,
+                   size_t n);
+struct node_call_result {
+    int error; /* 0: answered, by status */
+    uint32_t status, reason;
+    const char *text;
+    const uint8_t *body; /* the reply message, packed */
+    size_t body_len;
+};
+void node_call_done(struct node *node, uint64_t call, const struct node_call_result *result);
+void node_link_up(struct node *node, uint64_t link);
+/* status and reason: of a preamble that was refused, else 0. */
+void node_link_down(struct node *node, uint64_t link, uint32_t status, uint32_t reason,
+                    const char *text);
+/* data: LinkHeader and message as on the wire (frame.h, 3). */
+void node_link_message(struct node *node, uint64_t link, const uint8_t *data, size_t len);
+
+/* ---- what peers and programs ask ---- */
+/* A peer asks for a link (preamble kind link): accepted or refused through the port. */
+void node_link_asked(struct node *node, uint64_t link, const char *peer_id,
+                     const struct node_addr *from, const uint8_t token[TOKEN_LEN]);
+
+struct node_caller {
+    const char *peer_id; /* named by the connection's preamble; "": a stranger */
+    const char *ip;
+    bool local; /* through the Unix socket */
+};
+/* Each is answered through port->reply with the same call number, now or later (a Register may wait
+ * for a probe of an older session). */
+void node_register(struct node *node, uint64_t call, const struct node_caller *caller,
+                   const Meshd__V1__RegisterRequest *request);
+void node_deregister(struct node *node, uint64_t call, const struct node_caller *caller,
+                     const Meshd__V1__DeregisterRequest *request);
+void node_offer(struct node *node, uint64_t call, const struct node_caller *caller,
+                const Meshd__V1__OfferRequest *request);
+void node_withdraw(struct node *node, uint64_t call, const struct node_caller *caller,
+                   const Meshd__V1__WithdrawRequest *request);
+
+/* ---- what it says of itself ---- */
+struct node_link_info {
+    char peer_id[LIMIT_PEER_ID + 1], configured[LIMIT_NAME + 8];
+    struct node_addr address;
+    const char *state; /* a constant: dialling, opening, syncing, live, suspect, parked, refused */
+    uint8_t session_id[SESSION_ID_LEN];
+    bool has_session;
+    uint64_t silent_ms, since_ms; /* since_ms: on port->now_ms */
+    char last_error[LIMIT_STATUS_TEXT + 1];
+    uint32_t attempts;
+};
+/* Writes at most max rows; returns how many there are. */
+size_t node_links(const struct node *node, struct node_link_info *out_links, size_t max);
+
+struct node_counters {
+    uint64_t links_live, leases; /* gauges */
+    uint64_t registers, registers_refused, hellos, links_live_total, links_lost, syncs_sent;
+    uint64_t syncs_applied, syncs_wanted, sync_parts_sent, heartbeats_sent, heartbeats_received;
+    uint64_t messages_other_session, messages_bad, tokens_refused, digests_differed, goodbyes;
+    uint64_t dials, dials_failed, probes;
+};
+void node_counters(const struct node *node, struct node_counters *out_counters);
+uint64_t node_incarnation(const struct node *node); /* may have been raised */
+uint64_t node_version(const struct node *node);     /* of its own list */
+/* Every configured peer was live once (or is this node itself, or parked behind a live link). */
+bool node_ready(const struct node *node);
+
+#endif

@@ -1,0 +1,351 @@
+/* The side that dials: attempts, back-off, refusals. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include "node/stage.h"
+
+TestSuite(node_dialer, .init = stage_begin_dialling, .fini = stage_end);
+
+static const struct node_addr there = {.ip = "10.0.0.9", .port = 7400};
+
+static const char *state(void)
+{
+    static struct node_link_info info;
+
+    cr_assert_geq(node_links(st.node, &info, 1), 1);
+    return info.state;
+}
+
+static void answer(uint32_t status, int reason, const char *text,
+                   const Meshd__V1__RegisterReply *reply)
+{
+    uint8_t body[512];
+    struct node_call_result result = {.status = status, .reason = (uint32_t)reason, .text = text};
+
+    if (reply) {
+        result.body = body;
+        result.body_len = protobuf_c_message_pack(&reply->base, body);
+    }
+    node_call_done(st.node, st.call.call, &result);
+}
+
+static void welcome(const char *id, uint64_t incarnation)
+{
+    Meshd__V1__RegisterReply reply = MESHD__V1__REGISTER_REPLY__INIT;
+    uint8_t token[TOKEN_LEN] = {1, 2, 3};
+
+    reply.peer_id = (char *)id;
+    reply.incarnation = incarnation;
+    reply.token = (ProtobufCBinaryData){.len = TOKEN_LEN, .data = token};
+    reply.wire_version = 1;
+    answer(STATUS_OK, 0, "", &reply);
+}
+
+static void resolved(void) { node_resolved(st.node, st.ask, 0, &there, 1); }
+
+/* A live link with the peer at the other end. */
+static struct stage_peer meet(const char *id)
+{
+    struct stage_peer peer = {.id = id, .ip = "10.0.0.9", .incarnation = 500, .version = 1};
+    Meshd__V1__HelloReply reply = MESHD__V1__HELLO_REPLY__INIT;
+    const Meshd__V1__Hello *hello;
+
+    welcome(id, 500);
+    peer.link = st.dial.link;
+    node_link_up(st.node, peer.link);
+    hello = stage_heard(peer.link, KIND(HELLO));
+    cr_assert_not_null(hello);
+    reply.peer_id = (char *)id;
+    reply.incarnation = 500;
+    reply.nonce = 0x0908070605040302u;
+    reply.wire_version = 1;
+    stage_say_raw(peer.link, NULL, 0, KIND(HELLO_REPLY), &reply.base);
+    for (int i = 0; i < 8; i++) {
+        peer.session[i] = (uint8_t)(hello->nonce >> (56 - 8 * i));
+        peer.session[8 + i] = (uint8_t)(9 - i);
+    }
+    stage_sync(&peer, 0, 0, NULL, 0, NULL);
+    stage_ack(&peer, true);
+    cr_assert_str_eq(state(), "live");
+    return peer;
+}
+
+Test(node_dialer, registers_with_its_list_then_opens_the_link_to_the_address_that_answered)
+{
+    cr_expect_eq(st.n_calls, 0, "the name comes first");
+    resolved();
+    cr_assert_eq(st.n_calls, 1);
+    cr_expect_str_eq(st.call.to.ip, "10.0.0.9");
+    cr_expect_str_eq(st.call.request->peer_id, "n1");
+    cr_expect_eq(st.call.request->incarnation, 1000);
+    cr_expect(st.call.request->has_list);
+    cr_assert_eq(st.call.request->n_services, 1);
+    cr_expect_str_eq(st.call.request->services[0]->name, "own");
+    cr_expect_leq(st.call.deadline_ms, 5000);
+    welcome("n9", 500);
+    cr_assert_eq(st.n_dials, 1);
+    cr_expect_str_eq(st.dial.to.ip, "10.0.0.9");
+    cr_expect_eq(st.dial.token[2], 3);
+    cr_expect_str_eq(state(), "opening");
+    node_link_up(st.node, st.dial.link);
+    cr_expect_not_null(stage_heard(st.dial.link, KIND(HELLO)));
+}
+
+Test(node_dialer, is_live_after_hello_and_both_lists)
+{
+    resolved();
+    meet("n9");
+    cr_expect(stage_peer_info("n9").state.connected);
+    cr_expect_str_eq(stage_peer_info("n9").label, "10.0.0.9");
+    cr_expect(node_ready(st.node));
+}
+
+Test(node_dialer, backs_off_with_jitter_from_100_ms_and_never_waits_more_than_10_s)
+{
+    const struct node_call_result refused = {.error = -ECONNREFUSED, .text = "refused"};
+    uint64_t begun = st.now_ms, waited = 0, longest = 0;
+
+    for (int i = 0; i < 40; i++) {
+        size_t calls = st.n_calls;
+
+        resolved();
+        cr_assert_eq(st.n_calls, calls + 1);
+        node_call_done(st.node, st.call.call, &refused);
+        st.ask = 0;
+        begun = st.now_ms;
+        while (st.ask == 0) {
+            st.now_ms += 10;
+            if (node_next_ms(st.node) <= st.now_ms)
+                node_tick(st.node);
+        }
+        waited = st.now_ms - begun;
+        cr_expect_geq(waited, 50);
+        cr_expect_leq(waited, 10000);
+        if (i == 0)
+            cr_expect_leq(waited, 120);
+        longest = waited > longest ? waited : longest;
+    }
+    cr_expect_geq(longest, 5000);
+    cr_expect_eq(st.events[NODE_DIAL_FAILED], 1, "told once");
+}
+
+Test(node_dialer, begins_attempts_at_most_10_s_apart_even_when_nothing_answers)
+{
+    size_t attempts;
+
+    resolved();
+    stage_wait(60000); /* calls without any answer at all */
+    attempts = st.n_calls;
+    cr_expect_geq(attempts, 6);
+}
+
+Test(node_dialer, a_resolver_that_does_not_answer_costs_half_a_second_once_an_answer_is_known)
+{
+    const struct node_call_result refused = {.error = -ECONNREFUSED, .text = "refused"};
+
+    resolved();
+    node_call_done(st.node, st.call.call, &refused);
+    stage_wait(800);
+    cr_expect_eq(st.n_calls, 2);
+}
+
+Test(node_dialer, takes_the_next_address_at_the_next_attempt)
+{
+    const struct node_addr both[] = {{.ip = "10.0.0.8", .port = 7400},
+                                     {.ip = "10.0.0.9", .port = 7400}};
+    const struct node_call_result refused = {.error = -ECONNREFUSED, .text = "refused"};
+
+    node_resolved(st.node, st.ask, 0, both, 2);
+    cr_expect_str_eq(st.call.to.ip, "10.0.0.8");
+    node_call_done(st.node, st.call.call, &refused);
+    stage_wait(1000);
+    cr_expect_str_eq(st.call.to.ip, "10.0.0.9");
+}
+
+Test(node_dialer, a_typed_refusal_of_the_token_leads_back_to_dialling)
+{
+    size_t calls = st.n_calls;
+
+    resolved();
+    welcome("n9", 500);
+    node_link_down(st.node, st.dial.link, STATUS_UNAUTHENTICATED, REASON(TOKEN), "unknown token");
+    cr_expect_str_eq(state(), "dialling");
+    stage_wait(1000);
+    cr_expect_geq(st.n_calls, calls + 1);
+}
+
+Test(node_dialer, goes_on_above_the_incarnation_known_there)
+{
+    Meshd__V1__RegisterReply reply = MESHD__V1__REGISTER_REPLY__INIT;
+
+    resolved();
+    reply.known_incarnation = 7777;
+    answer(STATUS_FAILED_PRECONDITION, REASON(INCARNATION), "known", &reply);
+    cr_expect_eq(node_incarnation(st.node), 7778);
+    cr_expect_eq(st.events[NODE_INCARNATION], 1);
+    stage_wait(700);
+    cr_expect_eq(st.call.request->incarnation, 7778);
+}
+
+Test(node_dialer, stops_when_it_met_itself)
+{
+    resolved();
+    welcome("n1", 1000);
+    cr_expect_str_eq(state(), "refused");
+    cr_expect_eq(st.events[NODE_LINK_REFUSED], 1);
+    stage_wait(60000);
+    cr_expect_eq(st.n_calls, 1);
+}
+
+Test(node_dialer, ends_a_silent_session_and_dials_anew)
+{
+    struct stage_peer peer;
+    size_t calls;
+
+    resolved();
+    peer = meet("n9");
+    calls = st.n_calls;
+    stage_wait(10000);
+    cr_expect_eq(st.ended, peer.link);
+    cr_expect_eq(st.events[NODE_LINK_SUSPECT], 1);
+    cr_expect(stage_peer_info("n9").state.stale);
+    stage_wait(1000);
+    cr_expect_gt(st.n_calls, calls);
+}
+
+Test(node_dialer, a_session_that_answers_where_another_instance_was_met_wins)
+{
+    struct stage_peer first = {.id = "n9", .ip = "10.0.0.2", .incarnation = 400, .version = 1};
+    Meshd__V1__Heartbeat beat = MESHD__V1__HEARTBEAT__INIT;
+    const Meshd__V1__Heartbeat *probe;
+
+    stage_live(&first); /* n9 dialled us; and at 10.0.0.9 there is another n9 */
+    resolved();
+    stage_hush();
+    welcome("n9", 900);
+    cr_expect_eq(st.n_dials, 0);
+    probe = stage_heard(first.link, KIND(HEARTBEAT));
+    cr_assert_not_null(probe);
+    beat.incarnation = 400;
+    beat.version = 1;
+    beat.echo = probe->probe;
+    stage_say(&first, KIND(HEARTBEAT), &beat.base);
+    cr_expect_str_eq(state(), "refused");
+    cr_expect(stage_peer_info("n9").state.connected);
+}
+
+Test(node_dialer, a_refused_hello_is_told_and_tried_again)
+{
+    Meshd__V1__HelloReply reply = MESHD__V1__HELLO_REPLY__INIT;
+
+    resolved();
+    welcome("n9", 500);
+    node_link_up(st.node, st.dial.link);
+    reply.peer_id = (char *)"n9";
+    reply.reason = REASON(WIRE_VERSION);
+    reply.text = (char *)"no wire version in common";
+    stage_say_raw(st.dial.link, NULL, 0, KIND(HELLO_REPLY), &reply.base);
+    cr_expect_eq(st.ended, st.dial.link);
+    cr_expect_str_eq(state(), "refused");
+    cr_expect_str_eq(st.text[NODE_LINK_REFUSED], "no wire version in common");
+    stage_wait(11000);
+    cr_expect_geq(st.n_calls, 2);
+}
+
+Test(node_dialer, a_list_too_large_for_one_message_is_left_to_sync)
+{
+    const struct node_caller program = {.peer_id = "", .ip = "", .local = true};
+    Meshd__V1__OfferRequest request = MESHD__V1__OFFER_REQUEST__INIT;
+    char name[300];
+
+    request.lease_id = (char *)"lease";
+    request.name = name;
+    request.backend_addr = (char *)"127.0.0.1:80";
+    for (int i = 0; i < 5000; i++) {
+        snprintf(name, sizeof(name), "%060d.%060d.%060d.s%d", 0, 0, 0, i);
+        node_offer(st.node, 1, &program, &request);
+    }
+    resolved();
+    cr_expect_not(st.call.request->has_list);
+    cr_expect_eq(st.call.request->n_services, 0);
+    cr_expect_eq(st.call.request->count, 5001);
+}
+
+Test(node_dialer, an_older_session_that_does_not_answer_gives_way)
+{
+    struct stage_peer first = {.id = "n9", .ip = "10.0.0.2", .incarnation = 400, .version = 1};
+
+    stage_live(&first);
+    resolved();
+    welcome("n9", 900);
+    cr_expect_eq(st.n_dials, 0);
+    stage_wait(1600);
+    cr_expect_eq(st.ended, first.link);
+    cr_expect_eq(st.n_dials, 1);
+    cr_expect_str_eq(state(), "opening");
+}
+
+Test(node_dialer, an_attempt_begun_under_an_older_incarnation_begins_anew)
+{
+    struct stage_peer other = {.id = "n2", .ip = "10.0.0.2", .incarnation = 400, .version = 1};
+    Meshd__V1__SyncWanted wish = MESHD__V1__SYNC_WANTED__INIT;
+
+    stage_live(&other);
+    resolved();
+    welcome("n9", 500);
+    wish.incarnation = 5000;
+    stage_say(&other, KIND(SYNC_WANTED), &wish.base);
+    cr_expect_eq(st.ended, st.dial.link);
+    stage_wait(700);
+    cr_expect_eq(st.n_calls, 2);
+    cr_expect_eq(st.call.request->incarnation, 5001);
+    cr_expect_eq(st.events[NODE_DIAL_FAILED], 0);
+}
+
+Test(node_dialer, a_name_without_an_address_is_told)
+{
+    node_resolved(st.node, st.ask, -ENOENT, NULL, 0);
+    cr_expect_eq(st.n_calls, 0);
+    cr_expect_eq(st.events[NODE_DIAL_FAILED], 1);
+    cr_expect_str_eq(st.text[NODE_DIAL_FAILED],
+                     "the name has no address: No such file or directory");
+}
+
+Test(node_dialer, an_answer_that_makes_no_sense_is_refused)
+{
+    const struct node_call_result junk = {.body = (const uint8_t *)"\xff\xff", .body_len = 2};
+
+    resolved();
+    welcome("not a peer id", 500);
+    cr_expect_str_eq(state(), "refused");
+    stage_wait(11000);
+    node_call_done(st.node, st.call.call, &junk);
+    cr_expect_str_eq(state(), "refused");
+    cr_expect_eq(st.n_dials, 0);
+}
+
+Test(node_dialer, another_peer_behind_the_link_than_the_one_that_answered_is_refused)
+{
+    Meshd__V1__HelloReply reply = MESHD__V1__HELLO_REPLY__INIT;
+
+    resolved();
+    welcome("n9", 500);
+    node_link_up(st.node, st.dial.link);
+    reply.peer_id = (char *)"n8";
+    reply.incarnation = 500;
+    reply.wire_version = 1;
+    stage_say_raw(st.dial.link, NULL, 0, KIND(HELLO_REPLY), &reply.base);
+    cr_expect_eq(st.ended, st.dial.link);
+    cr_expect_not(stage_knows("n8"));
+    cr_expect_not(stage_knows("n9"));
+}
+
+Test(node_dialer, a_node_that_ends_dials_no_more)
+{
+    resolved();
+    node_stop(st.node);
+    cr_expect_eq(node_next_ms(st.node), UINT64_MAX);
+    welcome("n9", 500);
+    cr_expect_eq(st.n_dials, 0);
+}
