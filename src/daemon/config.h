@@ -1,0 +1,67 @@
+/* config - every setting of a node, where it may come from, and what is wrong with it.
+ *
+ * Flags win over the environment, that over the YAML file, that over the defaults; an empty
+ * variable is unset; no file is normal. A list (peers, services) of one source replaces that of
+ * the source below it whole. An unknown key, a bad value or a duplicate is told with file, line
+ * and column (or flag, or variable), the key, and what is allowed, also when a stronger source
+ * would have won; nothing is started then.
+ *
+ * Adding a setting: its field here, its id in config_parts.h, its row in config_table.c. Reading,
+ * --print-config and --help follow the row; tools/meshd.yaml must name it (a test says so).
+ */
+#ifndef DAEMON_CONFIG_H
+#define DAEMON_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include "base/limits.h"
+#include "base/log.h"
+
+enum config_maps { MAPS_FULL, MAPS_SUMMARY, MAPS_OFF };
+
+struct config_peer {           /* one of REMOTE_PEER_ADDR, or of `peers:` */
+    char host[LIMIT_NAME + 1]; /* lower case; an IPv6 address without brackets */
+    uint16_t port;
+    char peer_id[LIMIT_PEER_ID + 1]; /* expected there; "": any */
+};
+struct config_service { /* one of SERVICE_ADDR, or of `services:` */
+    char name[LIMIT_NAME + 1], backend[LIMIT_BACKEND + 1]; /* canonical both */
+};
+
+/* The longest name in a runtime_dir, with the "/" before it, that fits a socket's path there. */
+#define CONFIG_PRIVATE_NAME 24u
+
+struct config {
+    char peer_id[LIMIT_PEER_ID + 1];
+    char bind_host[LIMIT_IP_TEXT]; /* canonical text; "": every address, v4 and v6 */
+    uint16_t bind_port;            /* 0: any free one (tests) */
+    bool insecure;                 /* always true when bind_host is not loopback */
+    struct config_peer *peers;
+    size_t n_peers;
+    struct config_service *services;
+    size_t n_services;
+    struct log_settings log;
+    enum config_maps maps;
+    uint32_t heartbeat_ms, peer_timeout_ms, dial_timeout_ms, open_timeout_ms, call_timeout_ms;
+    struct limits limits;
+    char runtime_dir[192]; /* of this node: .../meshd/<peer id>; holds meshd.sock and meshd.lock */
+};
+
+enum config_action { CONFIG_RUN, CONFIG_CHECK, CONFIG_PRINT, CONFIG_VERSION, CONFIG_HELP };
+
+/* Reads flags, getenv, the file; may change the order of argv. Returns 0 and writes *out_action and
+ * *out_config (config_free it), which is NULL with CONFIG_VERSION and CONFIG_HELP: the rest is not
+ * read then. Or -EINVAL (or -ENOMEM) after every error was written to err, one line each:
+ * "meshd.yaml:12:3: limits.peers: '0' is too small; allowed: 1 to 65536". */
+int config_load(int argc, char *const *argv, FILE *err, enum config_action *out_action,
+                struct config **out_config);
+void config_free(struct config *config); /* accepts NULL */
+
+/* Every setting in force, as YAML that config_load accepts and reads back the same. Secrets would
+ * be hidden here; no setting is one yet. */
+void config_print(const struct config *config, FILE *out);
+void config_help(FILE *out);
+
+#endif

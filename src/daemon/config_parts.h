@@ -1,0 +1,161 @@
+/* config_parts - what the files of config share: the table of settings, and one reading of them.
+ *
+ * A reading (struct config_reading) takes the sources one after the other, the weakest first. Each
+ * hands its texts to config_set, config_add and config_add_fields; these parse, put the value into
+ * the config and remember where it came from. Errors are told as they are found and counted; what
+ * has one keeps its old value, and checks that would need it are passed over.
+ */
+#ifndef DAEMON_CONFIG_PARTS_H
+#define DAEMON_CONFIG_PARTS_H
+
+#include "daemon/config.h"
+
+#define CONFIG_FILE_MAX (1u << 20) /* bytes of a YAML file */
+#define CONFIG_ERRORS_MAX 64u      /* told; nobody reads more */
+#define CONFIG_TEXT_MAX 512u       /* bytes of one value in the file, and of what is said of one */
+
+enum setting_id {
+    SETTING_PEER_NAME,
+    SETTING_BIND,
+    SETTING_INSECURE,
+    SETTING_PEERS,
+    SETTING_SERVICES,
+    SETTING_RUNTIME_DIR,
+    SETTING_LOG_LEVEL,
+    SETTING_LOG_FORMAT,
+    SETTING_LOG_MAPS,
+    SETTING_LOG_TIMESTAMPS,
+    SETTING_HEARTBEAT,
+    SETTING_PEER_TIMEOUT,
+    SETTING_DIAL_TIMEOUT,
+    SETTING_OPEN_TIMEOUT,
+    SETTING_CALL_TIMEOUT,
+#define X(field, def, least, most, unit, what) SETTING_LIMIT_##field,
+    LIMITS(X)
+#undef X
+        N_SETTINGS
+};
+
+struct setting;
+
+/* How one kind of value is read and written. A text that is not allowed is answered with a
+ * constant half sentence that says why ("is too small"), a good one with NULL. */
+struct setting_type {
+    const char *(*parse)(const struct setting *s, const char *text, struct config *config);
+    void (*print)(const struct setting *s, const struct config *config, FILE *out);
+};
+
+/* How the entries of a list are read and written: in a variable or flag as one text, in the file
+ * as a mapping of two keys. */
+struct list_type {
+    size_t item_size;
+    const char *fields[2];
+    const char *fields_allowed[2];
+    bool second_required;
+    const char *(*from_text)(const char *text, void *item);
+    const char *(*from_field)(unsigned field, const char *text, void *item);
+    int (*compare)(const void *a, const void *b);                     /* 0: the same entry twice */
+    void (*label)(const void *item, char out[CONFIG_TEXT_MAX]);       /* what an error calls it */
+    void (*print_field)(unsigned field, const void *item, FILE *out); /* nothing if it is "" */
+};
+
+struct setting {
+    const char *key;      /* in the file: "bind", "log.level" */
+    const char *flag;     /* without "--"; NULL: by --limit NAME=VALUE */
+    const char *env;      /* or NULL */
+    const char *arg;      /* of the flag, in the help */
+    const char *what;     /* it is, in the help */
+    const char *def;      /* parsed like any other text; NULL: found out, or an empty list */
+    const char *def_text; /* in the help, where def is NULL */
+    const char *allowed;  /* NULL: least to most */
+    const struct setting_type *type;
+    const struct list_type *list; /* NULL: one value */
+    size_t offset;                /* of the value in struct config */
+    uint64_t least, most;
+    const char *unit;
+    const char *const *words;
+};
+
+extern const struct setting settings[N_SETTINGS];
+
+/* Where a value stands. */
+struct where {
+    enum { WHERE_DEFAULT, WHERE_FILE, WHERE_ENV, WHERE_FLAG } kind;
+    const char *name;   /* of the file, variable or flag; borrowed for the reading's life */
+    unsigned line, col; /* of a file, from 1; line 0: the file as such */
+    unsigned entry;     /* of a variable's list, from 1; 0: all of it */
+};
+
+struct entries { /* of a list, as the strongest source that has one gave them */
+    void *items;
+    struct where *where;
+    size_t n, cap;
+};
+
+struct config_reading {
+    struct config *config;
+    FILE *err;
+    unsigned n_errors;
+    bool no_memory;
+    struct where where[N_SETTINGS];
+    bool bad[N_SETTINGS]; /* an error was told of it */
+    struct entries peers, services;
+};
+
+/* A reading with the defaults in it. 0 or -ENOMEM; config_reading_fini either way. */
+int config_reading_init(struct config_reading *r, FILE *err);
+void config_reading_fini(struct config_reading *r);
+/* What is found out (host name, runtime_dir) and what settings must be to each other. 0 and the
+ * config, or as config_load. */
+int config_reading_finish(struct config_reading *r, struct config **out_config);
+
+/* Tells "<where>: <key>: <text>" and counts. where and s may be NULL. */
+void config_error(struct config_reading *r, const struct where *where, const struct setting *s,
+                  const char *format, ...) __attribute__((format(printf, 4, 5)));
+bool config_error_room(const struct config_reading *r); /* false: no more would be told */
+
+void config_set(struct config_reading *r, const struct setting *s, const char *text,
+                const struct where *where);
+/* One source's entries: begin (forgets those of the source below), add them, end (duplicates). */
+void config_list_begin(struct config_reading *r, const struct setting *s);
+void config_add(struct config_reading *r, const struct setting *s, const char *text,
+                const struct where *where);
+/* texts[1] may be NULL. at is the entry's own place. */
+void config_add_fields(struct config_reading *r, const struct setting *s,
+                       const char *const texts[2], const struct where where[2],
+                       const struct where *at);
+void config_list_end(struct config_reading *r, const struct setting *s);
+
+/* The sources. */
+struct config_flags {
+    enum config_action action;
+    const char *file; /* -c, or that of --check; borrowed from argv; NULL: none */
+    size_t n;
+    struct config_flag {
+        const struct setting *setting;
+        const char *text; /* borrowed from argv */
+    } * given;
+};
+/* Tells unknown flags and those said twice; values are parsed by config_flags_apply. 0 or -ENOMEM;
+ * config_flags_fini either way. */
+int config_flags_init(struct config_flags *flags, struct config_reading *r, int argc,
+                      char *const *argv);
+void config_flags_apply(const struct config_flags *flags, struct config_reading *r);
+void config_flags_fini(struct config_flags *flags);
+void config_env(struct config_reading *r);
+void config_yaml(struct config_reading *r, const char *file, const void *data, size_t len);
+
+/* Parts that the tests look at alone. */
+const struct setting *setting_find(const char *key, size_t len); /* or NULL */
+/* The peer id that a host of that name gets; false if it gives none. */
+bool config_peer_id_of_host(const char *host, char out_peer_id[LIMIT_PEER_ID + 1]);
+void config_allowed(const struct setting *s, char out[CONFIG_TEXT_MAX]);
+/* text between quotes, its odd bytes as \xNN, cut when long. Returns out. */
+const char *config_quote(const char *text, char out[CONFIG_TEXT_MAX]);
+void config_where(const struct where *where, char out[CONFIG_TEXT_MAX]);
+
+extern const struct setting_type type_peer_id, type_bind, type_bool, type_word, type_duration,
+    type_number, type_dir, type_list;
+extern const struct list_type list_peers, list_services;
+
+#endif

@@ -1,0 +1,146 @@
+/* config_table - the one table of settings: the file's keys, variables, flags, --print-config and
+ * --help all follow it.
+ *
+ * The rows of one section ("log.level", "log.format") stand together: printing relies on it. */
+#include <string.h>
+#include "daemon/config_parts.h"
+
+static const char *const level_words[] = {"error", "warn", "info", "debug", NULL};
+static const char *const format_words[] = {"text", "json", NULL};
+static const char *const maps_words[] = {"full", "summary", "off", NULL};
+
+#define BOOL(field)                                                                                \
+    .type = &type_bool, .allowed = "true or false", .offset = offsetof(struct config, field)
+#define WORD(field, list)                                                                          \
+    .type = &type_word, .words = list, .offset = offsetof(struct config, field)
+#define DURATION(field, from, to)                                                                  \
+    .type = &type_duration, .arg = "TIME", .least = (from), .most = (to),                          \
+    .offset = offsetof(struct config, field)
+
+const struct setting settings[N_SETTINGS] = {
+    [SETTING_PEER_NAME] = {.key = "peer_name",
+                           .flag = "peer-name",
+                           .env = "PEER_NAME",
+                           .arg = "ID",
+                           .what = "the peer id of this node, unique in the mesh",
+                           .def_text = "the host name",
+                           .allowed = "1 to 64 characters of A-Z a-z 0-9 . _ - (not . or ..)",
+                           .type = &type_peer_id},
+    [SETTING_BIND] = {.key = "bind",
+                      .flag = "bind",
+                      .env = "PEER_BIND_ADDR",
+                      .arg = "ADDR",
+                      .what = "where the mesh port listens",
+                      .def = "127.0.0.1:7400",
+                      .allowed = "ip:port, [v6]:port or :port (every address), the port from 0 "
+                                 "(any free one) to 65535",
+                      .type = &type_bind},
+    [SETTING_INSECURE] = {.key = "insecure",
+                          .flag = "insecure",
+                          .env = "PEER_INSECURE",
+                          .arg = "BOOL",
+                          .what = "plaintext on an address that is not loopback",
+                          .def = "false",
+                          BOOL(insecure)},
+    [SETTING_PEERS] = {.key = "peers",
+                       .flag = "peer",
+                       .env = "REMOTE_PEER_ADDR",
+                       .arg = "HOST:PORT",
+                       .what = "peers to dial; in the file also the id expected there",
+                       .def_text = "none",
+                       .allowed = "host:port or [v6]:port, the port from 1 to 65535",
+                       .type = &type_list,
+                       .list = &list_peers},
+    [SETTING_SERVICES] = {.key = "services",
+                          .flag = "service",
+                          .env = "SERVICE_ADDR",
+                          .arg = "NAME:HOST:PORT",
+                          .what = "services that this node offers",
+                          .def_text = "none",
+                          .allowed = "name:host:port, name:[v6]:port or domain:port",
+                          .type = &type_list,
+                          .list = &list_services},
+    [SETTING_RUNTIME_DIR] = {.key = "runtime_dir",
+                             .flag = "runtime-dir",
+                             .arg = "DIR",
+                             .what = "folder of this node's local socket, lock and private files",
+                             .def_text = "${RUNTIME_DIRECTORY:-${XDG_RUNTIME_DIR:-/run}/meshd}/"
+                                         "<peer id>",
+                             .allowed = "an absolute path of at most 83 printable ASCII bytes",
+                             .type = &type_dir},
+    [SETTING_LOG_LEVEL] = {.key = "log.level",
+                           .flag = "log-level",
+                           .env = "LOG_LEVEL",
+                           .arg = "LEVEL",
+                           .what = "the least that is worth a line",
+                           .def = "info",
+                           .allowed = "error, warn, info or debug",
+                           WORD(log.level, level_words)},
+    [SETTING_LOG_FORMAT] = {.key = "log.format",
+                            .flag = "log-format",
+                            .env = "LOG_FORMAT",
+                            .arg = "FORMAT",
+                            .what = "plain lines, or one JSON object per line",
+                            .def = "text",
+                            .allowed = "text or json",
+                            WORD(log.format, format_words)},
+    [SETTING_LOG_MAPS] = {.key = "log.maps",
+                          .flag = "log-maps",
+                          .env = "LOG_MAPS",
+                          .arg = "HOW",
+                          .what = "how both maps are printed after a change",
+                          .def = "full",
+                          .allowed = "full, summary or off",
+                          WORD(maps, maps_words)},
+    [SETTING_LOG_TIMESTAMPS] = {.key = "log.timestamps",
+                                .flag = "log-timestamps",
+                                .arg = "BOOL",
+                                .what = "a time before each text line; JSON always has one",
+                                .def = "false",
+                                BOOL(log.timestamps)},
+    [SETTING_HEARTBEAT] = {.key = "timing.heartbeat",
+                           .flag = "heartbeat",
+                           .what = "between two signs of life on a link",
+                           .def = "3s",
+                           DURATION(heartbeat_ms, 50, 60000)},
+    [SETTING_PEER_TIMEOUT] = {.key = "timing.peer_timeout",
+                              .flag = "peer-timeout",
+                              .what = "from a peer's last sign of life until its services go",
+                              .def = "30s",
+                              DURATION(peer_timeout_ms, 200, 3600000)},
+    [SETTING_DIAL_TIMEOUT] = {.key = "timing.dial_timeout",
+                              .flag = "dial-timeout",
+                              .what = "for one connection to be made",
+                              .def = "5s",
+                              DURATION(dial_timeout_ms, 50, 300000)},
+    [SETTING_OPEN_TIMEOUT] = {.key = "timing.open_timeout",
+                              .flag = "open-timeout",
+                              .what = "for a link to open: token, Hello, first Sync",
+                              .def = "10s",
+                              DURATION(open_timeout_ms, 50, 300000)},
+    [SETTING_CALL_TIMEOUT] = {.key = "timing.call_timeout",
+                              .flag = "call-timeout",
+                              .what = "for a peer to answer one call",
+                              .def = "5s",
+                              DURATION(call_timeout_ms, 50, 300000)},
+#define X(field, def_, least_, most_, unit_, what_)                                                \
+    [SETTING_LIMIT_##field] = {.key = "limits." #field,                                            \
+                               .what = what_,                                                      \
+                               .def = #def_,                                                       \
+                               .type = &type_number,                                               \
+                               .unit = unit_,                                                      \
+                               .least = least_,                                                    \
+                               .most = most_,                                                      \
+                               .offset = offsetof(struct config, limits.field)},
+    LIMITS(X)
+#undef X
+};
+
+const struct setting *setting_find(const char *key, size_t len)
+{
+    for (const struct setting *s = settings; s < settings + N_SETTINGS; s++) {
+        if (strlen(s->key) == len && memcmp(s->key, key, len) == 0)
+            return s;
+    }
+    return NULL;
+}

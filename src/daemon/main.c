@@ -1,0 +1,471 @@
+/* main - a node from its settings to its end.
+ *
+ * Exit codes: 0 ended as asked, 1 could not start or go on, 2 bad settings (nothing was started).
+ * Threads are started last and stopped first-to-last: gate, nng, printer; the main loop in between
+ * is libuv's and owns the node.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <malloc.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include "base/clock.h"
+#include "base/random.h"
+#include "daemon/config.h"
+#include "daemon/events.h"
+#include "daemon/paths.h"
+#include "daemon/serve.h"
+
+#define HEAP_BLOCK (4 << 20) /* larger blocks come from the kernel, page by page, each time */
+#define HEAP_TOP (8 << 20)   /* what is free at the end of the heap goes back beyond this */
+#define LANES 2u
+#define CONTEXTS 128u
+#define FIRST_BYTES_MS 10000u
+#define IDLE_MS 600000u
+#define CANARY_MS 10000u
+#define STOP_LINKS_MS 1000u /* for Goodbyes to leave */
+#define STOP_GATE_MS 300u
+#define STOP_PRINTER_MS 1000u
+#define STOP_ALL_S 3u /* nng may not let go: the process ends all the same */
+
+struct app {
+    const struct config *config;
+    struct paths paths;
+    struct serve serve;
+    struct registry *registry;
+    struct printer *printer;
+    struct ports *ports;
+    struct gate *gate;
+    struct rpc_server *rpc;
+    struct canary *canary;
+    struct node *node;
+    struct node_port port;
+    struct mailbox box;
+    uv_loop_t loop;
+    uv_timer_t tick, stop;
+    uv_signal_t term, interrupt;
+    uint64_t next_ms; /* for which the tick timer is armed */
+    bool stopping;
+};
+
+/* ---- the main loop ---- */
+
+static void rearm(struct app *app);
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct app *app = timer->data;
+
+    app->next_ms = 0;
+    node_tick(app->node);
+    rearm(app);
+}
+
+static void rearm(struct app *app)
+{
+    uint64_t next = node_next_ms(app->node), now = clock_ms();
+
+    if (next == app->next_ms)
+        return;
+    app->next_ms = next;
+    uv_update_time(&app->loop);
+    uv_timer_start(&app->tick, on_tick, next > now ? next - now : 0, 0);
+}
+
+static void after_batch(void *ctx)
+{
+    struct app *app = ctx;
+
+    if (app->stopping && !ports_lines(app->ports))
+        uv_stop(&app->loop);
+    else if (app->node)
+        rearm(app);
+}
+
+static void on_stop_late(uv_timer_t *timer)
+{
+    struct app *app = timer->data;
+
+    uv_stop(&app->loop);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct app *app = handle->data;
+
+    if (app->stopping) {
+        log_warn("daemon", "a second signal: ending at once");
+        _exit(0);
+    }
+    log_info("daemon", "signal %d: saying goodbye to %zu lines; a second one ends at once", number,
+             ports_lines(app->ports));
+    app->stopping = app->serve.draining = true;
+    alarm(STOP_ALL_S);
+    node_stop(app->node);
+    uv_timer_stop(&app->tick);
+    uv_timer_start(&app->stop, on_stop_late, STOP_LINKS_MS, 0);
+    after_batch(app);
+}
+
+static void on_alarm(int number) { _exit(0); }
+
+static void on_sick(void *ctx)
+{
+    log_error("daemon", "nng's clean-up thread does not answer any more: ending, so that the "
+                        "service manager can start the node afresh");
+    abort();
+}
+
+/* ---- start ---- */
+
+static void raise_descriptors(const struct limits *limits)
+{
+    struct rlimit lim;
+
+    if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
+        return;
+    lim.rlim_cur = lim.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &lim) < 0 || lim.rlim_cur < limits->control_connections + 1024)
+        log_warn("daemon",
+                 "only %llu descriptors for limits.control_connections=%llu: raise the limit "
+                 "(ulimit -n, LimitNOFILE=) or lower the setting",
+                 (unsigned long long)lim.rlim_cur, (unsigned long long)limits->control_connections);
+}
+
+static int listen_on(struct app *app, const struct sockaddr *addr, socklen_t len, char *out_text,
+                     size_t size)
+{
+    struct sockaddr_storage bound;
+    char ip[INET6_ADDRSTRLEN];
+    int r = gate_listen_tcp(app->gate, addr, len, &bound);
+
+    if (r < 0)
+        return r;
+    if (bound.ss_family == AF_INET) {
+        const struct sockaddr_in *v4 = (const struct sockaddr_in *)&bound;
+
+        inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof ip);
+        snprintf(out_text, size, "%s:%u", ip, ntohs(v4->sin_port));
+        return ntohs(v4->sin_port);
+    }
+    inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)&bound)->sin6_addr, ip, sizeof ip);
+    snprintf(out_text, size, "[%s]:%u", ip,
+             ntohs(((const struct sockaddr_in6 *)&bound)->sin6_port));
+    return ntohs(((const struct sockaddr_in6 *)&bound)->sin6_port);
+}
+
+/* The mesh port: one address, or every one of v4 and v6 (where the host has v6). */
+static int listen_mesh(struct app *app, struct sockaddr_storage *out_from)
+{
+    const struct config *config = app->config;
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(config->bind_port)};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(config->bind_port)};
+    char(*text)[64] = app->serve.addresses;
+    int r;
+
+    if (inet_pton(AF_INET6, config->bind_host, &v6.sin6_addr) == 1) {
+        r = listen_on(app, (struct sockaddr *)&v6, sizeof v6, text[0], sizeof text[0]);
+        v6.sin6_port = 0;
+        if (!IN6_IS_ADDR_UNSPECIFIED(&v6.sin6_addr))
+            memcpy(out_from, &v6, sizeof v6);
+        return r;
+    }
+    if (config->bind_host[0] && inet_pton(AF_INET, config->bind_host, &v4.sin_addr) != 1)
+        return -EINVAL;
+    r = listen_on(app, (struct sockaddr *)&v4, sizeof v4, text[0], sizeof text[0]);
+    if (r < 0 || config->bind_host[0]) {
+        v4.sin_port = 0;
+        if (v4.sin_addr.s_addr != htonl(INADDR_ANY))
+            memcpy(out_from, &v4, sizeof v4);
+        return r;
+    }
+    v6.sin6_port = htons((uint16_t)r);
+    r = listen_on(app, (struct sockaddr *)&v6, sizeof v6, text[1], sizeof text[1]);
+    return r == -EAFNOSUPPORT || r == -EADDRNOTAVAIL ? 0 : r;
+}
+
+static int listen_all(struct app *app, struct sockaddr_storage *out_from)
+{
+    const struct config *config = app->config;
+    int r = listen_mesh(app, out_from);
+
+    if (r < 0) {
+        log_error("daemon", "cannot listen on %s:%u: %s; %s",
+                  config->bind_host[0] ? config->bind_host : "*", config->bind_port, strerror(-r),
+                  r == -EADDRINUSE ? "stop what uses the port, or set PEER_BIND_ADDR"
+                                   : "set PEER_BIND_ADDR to an address of this host");
+        return r;
+    }
+    r = gate_listen_unix(app->gate, app->paths.socket, 0600);
+    if (r < 0)
+        log_error("daemon", "cannot listen on %s: %s; set runtime_dir to a directory of your own",
+                  app->paths.socket, strerror(-r));
+    return r;
+}
+
+static void on_event(void *ctx, const struct node_event *event)
+{
+    struct app *app = ctx;
+    struct snapshot *snap;
+
+    if (event->kind != NODE_MAPS_CHANGED) {
+        events_log(event);
+        return;
+    }
+    if (app->printer && registry_snapshot(app->registry, &snap) == 0)
+        printer_show(app->printer, snap);
+}
+
+static int start_loop(struct app *app)
+{
+    int r = uv_loop_init(&app->loop);
+
+    if (r == 0)
+        r = mailbox_init(&app->box, &app->loop, after_batch, app);
+    if (r == 0)
+        r = uv_timer_init(&app->loop, &app->tick);
+    if (r == 0)
+        r = uv_timer_init(&app->loop, &app->stop);
+    if (r == 0)
+        r = uv_signal_init(&app->loop, &app->term);
+    if (r == 0)
+        r = uv_signal_init(&app->loop, &app->interrupt);
+    app->tick.data = app->stop.data = app->term.data = app->interrupt.data = app;
+    return r;
+}
+
+static int start_registry(struct app *app)
+{
+    const struct config *config = app->config;
+    uint64_t epoch = random_u64() >> 11; /* below 2^53: JSON readers keep it exact */
+    int r = registry_new(&(struct registry_settings){.peer_id = config->peer_id,
+                                                     .epoch = epoch ? epoch : 1,
+                                                     .limits = &config->limits},
+                         &app->registry);
+
+    if (r == 0)
+        r = pages_init(&app->serve.pages, config->limits.pinned_snapshots);
+    if (r == 0 && config->maps != MAPS_OFF)
+        r = printer_start(config->peer_id, config->maps == MAPS_FULL ? PRINT_FULL : PRINT_SUMMARY,
+                          STDOUT_FILENO, &app->printer);
+    return r;
+}
+
+static int start_gate(struct app *app)
+{
+    const struct config *config = app->config;
+    int r;
+
+    r = ports_new(&(struct ports_settings){.loop = &app->loop,
+                                           .box = &app->box,
+                                           .dir = app->paths.nng,
+                                           .peer_id = config->peer_id,
+                                           .limits = &config->limits,
+                                           .event = on_event,
+                                           .ctx = app},
+                  &app->ports);
+    if (r == 0)
+        r = gate_new(&(struct gate_settings){.limits = &config->limits,
+                                             .rep_path = app->paths.rep,
+                                             .lanes = LANES,
+                                             .first_bytes_ms = FIRST_BYTES_MS,
+                                             .dial_ms = config->dial_timeout_ms,
+                                             .idle_ms = IDLE_MS,
+                                             .ops = ports_gate_ops(app->ports)},
+                     &app->gate);
+    if (r == 0)
+        ports_attach(app->ports, app->gate);
+    return r;
+}
+
+static int start_node(struct app *app)
+{
+    const struct config *config = app->config;
+    struct node_dial *dials = must_alloc((config->n_peers + 1) * sizeof *dials);
+    struct node_service *services = must_alloc((config->n_services + 1) * sizeof *services);
+    int r;
+
+    for (size_t i = 0; i < config->n_peers; i++)
+        dials[i] = (struct node_dial){.host = config->peers[i].host,
+                                      .port = config->peers[i].port,
+                                      .peer_id = config->peers[i].peer_id};
+    for (size_t i = 0; i < config->n_services; i++)
+        services[i] = (struct node_service){.name = config->services[i].name,
+                                            .backend = config->services[i].backend};
+    app->port = ports_node_port(app->ports);
+    r = node_new(&(struct node_settings){.peer_id = config->peer_id,
+                                         .incarnation = clock_wall_us(),
+                                         .heartbeat_ms = config->heartbeat_ms,
+                                         .peer_timeout_ms = config->peer_timeout_ms,
+                                         .open_timeout_ms = config->open_timeout_ms,
+                                         .call_timeout_ms = config->call_timeout_ms,
+                                         .limits = &config->limits,
+                                         .dials = dials,
+                                         .n_dials = config->n_peers,
+                                         .services = services,
+                                         .n_services = config->n_services},
+                 app->registry, &app->port, &app->node);
+    free(dials);
+    free(services);
+    if (r == 0)
+        ports_set_node(app->ports, app->node);
+    return r;
+}
+
+static int start_rpc(struct app *app)
+{
+    struct serve *serve = &app->serve;
+    int r;
+
+    serve_init(serve);
+    serve->registry = app->registry;
+    serve->node = app->node;
+    serve->box = &app->box;
+    serve->gate = app->gate;
+    serve->ports = app->ports;
+    serve->printer = app->printer;
+    serve->limits = app->config->limits;
+    serve->peer_id = app->config->peer_id;
+    r = rpc_server_open(&(struct rpc_server_settings){.path = app->paths.rep,
+                                                      .contexts = CONTEXTS,
+                                                      .message_bytes = serve->limits.message_bytes,
+                                                      .service = &serve->service,
+                                                      .who = serve_who,
+                                                      .ctx = serve},
+                        &app->rpc);
+    serve->rpc = app->rpc;
+    if (r == 0)
+        r = canary_start(CANARY_MS, on_sick, app, &app->canary);
+    serve->canary = app->canary;
+    return r;
+}
+
+/* Everything that may fail, in the order in which it depends on what went before. */
+static int start(struct app *app)
+{
+    struct sockaddr_storage from = {.ss_family = AF_UNSPEC};
+    int r = start_registry(app);
+
+    if (r == 0)
+        r = start_gate(app);
+    if (r == 0) {
+        r = listen_all(app, &from);
+        if (r < 0)
+            return r; /* it was told already */
+        ports_set_from(app->ports, &from);
+        r = start_node(app);
+    }
+    if (r == 0)
+        r = start_rpc(app);
+    if (r == 0)
+        r = gate_start(app->gate);
+    if (r < 0)
+        log_error("daemon", "cannot start: %s", strerror(-r));
+    return r;
+}
+
+static void run(struct app *app)
+{
+    const struct config *config = app->config;
+
+    uv_signal_start(&app->term, on_signal, SIGTERM);
+    uv_signal_start(&app->interrupt, on_signal, SIGINT);
+    on_event(app, &(struct node_event){.kind = NODE_MAPS_CHANGED});
+    log_info("daemon", "meshd " MESHD_VERSION " %s: mesh port %s%s%s, local socket %s",
+             config->peer_id, app->serve.addresses[0], app->serve.addresses[1][0] ? " and " : "",
+             app->serve.addresses[1], app->paths.socket);
+    if (config->insecure)
+        log_warn("daemon", "insecure: whoever reaches the mesh port can read and change what this "
+                           "node believes; keep it inside a network that you trust");
+    node_start(app->node);
+    rearm(app);
+    uv_run(&app->loop, UV_RUN_DEFAULT);
+}
+
+/* Also after a start that failed half-way. */
+static void stop(struct app *app)
+{
+    gate_stop(app->gate, STOP_GATE_MS);
+    canary_stop(app->canary);
+    if (app->rpc)
+        rpc_server_close(app->rpc);
+    mailbox_close(&app->box);
+    ports_free(app->ports);
+    node_free(app->node);
+    gate_free(app->gate);
+    printer_stop(app->printer, STOP_PRINTER_MS);
+    serve_fini(&app->serve);
+    registry_free(app->registry);
+    uv_close((uv_handle_t *)&app->tick, NULL);
+    uv_close((uv_handle_t *)&app->stop, NULL);
+    uv_close((uv_handle_t *)&app->term, NULL);
+    uv_close((uv_handle_t *)&app->interrupt, NULL);
+    uv_run(&app->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&app->loop);
+    paths_close(&app->paths);
+}
+
+static int run_node(const struct config *config)
+{
+    struct app *app = must_alloc(sizeof *app);
+    int r;
+
+    app->config = config;
+    /* Pages of an introspection come and go by the megabyte: fresh memory would cost as much again.
+     */
+    mallopt(M_MMAP_THRESHOLD, HEAP_BLOCK);
+    mallopt(M_TRIM_THRESHOLD, HEAP_TOP);
+    log_setup(&config->log);
+    raise_descriptors(&config->limits);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGALRM, on_alarm);
+    r = paths_open(config->runtime_dir, config->peer_id, &app->paths);
+    if (r == 0)
+        r = start_loop(app);
+    if (r < 0) {
+        free(app);
+        return 1;
+    }
+    r = start(app);
+    if (r == 0)
+        run(app);
+    else
+        alarm(STOP_ALL_S);
+    stop(app);
+    free(app);
+    return r == 0 ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+    enum config_action action;
+    struct config *config = NULL;
+    int code = 0;
+
+    if (config_load(argc, argv, stderr, &action, &config) < 0)
+        return 2;
+    switch (action) {
+    case CONFIG_HELP:
+        config_help(stdout);
+        break;
+    case CONFIG_VERSION:
+        puts("meshd " MESHD_VERSION);
+        break;
+    case CONFIG_PRINT:
+        config_print(config, stdout);
+        break;
+    case CONFIG_CHECK:
+        printf("the settings are valid: node %s\n", config->peer_id);
+        break;
+    case CONFIG_RUN:
+        code = run_node(config);
+        break;
+    }
+    config_free(config);
+    return code;
+}

@@ -1,0 +1,309 @@
+/* serve - Lookup and Explain, and what goes to the main loop. */
+#include "daemon/serve.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/clock.h"
+#include "wire/name.h"
+
+#define ROUTES_DEFAULT 16u
+#define ROUTES_MAX 256u
+
+bool serve_who(void *ctx, uint32_t conn, struct rpc_caller *out_caller)
+{
+    struct serve *serve = ctx;
+    struct gate_peer peer;
+
+    if (!gate_who(serve->gate, conn, &peer))
+        return false;
+    memset(out_caller, 0, sizeof *out_caller);
+    memcpy(out_caller->ip, peer.ip, sizeof out_caller->ip);
+    memcpy(out_caller->peer_id, peer.peer_id, sizeof out_caller->peer_id);
+    out_caller->local = peer.local;
+    out_caller->uid = peer.uid;
+    out_caller->conn = conn;
+    return true;
+}
+
+/* ---- Lookup and Explain ---- */
+
+static void no_memory(struct rpc_call *call)
+{
+    rpc_call_reply(call, STATUS_RESOURCE_EXHAUSTED, MESHD__V1__REASON__REASON_LIMIT,
+                   "the answer needs more memory than one call may have; ask for less at once",
+                   NULL);
+}
+
+static bool fill_route(struct serve *serve, struct arena *arena, const struct registry_route *from,
+                       Meshd__V1__Route *out)
+{
+    meshd__v1__route__init(out);
+    out->ip = arena_strdup(arena, from->label);
+    out->peer_id = from->local ? (char *)serve->peer_id : arena_strdup(arena, from->peer_id);
+    out->backend_addr = arena_strdup(arena, from->row->backend);
+    out->connected = from->connected;
+    out->stale = from->stale;
+    out->healthy = from->healthy;
+    out->draining = from->draining;
+    out->last_seen = from->local ? 0 : from->last_seen_s;
+    return out->ip && out->peer_id && out->backend_addr;
+}
+
+static bool fill_routes(struct serve *serve, struct arena *arena,
+                        const struct registry_routes *routes, Meshd__V1__LookupResult *out)
+{
+    Meshd__V1__Route *at = arena_alloc(arena, routes->n * sizeof *at);
+
+    out->routes = arena_alloc(arena, routes->n * sizeof *out->routes);
+    if (!at || !out->routes)
+        return false;
+    for (size_t i = 0; i < routes->n; i++) {
+        if (!fill_route(serve, arena, &routes->at[i], &at[i]))
+            return false;
+        out->routes[i] = &at[i];
+    }
+    out->n_routes = routes->n;
+    return true;
+}
+
+/* One name's routes; false: no memory. */
+static bool lookup_one(struct serve *serve, struct arena *arena, const char *asked, size_t most,
+                       Meshd__V1__LookupResult *out, uint64_t *out_revision)
+{
+    struct registry_route room[ROUTES_MAX];
+    struct registry_routes routes = {.at = room, .cap = most};
+    char name[LIMIT_NAME + 1];
+    bool ok;
+
+    meshd__v1__lookup_result__init(out);
+    if (name_canon(asked, strlen(asked), name) != NAME_OK) {
+        out->name = (char *)asked;
+        out->reason = MESHD__V1__REASON__REASON_BAD_NAME;
+        return true;
+    }
+    out->name = arena_strdup(arena, name);
+    if (!out->name)
+        return false;
+    registry_lookup(serve->registry, name, strlen(name), &routes);
+    *out_revision = routes.revision;
+    ok = !routes.n || fill_routes(serve, arena, &routes, out);
+    registry_routes_fini(&routes);
+    return ok;
+}
+
+static void lookup(Meshd__V1__Registry_Service *service, const Meshd__V1__LookupRequest *request,
+                   Meshd__V1__LookupReply_Closure closure, void *closure_data)
+{
+    struct serve *serve = (struct serve *)service;
+    struct rpc_call *call = closure_data;
+    struct arena *arena = rpc_call_arena(call);
+    Meshd__V1__LookupReply reply = MESHD__V1__LOOKUP_REPLY__INIT;
+    Meshd__V1__LookupResult *results;
+    size_t most = request->max_routes ? request->max_routes : ROUTES_DEFAULT;
+
+    if (!request->n_names || request->n_names > LIMIT_LOOKUP_NAMES || most > ROUTES_MAX) {
+        rpc_call_reply(call, STATUS_INVALID_ARGUMENT, MESHD__V1__REASON__REASON_LIMIT,
+                       "a Lookup takes 1 to 1000 names and at most 256 routes for each", NULL);
+        return;
+    }
+    results = arena_alloc(arena, request->n_names * sizeof *results);
+    reply.results = arena_alloc(arena, request->n_names * sizeof *reply.results);
+    if (!results || !reply.results) {
+        no_memory(call);
+        return;
+    }
+    for (size_t i = 0; i < request->n_names; i++) {
+        if (!lookup_one(serve, arena, request->names[i], most, &results[i], &reply.revision)) {
+            no_memory(call);
+            return;
+        }
+        reply.results[i] = &results[i];
+    }
+    reply.n_results = request->n_names;
+    reply.epoch = registry_epoch(serve->registry);
+    closure(&reply, call);
+}
+
+/* Why a candidate stands behind the one chosen, in the words of the order of choice. */
+static const char *why_behind(const struct registry_route *first, const struct registry_route *it)
+{
+    if (first->local)
+        return "a local backend comes before every peer's";
+    if (it->stale)
+        return "its link is lost; it is used only when nothing else is left";
+    if (!it->connected)
+        return "its link is not live yet";
+    if (it->draining)
+        return "its owner is draining";
+    if (!it->healthy)
+        return "its backend does not answer";
+    return "as good as the one chosen; a stable hash of name and peer decides ties";
+}
+
+static const char *why_chosen(const struct registry_route *it)
+{
+    if (it->local)
+        return "local";
+    if (it->connected && !it->draining && it->healthy)
+        return "its owner is connected";
+    return "nothing better is left";
+}
+
+static void explain(Meshd__V1__Registry_Service *service, const Meshd__V1__ExplainRequest *request,
+                    Meshd__V1__ExplainReply_Closure closure, void *closure_data)
+{
+    struct serve *serve = (struct serve *)service;
+    struct rpc_call *call = closure_data;
+    struct arena *arena = rpc_call_arena(call);
+    Meshd__V1__ExplainReply reply = MESHD__V1__EXPLAIN_REPLY__INIT;
+    Meshd__V1__Candidate *at;
+    struct registry_route room[ROUTES_MAX];
+    struct registry_routes routes = {.at = room, .cap = ROUTES_MAX};
+    char name[LIMIT_NAME + 1], verdict[160];
+    enum name_error error = name_canon(request->name, strlen(request->name), name);
+    bool ok;
+
+    if (error != NAME_OK) {
+        snprintf(verdict, sizeof verdict, "the name %s", name_error_text(error));
+        rpc_call_reply(call, STATUS_INVALID_ARGUMENT, MESHD__V1__REASON__REASON_BAD_NAME, verdict,
+                       NULL);
+        return;
+    }
+    registry_lookup(serve->registry, name, strlen(name), &routes);
+    at = arena_alloc(arena, (routes.n + 1) * sizeof *at);
+    reply.candidates = arena_alloc(arena, (routes.n + 1) * sizeof *reply.candidates);
+    ok = at && reply.candidates;
+    for (size_t i = 0; ok && i < routes.n; i++) {
+        Meshd__V1__Route *route = arena_alloc(arena, sizeof *route);
+
+        meshd__v1__candidate__init(&at[i]);
+        ok = route && fill_route(serve, arena, &routes.at[i], route);
+        at[i].route = route;
+        at[i].chosen = i == 0;
+        at[i].why =
+            (char *)(i ? why_behind(&routes.at[0], &routes.at[i]) : why_chosen(&routes.at[0]));
+        reply.candidates[i] = &at[i];
+    }
+    if (routes.n)
+        snprintf(verdict, sizeof verdict, "goes to %s: %s", routes.at[0].label,
+                 why_chosen(&routes.at[0]));
+    else
+        snprintf(verdict, sizeof verdict, "nobody offers this name here");
+    reply.n_candidates = routes.n;
+    registry_routes_fini(&routes);
+    reply.name = name;
+    reply.verdict = verdict;
+    if (ok)
+        closure(&reply, call);
+    else
+        no_memory(call);
+}
+
+/* ---- to the main loop ---- */
+
+bool serve_post(struct serve *serve, struct rpc_call *call, struct letter *letter)
+{
+    if (atomic_fetch_add(&serve->posted, 1) >= serve->limits.queued_calls) {
+        atomic_fetch_sub(&serve->posted, 1);
+        rpc_call_reply(call, STATUS_RESOURCE_EXHAUSTED, MESHD__V1__REASON__REASON_LIMIT,
+                       "too many calls wait (limits.queued_calls); try again in a moment", NULL);
+        return false;
+    }
+    mailbox_post(serve->box, letter);
+    return true;
+}
+
+enum node_method { CALL_REGISTER, CALL_DEREGISTER, CALL_OFFER, CALL_WITHDRAW };
+
+struct call_letter {
+    struct letter letter;
+    struct serve *serve;
+    struct rpc_call *call;
+    enum node_method method;
+    const void *request; /* lives as long as the call */
+};
+
+static void read_call(struct letter *letter)
+{
+    struct call_letter *l = CONTAINER_OF(letter, struct call_letter, letter);
+    const struct rpc_caller *from = rpc_call_caller(l->call);
+    struct node_caller caller = {.peer_id = from->peer_id, .ip = from->ip, .local = from->local};
+    uint64_t number = (uint64_t)(uintptr_t)l->call;
+    struct node *node = l->serve->node;
+
+    atomic_fetch_sub(&l->serve->posted, 1);
+    switch (l->method) {
+    case CALL_REGISTER:
+        node_register(node, number, &caller, l->request);
+        break;
+    case CALL_DEREGISTER:
+        node_deregister(node, number, &caller, l->request);
+        break;
+    case CALL_OFFER:
+        node_offer(node, number, &caller, l->request);
+        break;
+    case CALL_WITHDRAW:
+        node_withdraw(node, number, &caller, l->request);
+        break;
+    }
+    free(l);
+}
+
+static void to_node(Meshd__V1__Registry_Service *service, enum node_method method,
+                    const void *request, void *closure_data)
+{
+    struct call_letter *l = must_alloc(sizeof *l);
+
+    *l = (struct call_letter){.letter.read = read_call,
+                              .serve = (struct serve *)service,
+                              .call = closure_data,
+                              .method = method,
+                              .request = request};
+    if (!serve_post(l->serve, l->call, &l->letter))
+        free(l);
+}
+
+static void register_services(Meshd__V1__Registry_Service *service,
+                              const Meshd__V1__RegisterRequest *request,
+                              Meshd__V1__RegisterReply_Closure closure, void *closure_data)
+{
+    to_node(service, CALL_REGISTER, request, closure_data);
+}
+
+static void deregister(Meshd__V1__Registry_Service *service,
+                       const Meshd__V1__DeregisterRequest *request,
+                       Meshd__V1__DeregisterReply_Closure closure, void *closure_data)
+{
+    to_node(service, CALL_DEREGISTER, request, closure_data);
+}
+
+static void offer(Meshd__V1__Registry_Service *service, const Meshd__V1__OfferRequest *request,
+                  Meshd__V1__OfferReply_Closure closure, void *closure_data)
+{
+    to_node(service, CALL_OFFER, request, closure_data);
+}
+
+static void withdraw(Meshd__V1__Registry_Service *service,
+                     const Meshd__V1__WithdrawRequest *request,
+                     Meshd__V1__WithdrawReply_Closure closure, void *closure_data)
+{
+    to_node(service, CALL_WITHDRAW, request, closure_data);
+}
+
+void serve_init(struct serve *serve)
+{
+    meshd__v1__registry__init(&serve->service, NULL);
+    serve->service.register_services = register_services;
+    serve->service.deregister = deregister;
+    serve->service.offer = offer;
+    serve->service.withdraw = withdraw;
+    serve->service.lookup = lookup;
+    serve->service.introspect = serve_introspect;
+    serve->service.explain = explain;
+    serve->started_s = clock_wall_us() / 1000000;
+    serve->started_ms = clock_ms();
+    atomic_init(&serve->posted, 0);
+}
+
+void serve_fini(struct serve *serve) { pages_fini(&serve->pages); }

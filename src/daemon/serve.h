@@ -1,0 +1,58 @@
+/* serve - the methods of the service: what a caller asks, answered from the registry on nng's own
+ * threads, or handed to the node on the main loop.
+ *
+ *   Lookup, Explain, Introspect of the maps      answered where they arrive, under read locks
+ *   RegisterServices, Deregister, Offer, Withdraw, Introspect of the node    posted, bounded
+ */
+#ifndef DAEMON_SERVE_H
+#define DAEMON_SERVE_H
+
+#include <stdatomic.h>
+#include "daemon/mailbox.h"
+#include "daemon/pages.h"
+#include "daemon/ports.h"
+#include "daemon/printer.h"
+#include "gate/gate.h"
+#include "node/node.h"
+#include "registry/registry.h"
+#include "rpc/canary.h"
+#include "rpc/server.h"
+
+/* Everything the methods reach. Filled in before the gate starts; borrowed. */
+struct serve {
+    Meshd__V1__Registry_Service service; /* first: the methods get it back */
+    struct registry *registry;
+    struct node *node; /* main loop only */
+    struct mailbox *box;
+    struct gate *gate;
+    struct rpc_server *rpc;
+    struct ports *ports;     /* main loop only */
+    struct printer *printer; /* or NULL */
+    struct canary *canary;
+    struct pages pages;
+    struct limits limits;
+    const char *peer_id;
+    char addresses[2][64]; /* the mesh port, as bound; "" if there is no second */
+    uint64_t started_s, started_ms;
+    bool draining;       /* main loop only */
+    atomic_ulong posted; /* calls that wait for the main loop */
+};
+
+void serve_init(struct serve *serve);
+void serve_fini(struct serve *serve);
+
+/* Who is behind a connection number, for rpc_server_settings. ctx: the struct serve. */
+bool serve_who(void *ctx, uint32_t conn, struct rpc_caller *out_caller);
+
+/* Introspect (serve_introspect.c). */
+void serve_introspect(Meshd__V1__Registry_Service *service,
+                      const Meshd__V1__IntrospectRequest *request,
+                      Meshd__V1__IntrospectReply_Closure closure, void *closure_data);
+/* Fills in node and limits. Main loop. False: no memory. (serve_node.c) */
+bool serve_fill_node(struct serve *serve, struct arena *arena, Meshd__V1__IntrospectReply *reply,
+                     bool node, bool limits);
+
+/* Runs on the main loop in its turn; false: too many wait, and the call was answered so. */
+bool serve_post(struct serve *serve, struct rpc_call *call, struct letter *letter);
+
+#endif

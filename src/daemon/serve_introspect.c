@@ -1,0 +1,428 @@
+/* serve_introspect - both maps as of one (epoch, revision), filtered, in pages.
+ *
+ * A page is a walk over an unchanging snapshot: first the rows of services (the node's own list,
+ * then each peer's, in the snapshot's order), then the same peers as peer_services. The walk stops
+ * where the page is full, by rows or by bytes, and the next page goes on from there. Names and
+ * addresses are borrowed from the snapshot, which is kept until the reply is packed.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/clock.h"
+#include "daemon/serve.h"
+#include "wire/rows.h"
+
+#define REPLY_OVERHEAD 65536u /* at most a quarter of a message is left for the rest of a reply */
+#define TOMBSTONES_MAX 1000u
+
+struct walk {
+    struct serve *serve;
+    struct rpc_call *call;
+    struct arena *arena;
+    const Meshd__V1__IntrospectRequest *request;
+    struct pin pin;          /* the snapshot and its totals */
+    struct page_place place; /* where the walk is */
+    size_t rows_left;
+    bool full, no_memory, counted;
+    struct rows rows; /* room for one page, in the arena */
+    Meshd__V1__IntrospectReply reply;
+};
+
+/* "*" any run of bytes, "?" one; linear but for one point to go back to. */
+static bool glob(const char *pattern, const char *text)
+{
+    const char *star = NULL, *mark = text;
+
+    while (*text) {
+        if (*pattern == '*') {
+            star = pattern++;
+            mark = text;
+        } else if (*pattern == '?' || *pattern == *text) {
+            pattern++;
+            text++;
+        } else if (star) {
+            pattern = star + 1;
+            text = ++mark;
+        } else {
+            return false;
+        }
+    }
+    while (*pattern == '*')
+        pattern++;
+    return !*pattern;
+}
+
+static bool wants(const Meshd__V1__IntrospectRequest *request, Meshd__V1__Section section)
+{
+    if (!request->n_sections)
+        return section == MESHD__V1__SECTION__SECTION_SERVICES ||
+               section == MESHD__V1__SECTION__SECTION_PEER_SERVICES;
+    for (size_t i = 0; i < request->n_sections; i++)
+        if (request->sections[i] == section)
+            return true;
+    return false;
+}
+
+static bool name_matches(const struct walk *w, const struct row *row)
+{
+    return !*w->request->name_glob || glob(w->request->name_glob, row->name);
+}
+
+/* peer NULL: the node's own list. */
+static bool list_matches(const struct walk *w, const struct snapshot_peer *peer)
+{
+    const char *want = w->request->peer;
+
+    if (*want && strcmp(want, peer ? peer->label : "local") != 0 &&
+        strcmp(want, peer ? peer->peer_id : w->serve->peer_id) != 0)
+        return false;
+    switch (w->request->state) {
+    case MESHD__V1__ROW_STATE__ROW_STATE_CONNECTED:
+        return !peer || peer->state.connected;
+    case MESHD__V1__ROW_STATE__ROW_STATE_STALE:
+        return peer && peer->state.stale;
+    case MESHD__V1__ROW_STATE__ROW_STATE_DRAINING:
+        return peer && peer->state.draining;
+    default:
+        return true;
+    }
+}
+
+static const struct snapshot_peer *peer_at(const struct walk *w, size_t list)
+{
+    return list ? &w->pin.snap->peers[list - 1] : NULL;
+}
+
+static struct list *list_of(const struct walk *w, size_t list)
+{
+    return list ? w->pin.snap->peers[list - 1].list : w->pin.snap->local;
+}
+
+static size_t matching_rows(const struct walk *w, struct list *list)
+{
+    struct list_iter it;
+    size_t n = 0;
+
+    if (!*w->request->name_glob)
+        return list_count(list);
+    list_iter_init(&it, list);
+    for (struct row *row = list_iter_next(&it); row; row = list_iter_next(&it))
+        n += name_matches(w, row);
+    return n;
+}
+
+static void count_totals(struct walk *w)
+{
+    w->pin.services_total = w->pin.peers_total = 0;
+    for (size_t i = 0; i <= w->pin.snap->n_peers; i++) {
+        size_t rows;
+
+        if (!list_matches(w, peer_at(w, i)))
+            continue;
+        rows = matching_rows(w, list_of(w, i));
+        w->pin.services_total += rows;
+        w->pin.peers_total += i && (rows || !*w->request->name_glob);
+    }
+}
+
+static void *grab(struct walk *w, size_t size)
+{
+    void *p = arena_alloc(w->arena, size);
+
+    w->no_memory = w->no_memory || !p;
+    return p;
+}
+
+static void hex(const uint8_t *in, size_t len, char *out)
+{
+    for (size_t i = 0; i < len; i++)
+        snprintf(out + 2 * i, 3, "%02x", in[i]);
+}
+
+static bool share_service(struct walk *w, size_t list, struct rows_shared *out)
+{
+    const struct snapshot_peer *peer = peer_at(w, list);
+    Meshd__V1__ServiceRow row = MESHD__V1__SERVICE_ROW__INIT;
+    char link[2 * SESSION_ID_LEN + 1] = "";
+
+    row.ip = (char *)(peer ? peer->label : "local");
+    row.peer_id = (char *)(peer ? peer->peer_id : w->serve->peer_id);
+    row.connected = row.healthy = true;
+    if (peer) {
+        row.connected = peer->state.connected;
+        row.stale = peer->state.stale;
+        row.draining = peer->state.draining;
+        row.last_seen = peer->state.last_seen_s;
+        if (peer->state.link_id)
+            hex(peer->state.session_id, SESSION_ID_LEN, link);
+    }
+    row.link = link;
+    return rows_share(out, &row.base);
+}
+
+/* One list's rows as rows of services, from place.row on. */
+static void walk_services(struct walk *w, struct list *list)
+{
+    struct rows_shared owner;
+    struct list_iter it;
+
+    if (!share_service(w, w->place.list, &owner)) {
+        w->no_memory = true;
+        return;
+    }
+    list_iter_init(&it, list);
+    for (size_t i = 0; i < w->place.row; i++)
+        list_iter_next(&it);
+    for (struct row *row = list_iter_next(&it); row; row = list_iter_next(&it)) {
+        if (name_matches(w, row)) {
+            w->full =
+                !w->rows_left || !rows_put_service(&w->rows, &owner, row->key, row->key_len,
+                                                   row->name_len, row->backend, row->backend_len);
+            if (w->full)
+                return;
+            w->rows_left--;
+        }
+        w->place.row++;
+    }
+}
+
+static bool share_peer(const struct snapshot_peer *peer, struct rows_shared *out)
+{
+    Meshd__V1__PeerServicesRow row = MESHD__V1__PEER_SERVICES_ROW__INIT;
+
+    row.peer_ip = (char *)peer->label;
+    row.peer_id = (char *)peer->peer_id;
+    row.last_sync = peer->last_sync_s;
+    row.connected = peer->state.connected;
+    row.stale = peer->state.stale;
+    row.draining = peer->state.draining;
+    row.incarnation = peer->incarnation;
+    row.version = peer->version;
+    row.last_seen = peer->state.last_seen_s;
+    row.services_total = (uint32_t)list_count(peer->list);
+    return rows_share(out, &row.base);
+}
+
+static void walk_infos(struct walk *w, struct list *list, const char *label)
+{
+    size_t label_len = strlen(label);
+    struct list_iter it;
+
+    list_iter_init(&it, list);
+    for (size_t i = 0; i < w->place.row; i++)
+        list_iter_next(&it);
+    for (struct row *row = list_iter_next(&it); row; row = list_iter_next(&it)) {
+        if (name_matches(w, row)) {
+            w->full =
+                !w->rows_left || !rows_put_info(&w->rows, row->name, row->name_len, row->backend,
+                                                row->backend_len, label, label_len);
+            if (w->full)
+                return;
+            w->rows_left--;
+        }
+        w->place.row++;
+    }
+}
+
+/* One peer whole, from place.row on; with a glob, a peer without a match is left out. Its head
+ * costs no row of the page, so that a page of one row still makes progress. */
+static void walk_peer(struct walk *w, struct list *list)
+{
+    const struct snapshot_peer *peer = peer_at(w, w->place.list);
+    struct rows_shared shared;
+    size_t place;
+
+    if (*w->request->name_glob && !matching_rows(w, list))
+        return;
+    if (!share_peer(peer, &shared)) {
+        w->no_memory = true;
+        return;
+    }
+    w->full = !rows_peer_begin(&w->rows, &shared, &place);
+    if (w->full)
+        return;
+    walk_infos(w, list, peer->label);
+    rows_peer_end(&w->rows, &shared, place);
+}
+
+/* From where the walk is to the end of its part, or until the page is full. */
+static void walk_part(struct walk *w, void (*one)(struct walk *w, struct list *list))
+{
+    for (; w->place.list <= w->pin.snap->n_peers; w->place.list++, w->place.row = 0) {
+        if (!list_matches(w, peer_at(w, w->place.list)))
+            continue;
+        one(w, list_of(w, w->place.list));
+        if (w->full || w->no_memory)
+            return;
+    }
+}
+
+static void walk_maps(struct walk *w)
+{
+    w->rows.data = grab(w, w->rows.cap);
+    if (w->no_memory)
+        return;
+    if (w->place.part == PAGE_SERVICES) {
+        if (wants(w->request, MESHD__V1__SECTION__SECTION_SERVICES))
+            walk_part(w, walk_services);
+        if (w->full || w->no_memory)
+            return;
+        w->place = (struct page_place){.part = PAGE_PEERS, .list = 1};
+    }
+    if (wants(w->request, MESHD__V1__SECTION__SECTION_PEER_SERVICES))
+        walk_part(w, walk_peer);
+}
+
+static void fill_tombstones(struct walk *w)
+{
+    struct registry_tombstone *stones;
+    long n = registry_tombstones(w->serve->registry, TOMBSTONES_MAX, &stones);
+    Meshd__V1__Tombstone *rows;
+
+    if (n < 0) {
+        w->no_memory = true;
+        return;
+    }
+    rows = grab(w, ((size_t)n + 1) * sizeof *rows);
+    w->reply.tombstones = grab(w, ((size_t)n + 1) * sizeof *w->reply.tombstones);
+    for (long i = 0; !w->no_memory && i < n; i++) {
+        meshd__v1__tombstone__init(&rows[i]);
+        rows[i].key = arena_strdup(w->arena, stones[i].key);
+        rows[i].peer_id = arena_strdup(w->arena, stones[i].peer_id);
+        rows[i].why = (char *)stones[i].why;
+        rows[i].when = stones[i].when_s;
+        w->no_memory = !rows[i].key || !rows[i].peer_id;
+        w->reply.tombstones[w->reply.n_tombstones++] = &rows[i];
+    }
+    free(stones);
+}
+
+/* ---- the reply, here or on the main loop ---- */
+
+struct node_letter {
+    struct letter letter;
+    struct walk walk;
+};
+
+static void finish(struct walk *w)
+{
+    rows_attach(&w->rows, &w->reply);
+    if (w->no_memory)
+        rpc_call_reply(
+            w->call, STATUS_RESOURCE_EXHAUSTED, MESHD__V1__REASON__REASON_LIMIT,
+            "the page needs more memory than one call may have; ask with fewer page_rows", NULL);
+    else
+        rpc_call_reply(w->call, STATUS_OK, MESHD__V1__REASON__REASON_NONE, "", &w->reply.base);
+    snapshot_unref(w->pin.snap);
+}
+
+static void read_node(struct letter *letter)
+{
+    struct node_letter *l = CONTAINER_OF(letter, struct node_letter, letter);
+    struct walk *w = &l->walk;
+
+    atomic_fetch_sub(&w->serve->posted, 1);
+    if (!serve_fill_node(w->serve, w->arena, &w->reply,
+                         wants(w->request, MESHD__V1__SECTION__SECTION_NODE),
+                         wants(w->request, MESHD__V1__SECTION__SECTION_LIMITS)))
+        w->no_memory = true;
+    finish(w);
+    free(l);
+}
+
+static void finish_on_main(struct walk *w)
+{
+    struct node_letter *l = must_alloc(sizeof *l);
+
+    l->letter.read = read_node;
+    l->walk = *w;
+    if (!serve_post(w->serve, w->call, &l->letter)) {
+        snapshot_unref(w->pin.snap);
+        free(l);
+    }
+}
+
+/* The snapshot to walk: a new one, or that of the page token. False: answered already. */
+static bool begin(struct walk *w)
+{
+    const ProtobufCBinaryData *token = &w->request->page_token;
+
+    if (token->len) {
+        if (!pages_find(&w->serve->pages, token->data, token->len, clock_ms(), &w->pin,
+                        &w->place)) {
+            rpc_call_reply(w->call, STATUS_NOT_FOUND, MESHD__V1__REASON__REASON_TOKEN,
+                           "the page token is unknown or older than 10 s; begin again", NULL);
+            return false;
+        }
+        w->counted = true;
+        return true;
+    }
+    if (registry_snapshot(w->serve->registry, &w->pin.snap) < 0) {
+        rpc_call_reply(w->call, STATUS_RESOURCE_EXHAUSTED, MESHD__V1__REASON__REASON_LIMIT,
+                       "no memory for a snapshot; try again later", NULL);
+        return false;
+    }
+    count_totals(w);
+    return true;
+}
+
+/* A page that is full leaves a token; the last page ends the pin. False: answered already. */
+static bool turn_page(struct walk *w)
+{
+    uint8_t *token;
+
+    if (!w->full) {
+        if (w->counted)
+            pages_unpin(&w->serve->pages, w->pin.number);
+        return true;
+    }
+    token = grab(w, PAGE_TOKEN_LEN);
+    if (!token)
+        return true;
+    if (!pages_pin(&w->serve->pages, &w->pin, &w->place, clock_ms(), token)) {
+        rpc_call_reply(w->call, STATUS_RESOURCE_EXHAUSTED, MESHD__V1__REASON__REASON_LIMIT,
+                       "too many readers page at once (limits.pinned_snapshots); try again in 10 s",
+                       NULL);
+        snapshot_unref(w->pin.snap);
+        return false;
+    }
+    w->reply.next_page_token = (ProtobufCBinaryData){.len = PAGE_TOKEN_LEN, .data = token};
+    return true;
+}
+
+void serve_introspect(Meshd__V1__Registry_Service *service,
+                      const Meshd__V1__IntrospectRequest *request,
+                      Meshd__V1__IntrospectReply_Closure closure, void *closure_data)
+{
+    struct serve *serve = (struct serve *)service;
+    struct walk w = {.serve = serve, .call = closure_data, .request = request};
+
+    if (request->page_rows > LIMIT_PAGE_ROWS || strlen(request->name_glob) > LIMIT_NAME) {
+        rpc_call_reply(w.call, STATUS_INVALID_ARGUMENT, MESHD__V1__REASON__REASON_LIMIT,
+                       "page_rows is at most 20000 and name_glob at most 253 bytes", NULL);
+        return;
+    }
+    meshd__v1__introspect_reply__init(&w.reply);
+    w.arena = rpc_call_arena(w.call);
+    w.rows_left = request->page_rows ? request->page_rows : LIMIT_PAGE_ROWS;
+    w.rows.cap = serve->limits.message_bytes - (serve->limits.message_bytes / 4 < REPLY_OVERHEAD
+                                                    ? serve->limits.message_bytes / 4
+                                                    : REPLY_OVERHEAD);
+    if (!begin(&w))
+        return;
+    w.reply.peer_id = (char *)serve->peer_id;
+    w.reply.epoch = w.pin.snap->epoch;
+    w.reply.revision = w.pin.snap->revision;
+    w.reply.services_total = (uint32_t)w.pin.services_total;
+    w.reply.peers_total = (uint32_t)w.pin.peers_total;
+    walk_maps(&w);
+    if (wants(request, MESHD__V1__SECTION__SECTION_TOMBSTONES) && !w.full)
+        fill_tombstones(&w);
+    if (!turn_page(&w))
+        return;
+    if (wants(request, MESHD__V1__SECTION__SECTION_NODE) ||
+        wants(request, MESHD__V1__SECTION__SECTION_LIMITS))
+        finish_on_main(&w);
+    else
+        finish(&w);
+}

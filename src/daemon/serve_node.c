@@ -1,0 +1,284 @@
+/* serve_node - what the node says of itself: links, counters, limits and their use. */
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/clock.h"
+#include "daemon/serve.h"
+
+#define LINKS_MAX 1024u /* rows of links in one answer */
+
+/* Everything that is counted in one place, so that one table names it. */
+struct all {
+    struct registry_counters registry;
+    struct gate_counters gate;
+    struct rpc_server_counters rpc;
+    struct node_counters node;
+    struct ports_counters ports;
+    struct printer_counters printer;
+};
+
+struct counter_row {
+    const char *name;
+    size_t offset;
+};
+
+#define C(room, field)                                                                             \
+    {                                                                                              \
+#room "_" #field, offsetof(struct all, room.field)                                         \
+    }
+
+static const struct counter_row counter_rows[] = {
+    C(registry, services),
+    C(registry, services_local),
+    C(registry, peers),
+    C(registry, peers_connected),
+    C(registry, peers_stale),
+    C(registry, tombstones),
+    C(registry, changes),
+    C(registry, rows_added),
+    C(registry, rows_changed),
+    C(registry, rows_removed),
+    C(registry, puts_repeated),
+    C(registry, puts_stale),
+    C(registry, rows_refused),
+    C(registry, peers_refused),
+    C(registry, lookups),
+    C(registry, lookups_missed),
+    C(registry, snapshots),
+    C(gate, connections),
+    C(gate, sources),
+    C(gate, sessions),
+    C(gate, buffer_bytes),
+    C(gate, requests_waiting),
+    C(gate, parked),
+    C(gate, accepted),
+    C(gate, dialled),
+    C(gate, dial_failed),
+    C(gate, sessions_begun),
+    C(gate, sessions_ended),
+    C(gate, requests),
+    C(gate, replies),
+    C(gate, replies_dropped),
+    C(gate, closed_bad_first_bytes),
+    C(gate, closed_first_bytes_late),
+    C(gate, closed_bad_message),
+    C(gate, closed_too_big),
+    C(gate, closed_over_connections),
+    C(gate, closed_over_source),
+    C(gate, closed_over_buffers),
+    C(gate, closed_idle),
+    C(gate, closed_no_descriptor),
+    C(gate, lanes_lost),
+    C(gate, bytes_in),
+    C(gate, bytes_out),
+    C(rpc, in_progress),
+    C(rpc, calls),
+    C(rpc, failed),
+    C(rpc, bad_header),
+    C(rpc, bad_message),
+    C(rpc, bad_version),
+    C(rpc, unknown_method),
+    C(rpc, late),
+    C(rpc, dropped),
+    C(node, links_live),
+    C(node, leases),
+    C(node, registers),
+    C(node, registers_refused),
+    C(node, hellos),
+    C(node, links_live_total),
+    C(node, links_lost),
+    C(node, syncs_sent),
+    C(node, syncs_applied),
+    C(node, syncs_wanted),
+    C(node, sync_parts_sent),
+    C(node, heartbeats_sent),
+    C(node, heartbeats_received),
+    C(node, messages_other_session),
+    C(node, messages_bad),
+    C(node, tokens_refused),
+    C(node, digests_differed),
+    C(node, goodbyes),
+    C(node, dials),
+    C(node, dials_failed),
+    C(node, probes),
+    C(ports, lines),
+    C(ports, req_sockets),
+    C(ports, pair_sockets),
+    C(ports, pipes_added),
+    C(ports, pipes_removed),
+    C(ports, overflows),
+    C(ports, resolves),
+    C(ports, resolves_failed),
+    C(printer, printed),
+    C(printer, skipped),
+    C(printer, failed),
+};
+
+#define N_COUNTERS (sizeof counter_rows / sizeof *counter_rows)
+
+static void collect(struct serve *serve, struct all *out)
+{
+    memset(out, 0, sizeof *out);
+    registry_counters(serve->registry, &out->registry);
+    gate_counters(serve->gate, &out->gate);
+    rpc_server_counters(serve->rpc, &out->rpc);
+    node_counters(serve->node, &out->node);
+    ports_counters(serve->ports, &out->ports);
+    if (serve->printer)
+        printer_counters(serve->printer, &out->printer);
+}
+
+static bool fill_counters(const struct all *all, struct arena *arena, Meshd__V1__NodeInfo *info)
+{
+    Meshd__V1__Counter *rows = arena_alloc(arena, N_COUNTERS * sizeof *rows);
+
+    info->counters = arena_alloc(arena, N_COUNTERS * sizeof *info->counters);
+    if (!rows || !info->counters)
+        return false;
+    for (size_t i = 0; i < N_COUNTERS; i++) {
+        meshd__v1__counter__init(&rows[i]);
+        rows[i].name = (char *)counter_rows[i].name;
+        memcpy(&rows[i].value, (const char *)all + counter_rows[i].offset, sizeof rows[i].value);
+        info->counters[i] = &rows[i];
+    }
+    info->n_counters = N_COUNTERS;
+    return true;
+}
+
+static bool fill_link(struct arena *arena, const struct node_link_info *from, uint64_t now_ms,
+                      Meshd__V1__LinkRow *out)
+{
+    char text[LIMIT_IP_TEXT + 16], session[2 * SESSION_ID_LEN + 1] = "";
+
+    meshd__v1__link_row__init(out);
+    if (from->address.ip[0])
+        snprintf(text, sizeof text, strchr(from->address.ip, ':') ? "[%s]:%u" : "%s:%u",
+                 from->address.ip, from->address.port);
+    else
+        text[0] = '\0';
+    for (size_t i = 0; from->has_session && i < SESSION_ID_LEN; i++)
+        snprintf(session + 2 * i, 3, "%02x", from->session_id[i]);
+    out->peer_id = arena_strdup(arena, from->peer_id);
+    out->address = arena_strdup(arena, text);
+    out->configured = arena_strdup(arena, from->configured);
+    out->state = (char *)from->state;
+    out->session_id = arena_strdup(arena, session);
+    out->silent_ms = from->silent_ms;
+    out->since = (clock_wall_us() / 1000 - (now_ms - from->since_ms)) / 1000;
+    out->last_error = arena_strdup(arena, from->last_error);
+    out->attempts = from->attempts;
+    return out->peer_id && out->address && out->configured && out->session_id && out->last_error;
+}
+
+static bool fill_links(struct serve *serve, struct arena *arena, Meshd__V1__NodeInfo *info)
+{
+    size_t n = node_links(serve->node, NULL, 0);
+    struct node_link_info *links;
+    Meshd__V1__LinkRow *rows;
+    uint64_t now_ms = clock_ms();
+
+    if (n > LINKS_MAX)
+        n = LINKS_MAX;
+    links = arena_alloc(arena, (n + 1) * sizeof *links);
+    rows = arena_alloc(arena, (n + 1) * sizeof *rows);
+    info->links = arena_alloc(arena, (n + 1) * sizeof *info->links);
+    if (!links || !rows || !info->links)
+        return false;
+    node_links(serve->node, links, n);
+    for (size_t i = 0; i < n; i++) {
+        if (!fill_link(arena, &links[i], now_ms, &rows[i]))
+            return false;
+        info->links[info->n_links++] = &rows[i];
+    }
+    return true;
+}
+
+static bool fill_node(struct serve *serve, const struct all *all, struct arena *arena,
+                      Meshd__V1__NodeInfo *info)
+{
+    meshd__v1__node_info__init(info);
+    info->peer_id = (char *)serve->peer_id;
+    info->incarnation = node_incarnation(serve->node);
+    info->version = node_version(serve->node);
+    info->software = (char *)"meshd " MESHD_VERSION;
+    info->started = serve->started_s;
+    info->uptime_ms = clock_ms() - serve->started_ms;
+    info->wire_version_min = WIRE_VERSION_MIN;
+    info->wire_version_max = WIRE_VERSION_MAX;
+    info->draining = serve->draining;
+    info->nng_healthy = canary_healthy(serve->canary);
+    info->addresses = arena_alloc(arena, 2 * sizeof *info->addresses);
+    if (!info->addresses)
+        return false;
+    for (size_t i = 0; i < 2; i++)
+        if (serve->addresses[i][0])
+            info->addresses[info->n_addresses++] = serve->addresses[i];
+    return fill_links(serve, arena, info) && fill_counters(all, arena, info);
+}
+
+/* What of a limit is used now; 0 where nothing is kept between two uses. */
+static uint64_t limit_used(struct serve *serve, const struct all *all, const char *name)
+{
+    const struct {
+        const char *name;
+        uint64_t used;
+    } uses[] = {
+        {"message_bytes", all->rpc.largest_request > all->rpc.largest_reply
+                              ? all->rpc.largest_request
+                              : all->rpc.largest_reply},
+        {"services_per_peer", all->registry.largest_list},
+        {"services_total", all->registry.services},
+        {"peers", all->registry.peers},
+        {"control_connections", all->gate.connections},
+        {"connections_per_source", all->gate.largest_source},
+        {"gate_buffer_bytes", all->gate.buffer_bytes},
+        {"requests_in_flight", all->rpc.in_progress},
+        {"queued_calls", atomic_load(&serve->posted)},
+        {"leases", all->node.leases},
+        {"tombstones", all->registry.tombstones},
+        {"pinned_snapshots", pages_used(&serve->pages, clock_ms())},
+    };
+
+    for (size_t i = 0; i < sizeof uses / sizeof *uses; i++)
+        if (strcmp(uses[i].name, name) == 0)
+            return uses[i].used;
+    return 0;
+}
+
+static bool fill_limits(struct serve *serve, const struct all *all, struct arena *arena,
+                        Meshd__V1__IntrospectReply *reply)
+{
+    size_t n = 0;
+    Meshd__V1__Limit *rows;
+
+    while (limit_rows[n].name)
+        n++;
+    rows = arena_alloc(arena, n * sizeof *rows);
+    reply->limits = arena_alloc(arena, n * sizeof *reply->limits);
+    if (!rows || !reply->limits)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        meshd__v1__limit__init(&rows[i]);
+        rows[i].name = (char *)limit_rows[i].name;
+        rows[i].unit = (char *)limit_rows[i].unit;
+        memcpy(&rows[i].limit, (const char *)&serve->limits + limit_rows[i].offset,
+               sizeof rows[i].limit);
+        rows[i].used = limit_used(serve, all, limit_rows[i].name);
+        reply->limits[reply->n_limits++] = &rows[i];
+    }
+    return true;
+}
+
+bool serve_fill_node(struct serve *serve, struct arena *arena, Meshd__V1__IntrospectReply *reply,
+                     bool node, bool limits)
+{
+    struct all all;
+
+    collect(serve, &all);
+    if (node) {
+        reply->node = arena_alloc(arena, sizeof *reply->node);
+        if (!reply->node || !fill_node(serve, &all, arena, reply->node))
+            return false;
+    }
+    return !limits || fill_limits(serve, &all, arena, reply);
+}
