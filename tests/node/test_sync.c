@@ -18,17 +18,19 @@ static struct node_counters counters(void)
     return c;
 }
 
-static void offer(const char *name)
+static void offer_at(const char *name, const char *backend)
 {
     const struct node_caller caller = {.peer_id = "", .ip = "", .local = true};
     Meshd__V1__OfferRequest request = MESHD__V1__OFFER_REQUEST__INIT;
 
     request.lease_id = (char *)"lease";
     request.name = (char *)name;
-    request.backend_addr = (char *)"127.0.0.1:80";
+    request.backend_addr = (char *)backend;
     node_offer(st.node, 1, &caller, &request);
     cr_assert_eq(st.reply.status, STATUS_OK, "%s", st.reply.text);
 }
+
+static void offer(const char *name) { offer_at(name, "127.0.0.1:80"); }
 
 static void offer_many(int count)
 {
@@ -111,6 +113,20 @@ Test(node_sync, parts_are_64_KiB_at_most_and_two_are_unacknowledged)
             break;
     }
     cr_expect_geq(parts, 4);
+}
+
+/* The stage unpacks what the node says within the limits that every receiver has. */
+Test(node_sync, very_short_entries_are_told_in_messages_that_a_receiver_can_unpack)
+{
+    char name[8];
+
+    for (int i = 0; i < 6000; i++) {
+        snprintf(name, sizeof(name), "%c%c%c", 'a' + i / 676 % 26, 'a' + i / 26 % 26, 'a' + i % 26);
+        offer_at(name, "a:1");
+    }
+    stage_open(&n2);
+    cr_expect_eq(stage_count(n2.link, KIND(SYNC)), 2);
+    cr_expect_leq(((const Meshd__V1__Sync *)stage_heard(n2.link, KIND(SYNC)))->n_entries, 2400u);
 }
 
 Test(node_sync, a_wish_for_everything_is_met_at_once_then_with_back_off)
