@@ -475,8 +475,11 @@ Test(server, request_without_a_connection_number_is_dropped_and_the_next_answere
         ask_raw(lane, 0, 0, 9, "x", 1);
         cr_assert(fake_write(lane, "\x00\x00\x00\x01\x80\x00\x00\x01\x01", 9)); /* cut short */
     }
-    ask(&good, &request.base);
-    expect(STATUS_OK, 0, 42);
+    /* Contexts work side by side: the last drop may be counted after an answer or two. */
+    do {
+        ask(&good, &request.base);
+        expect(STATUS_OK, 0, 42);
+    } while (counters().dropped < 4 * CONTEXTS && counters().calls < 100 * CONTEXTS);
     cr_assert_eq(counters().dropped, 4 * CONTEXTS);
 }
 
