@@ -44,6 +44,7 @@ struct line {
     bool gate_up, pipe_up, told_up;
     bool left;                /* the node has ended it, or was told that it is down */
     bool quieting, gate_told; /* rpc was told to begin no send; gate_end was called */
+    bool lost;                /* the node hears that it is down when nng has delivered the rest */
     bool ended, gone, done;   /* by the gate; nng's pipe; a call's answer was handed on */
     struct gate_end end;
 };

@@ -375,7 +375,8 @@ static void run(struct app *app)
 
     uv_signal_start(&app->term, on_signal, SIGTERM);
     uv_signal_start(&app->interrupt, on_signal, SIGINT);
-    on_event(app, &(struct node_event){.kind = NODE_MAPS_CHANGED});
+    if (!config->n_services) /* else the node tells of them when it starts */
+        on_event(app, &(struct node_event){.kind = NODE_MAPS_CHANGED});
     log_info("daemon", "meshd " MESHD_VERSION " %s: mesh port %s%s%s, local socket %s",
              config->peer_id, app->serve.addresses[0], app->serve.addresses[1][0] ? " and " : "",
              app->serve.addresses[1], app->paths.socket);

@@ -175,6 +175,18 @@ void line_tell_down(struct line *line, const struct gate_end *end)
                                 : "the other side closed the connection");
 }
 
+/* The network is lost. What had arrived before, a Goodbye above all, is still on its way through
+ * nng, and comes before `gone`: the node is told after it. */
+static void line_lost(struct line *line, const struct gate_end *end)
+{
+    if (line->pipe_up && !line->gone) {
+        line->lost = true;
+        line->end = *end;
+    } else {
+        line_tell_down(line, end);
+    }
+}
+
 static void line_ended(struct line *line, const struct gate_end *end)
 {
     line->ended = true;
@@ -184,7 +196,7 @@ static void line_ended(struct line *line, const struct gate_end *end)
     } else {
         if ((line->gate_up || line->pipe_up) && line->slot)
             line_quiet(line, false);
-        line_tell_down(line, end);
+        line_lost(line, end);
     }
     line_settle(line);
 }
@@ -210,7 +222,7 @@ static void read_gate(struct letter *letter)
             call_ended(line);
         } else {
             line_quiet(line, false);
-            line_tell_down(line, &l->end);
+            line_lost(line, &l->end);
         }
         break;
     case GATE_ENDED:

@@ -69,6 +69,8 @@ static void read_slot(struct letter *letter)
         slot->ports->counters.pipes_removed += slot->pair != NULL;
         if (line) {
             line->gone = true;
+            if (line->lost)
+                line_tell_down(line, &line->end);
             line_settle(line);
         }
         break;

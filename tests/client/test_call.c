@@ -1,6 +1,7 @@
 /* The client's calls: connecting, framing, matching, deadlines, and strangers at the other end. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,9 +91,13 @@ Test(call, calls_over_a_unix_socket_are_answered) { calls_are_answered(SP_IPC); 
 Test(call, a_name_with_several_addresses_reaches_the_one_that_listens)
 {
     struct call_conn *conn;
+    struct addrinfo *found;
     char url[64];
 
     /* localhost is often ::1 first, where nobody listens. */
+    if (getaddrinfo("localhost", NULL, NULL, &found) != 0)
+        cr_skip("localhost has no address here: /etc/hosts is missing");
+    freeaddrinfo(found);
     fake_start(&fake, SP_TCP, answer, NULL);
     snprintf(url, sizeof(url), "tcp://localhost:%u", fake.port);
     cr_assert_eq(call_open(url, in(5000), &conn), 0);

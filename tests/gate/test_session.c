@@ -29,7 +29,8 @@ static void setup(void)
 static void teardown(void)
 {
     for (int i = 0; i < 2; i++) {
-        close(nng[i]);
+        if (nng[i] >= 0)
+            close(nng[i]);
         unlink(path[i]);
     }
     rig_stop(&rig);
@@ -560,11 +561,14 @@ Test(session, given_up_before_up_it_ends_without_up, .init = setup, .fini = tear
 Test(session, gate_stop_ends_links_in_order, .init = setup)
 {
     uint32_t conn;
-    int local, fd = peer_link(&conn, &local);
+    int local, fd = peer_link(&conn, &local), fd2;
     pthread_t thread;
 
     dial(PREAMBLE_RPC, path[0]); /* and one that is being joined */
-    close(accept_within(nng[0]));
+    fd2 = accept_within(nng[0]); /* nng lets go of whatever is tried there from now on */
+    close(nng[0]);
+    close(fd2);
+    nng[0] = -1;
     rig.end_at_once = true;
     pthread_create(&thread, NULL, rig_quit, &rig);
     cr_assert(rig_told(&rig, TOLD_ENDING, conn, NULL));

@@ -1,0 +1,173 @@
+#!/usr/bin/python3
+"""One node's start and end: settings, what stands in its way, signals."""
+import re
+import signal
+import subprocess
+import time
+
+from harness import MESHD, MeshTest, SLOW, SOURCE, always, clean_environment, main, until
+
+
+def meshd(*args, **env):
+    """Runs meshd to its end, which must come soon."""
+    return subprocess.run([MESHD, *map(str, args)], env=dict(clean_environment(), **env), text=True,
+                          capture_output=True, timeout=20 * SLOW, stdin=subprocess.DEVNULL)
+
+
+class Settings(MeshTest):
+    def write(self, text):
+        path = self.mesh.dir / "meshd.yaml"
+        path.write_text(text)
+        return path
+
+    def test_version_and_help(self):
+        done = meshd("--version")
+        self.assertEqual(done.returncode, 0)
+        self.assertRegex(done.stdout, r"^meshd \d+\.\d+\.\d+\n$")
+        done = meshd("--help")
+        self.assertEqual(done.returncode, 0)
+        for word in ("PEER_NAME", "SERVICE_ADDR", "REMOTE_PEER_ADDR", "--check", "--print-config"):
+            self.assertIn(word, done.stdout)
+
+    def test_check_accepts_what_print_config_prints(self):
+        done = meshd("--print-config", PEER_NAME="n1", SERVICE_ADDR="web:127.0.0.1:80",
+                     REMOTE_PEER_ADDR="peer.example:7400", PEER_BIND_ADDR="127.0.0.1:0")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        path = self.write(done.stdout)
+        again = meshd("--print-config", "-c", path)
+        self.assertEqual((again.returncode, again.stderr), (0, ""))
+        self.assertEqual(again.stdout, done.stdout)
+        self.assertEqual(meshd("--check", "-c", path).returncode, 0)
+
+    def test_check_accepts_the_example(self):
+        examples = [p for p in SOURCE.rglob("meshd.yaml") if "build" not in p.parts[-2]]
+        self.assertTrue(examples, "a commented meshd.yaml")
+        done = meshd("--check", "-c", examples[0])
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_mistakes_in_the_file_are_told_with_line_and_key_and_nothing_starts(self):
+        path = self.write("peer_name: n1\nlog:\n  level: loud\nsurprise: 1\npeer_name: n2\n")
+        done = meshd("-c", path, RUNTIME_DIRECTORY=str(self.mesh.dir / "run"))
+        self.assertEqual(done.returncode, 2)
+        self.assertEqual(done.stdout, "")
+        for line, key in ((3, "log.level"), (4, "surprise"), (5, "peer_name")):
+            self.assertRegex(done.stderr, rf"meshd\.yaml:{line}:\d+: .*{re.escape(key)}")
+        self.assertEqual(list((self.mesh.dir / "run").iterdir()), [])
+
+    def test_mistakes_in_variables_and_flags_are_told(self):
+        done = meshd("--check", SERVICE_ADDR="web:127.0.0.1:80,oops")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("SERVICE_ADDR", done.stderr)
+        done = meshd("--check", "--heartbeat=never")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("heartbeat", done.stderr)
+
+    def test_open_address_needs_insecure(self):
+        done = meshd("--check", PEER_NAME="n1", PEER_BIND_ADDR="0.0.0.0:7400")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("insecure", done.stderr.lower())
+        done = meshd("--check", PEER_NAME="n1", PEER_BIND_ADDR="0.0.0.0:7400", PEER_INSECURE="true")
+        self.assertEqual(done.returncode, 0)
+
+
+class InTheWay(MeshTest):
+    def test_port_taken_is_told_and_ends_with_1(self):
+        n1 = self.mesh.node("n1").start()
+        other = self.mesh.node("other", n=1).spawn()
+        self.assertEqual(other.ended(), 1)
+        self.assertIn(f"{n1.host}:{n1.port}", other.err.read_text())
+        self.assertIn("PEER_BIND_ADDR", other.err.read_text())
+        self.assertEqual(n1.cat("ping").returncode, 0)
+
+    def test_second_instance_in_one_folder_is_refused_and_the_first_goes_on(self):
+        n1 = self.mesh.node("n1", services=["web:127.0.0.1:80"]).start()
+        second = self.mesh.node("n1", n=2).spawn()
+        self.assertEqual(second.ended(), 1)
+        # Both nodes of this mesh are called n1, and so share their log files.
+        self.assertIn(f"pid {n1.process.pid}", second.err.read_text())
+        self.assertEqual(n1.local("ping").returncode, 0)
+        self.assertEqual(set(n1.rows()), {"web@local"})
+
+    def test_second_holder_of_an_id_elsewhere_is_refused_and_the_first_goes_on(self):
+        n1 = self.mesh.node("n1", services=["web:127.0.0.1:80"]).start()
+        n2 = self.mesh.node("n2", services=["db:127.0.0.1:81"], peers=[n1]).start()
+        self.mesh.until_agreed()
+        twin = self.mesh.node("n2", n=3, services=["db:10.9.9.9:81"], peers=[n1],
+                              flags=[f"--runtime-dir={self.mesh.dir}/twin"]).start()
+        until("the twin is told", lambda: any(
+            link["state"] == "refused" or "in use" in link["last_error"] for link in twin.info()["links"]))
+        always("n1 believes the first", lambda: n1.believes() == n1.truth() | n2.truth(), 2)
+        self.mesh.until_agreed([n1, n2])
+        n2.kill()
+        until("the twin takes over when the first is gone",
+              lambda: n1.believes() == n1.truth() | twin.truth(), 30)
+
+    def test_what_a_killed_node_left_is_not_in_the_way(self):
+        n1 = self.mesh.node("n1", services=["web:127.0.0.1:80"]).start()
+        n1.kill()
+        n1.start()
+        self.assertEqual(n1.local("ping").returncode, 0)
+
+    def test_private_files_are_private_and_gone_afterwards(self):
+        n1 = self.mesh.node("n1").start()
+        folder = n1.socket.parent
+        self.assertEqual(folder.stat().st_mode & 0o777, 0o700)
+        self.assertEqual(n1.socket.stat().st_mode & 0o077, 0)
+        n1.signal(signal.SIGTERM)
+        self.assertEqual(n1.ended(), 0)
+        self.assertEqual([p.name for p in folder.iterdir() if p.name != "meshd.lock"], [])
+
+
+class Signals(MeshTest):
+    def took(self, node, *numbers):
+        began = time.monotonic()
+        for number in numbers:
+            node.signal(number)
+        self.assertEqual(node.ended(), 0)
+        return time.monotonic() - began
+
+    def test_term_and_int_end_with_0_within_two_seconds(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            n1 = self.mesh.node("n1").start()
+            self.assertLess(self.took(n1, number), 2 * SLOW)
+
+    def test_term_with_live_links_ends_with_0_within_two_seconds(self):
+        n1 = self.mesh.node("n1", services=["web:127.0.0.1:80"]).start()
+        n2 = self.mesh.node("n2", services=["db:127.0.0.1:81"], peers=[n1]).start()
+        n3 = self.mesh.node("n3", peers=[n1, n2]).start()
+        self.mesh.until_agreed()
+        for node in (n1, n2, n3):
+            self.assertLess(self.took(node, signal.SIGTERM), 2 * SLOW)
+
+    def test_term_beside_a_peer_that_does_not_read_ends_within_two_seconds(self):
+        n1 = self.mesh.node("n1").start()
+        n2 = self.mesh.node("n2", services=["db:127.0.0.1:81"], peers=[n1]).start()
+        self.mesh.until_agreed()
+        n1.signal(signal.SIGSTOP)
+        self.assertLess(self.took(n2, signal.SIGTERM), 2 * SLOW)
+
+    def test_second_signal_ends_at_once(self):
+        n1 = self.mesh.node("n1").start()
+        n2 = self.mesh.node("n2", services=["db:127.0.0.1:81"], peers=[n1]).start()
+        self.mesh.until_agreed()
+        n1.signal(signal.SIGSTOP)
+        n2.signal(signal.SIGTERM)
+        until("the first was heard", lambda: not n2.alive() or "second one ends at once" in n2.err.read_text())
+        self.assertLess(self.took(n2, signal.SIGTERM), 0.5 * SLOW)
+
+    def test_closed_output_does_not_end_a_node(self):
+        n1 = self.mesh.node("n1")
+        with subprocess.Popen([MESHD, *self.mesh.flags], env=n1.environment(), text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            n1.process = process
+            until("it answers", n1.answers_or_ended)
+            process.stdout.close()
+            n1.local("offer", "web", "127.0.0.1:80")
+            n1.local("offer", "db", "127.0.0.1:81")
+            self.assertEqual(set(n1.rows()), {"web@local", "db@local"})
+            n1.signal(signal.SIGTERM)
+            self.assertEqual(n1.ended(), 0)
+
+
+if __name__ == "__main__":
+    main()
