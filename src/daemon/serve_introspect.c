@@ -342,14 +342,27 @@ static void finish_on_main(struct walk *w)
     }
 }
 
+/* A token's number cannot be guessed, but who was given one may have changed its place. */
+static bool place_exists(const struct walk *w)
+{
+    return w->place.list >= (w->place.part == PAGE_PEERS) &&
+           w->place.list <= w->pin.snap->n_peers + 1 &&
+           w->place.row <=
+               (w->place.list <= w->pin.snap->n_peers ? list_count(list_of(w, w->place.list)) : 0);
+}
+
 /* The snapshot to walk: a new one, or that of the page token. False: answered already. */
 static bool begin(struct walk *w)
 {
     const ProtobufCBinaryData *token = &w->request->page_token;
 
     if (token->len) {
-        if (!pages_find(&w->serve->pages, token->data, token->len, clock_ms(), &w->pin,
-                        &w->place)) {
+        bool found =
+            pages_find(&w->serve->pages, token->data, token->len, clock_ms(), &w->pin, &w->place);
+
+        if (!found || !place_exists(w)) {
+            if (found)
+                snapshot_unref(w->pin.snap);
             rpc_call_reply(w->call, STATUS_NOT_FOUND, MESHD__V1__REASON__REASON_TOKEN,
                            "the page token is unknown or older than 10 s; begin again", NULL);
             return false;
