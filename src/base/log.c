@@ -169,6 +169,11 @@ void log_write(enum log_level level, const char *room, const char *format, ...)
         memcpy(message + n - 3, "...", 3);
     }
     put_line(&s, level, room, message, (size_t)n);
+    /* A pipe that nobody reads must not stop a loop: what does not fit it is lost. */
+    if (poll(&(struct pollfd){.fd = STDERR_FILENO, .events = POLLOUT}, 1, 0) == 0) {
+        errno = saved;
+        return;
+    }
     write_all(STDERR_FILENO, line, s.used); /* nowhere to tell of a failure */
     errno = saved;
 }

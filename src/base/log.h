@@ -4,7 +4,8 @@
  *        container runtimes have the time. JSON: one object per line.
  * What strangers sent is escaped: every byte below 0x20, 0x7f and above, and the backslash itself
  * appear as \xNN, so that nobody can forge a line or move the cursor of who reads it.
- * Rooms below daemon do not log; they return what happened.
+ * A line that standard error does not take at once (a pipe that nobody reads) is lost: no loop
+ * waits for it. Rooms below daemon do not log; they return what happened.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H

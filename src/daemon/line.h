@@ -57,6 +57,7 @@ struct ports {
     struct sockaddr_storage from;
     struct line *lines_by_conn, *links_by_number;
     struct slot *free_clients, *free_pairs;
+    size_t resolving; /* names */
     unsigned next_slot;
     struct ports_counters counters;
     char dir[160];

@@ -80,11 +80,26 @@ int mailbox_init(struct mailbox *box, uv_loop_t *loop, void (*after)(void *ctx),
     return 0;
 }
 
-void mailbox_close(struct mailbox *box)
+static bool is_empty(struct mailbox *box)
+{
+    bool empty;
+
+    mutex_lock(&box->lock);
+    empty = !box->first;
+    mutex_unlock(&box->lock);
+    return empty;
+}
+
+void mailbox_read(struct mailbox *box)
 {
     box->after = NULL;
-    while (box->first)
+    while (!is_empty(box))
         read_batch(box, MAILBOX_BATCH);
+}
+
+void mailbox_close(struct mailbox *box)
+{
+    mailbox_read(box);
     uv_close((uv_handle_t *)&box->bell, NULL);
 }
 

@@ -27,6 +27,8 @@ struct mailbox {
 };
 
 int mailbox_init(struct mailbox *box, uv_loop_t *loop, void (*after)(void *ctx), void *ctx);
+/* After the loop: reads what is there; `after` is not called any more. */
+void mailbox_read(struct mailbox *box);
 /* Reads what is left, then closes the bell; the loop must run once more for that. */
 void mailbox_close(struct mailbox *box);
 void mailbox_post(struct mailbox *box, struct letter *letter); /* any thread */

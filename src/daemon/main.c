@@ -23,6 +23,7 @@
 
 #define HEAP_BLOCK (4 << 20) /* larger blocks come from the kernel, page by page, each time */
 #define HEAP_TOP (8 << 20)   /* what is free at the end of the heap goes back beyond this */
+#define DESCRIPTORS_LEAST 256u
 #define LANES 2u
 #define CONTEXTS 128u
 #define FIRST_BYTES_MS 10000u
@@ -112,7 +113,9 @@ static void on_signal(uv_signal_t *handle, int number)
     after_batch(app);
 }
 
-static void on_alarm(int number) { _exit(0); }
+static volatile sig_atomic_t exit_code; /* of a process that had to be cut short */
+
+static void on_alarm(int number) { _exit(exit_code); }
 
 static void on_sick(void *ctx)
 {
@@ -123,18 +126,29 @@ static void on_sick(void *ctx)
 
 /* ---- start ---- */
 
-static void raise_descriptors(const struct limits *limits)
+/* -EMFILE, and told, when there are too few to begin with: neither nng nor libuv fail well then. */
+static int raise_descriptors(const struct limits *limits)
 {
     struct rlimit lim;
 
     if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
-        return;
+        return -errno;
     lim.rlim_cur = lim.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &lim) < 0 || lim.rlim_cur < limits->control_connections + 1024)
+    if (setrlimit(RLIMIT_NOFILE, &lim) < 0)
+        return -errno;
+    if (lim.rlim_cur < DESCRIPTORS_LEAST) {
+        log_error("daemon",
+                  "cannot start with %llu descriptors: at least %u are needed; raise the limit "
+                  "(ulimit -n, LimitNOFILE=)",
+                  (unsigned long long)lim.rlim_cur, DESCRIPTORS_LEAST);
+        return -EMFILE;
+    }
+    if (lim.rlim_cur < limits->control_connections + DESCRIPTORS_LEAST)
         log_warn("daemon",
                  "only %llu descriptors for limits.control_connections=%llu: raise the limit "
                  "(ulimit -n, LimitNOFILE=) or lower the setting",
                  (unsigned long long)lim.rlim_cur, (unsigned long long)limits->control_connections);
+    return 0;
 }
 
 static int listen_on(struct app *app, const struct sockaddr *addr, socklen_t len, char *out_text,
@@ -165,28 +179,29 @@ static int listen_mesh(struct app *app, struct sockaddr_storage *out_from)
     const struct config *config = app->config;
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(config->bind_port)};
     struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(config->bind_port)};
-    char(*text)[64] = app->serve.addresses;
+    char *text = app->serve.address;
+    size_t size = sizeof app->serve.address;
     int r;
 
     if (inet_pton(AF_INET6, config->bind_host, &v6.sin6_addr) == 1) {
-        r = listen_on(app, (struct sockaddr *)&v6, sizeof v6, text[0], sizeof text[0]);
+        r = listen_on(app, (struct sockaddr *)&v6, sizeof v6, text, size);
         v6.sin6_port = 0;
         if (!IN6_IS_ADDR_UNSPECIFIED(&v6.sin6_addr))
             memcpy(out_from, &v6, sizeof v6);
         return r;
     }
-    if (config->bind_host[0] && inet_pton(AF_INET, config->bind_host, &v4.sin_addr) != 1)
+    if (!config->bind_host[0]) { /* the gate's v6 socket takes v4 as well */
+        r = listen_on(app, (struct sockaddr *)&v6, sizeof v6, text, size);
+        if (r != -EAFNOSUPPORT && r != -EADDRNOTAVAIL)
+            return r;
+    } else if (inet_pton(AF_INET, config->bind_host, &v4.sin_addr) != 1) {
         return -EINVAL;
-    r = listen_on(app, (struct sockaddr *)&v4, sizeof v4, text[0], sizeof text[0]);
-    if (r < 0 || config->bind_host[0]) {
-        v4.sin_port = 0;
-        if (v4.sin_addr.s_addr != htonl(INADDR_ANY))
-            memcpy(out_from, &v4, sizeof v4);
-        return r;
     }
-    v6.sin6_port = htons((uint16_t)r);
-    r = listen_on(app, (struct sockaddr *)&v6, sizeof v6, text[1], sizeof text[1]);
-    return r == -EAFNOSUPPORT || r == -EADDRNOTAVAIL ? 0 : r;
+    r = listen_on(app, (struct sockaddr *)&v4, sizeof v4, text, size);
+    v4.sin_port = 0;
+    if (v4.sin_addr.s_addr != htonl(INADDR_ANY))
+        memcpy(out_from, &v4, sizeof v4);
+    return r;
 }
 
 static int listen_all(struct app *app, struct sockaddr_storage *out_from)
@@ -236,6 +251,11 @@ static int start_loop(struct app *app)
     if (r == 0)
         r = uv_signal_init(&app->loop, &app->interrupt);
     app->tick.data = app->stop.data = app->term.data = app->interrupt.data = app;
+    /* Handled when the loop runs: one that comes before waits till then. */
+    if (r == 0)
+        r = uv_signal_start(&app->term, on_signal, SIGTERM);
+    if (r == 0)
+        r = uv_signal_start(&app->interrupt, on_signal, SIGINT);
     return r;
 }
 
@@ -373,13 +393,10 @@ static void run(struct app *app)
 {
     const struct config *config = app->config;
 
-    uv_signal_start(&app->term, on_signal, SIGTERM);
-    uv_signal_start(&app->interrupt, on_signal, SIGINT);
     if (!config->n_services) /* else the node tells of them when it starts */
         on_event(app, &(struct node_event){.kind = NODE_MAPS_CHANGED});
-    log_info("daemon", "meshd " MESHD_VERSION " %s: mesh port %s%s%s, local socket %s",
-             config->peer_id, app->serve.addresses[0], app->serve.addresses[1][0] ? " and " : "",
-             app->serve.addresses[1], app->paths.socket);
+    log_info("daemon", "meshd " MESHD_VERSION " %s: mesh port %s, local socket %s", config->peer_id,
+             app->serve.address, app->paths.socket);
     if (config->insecure)
         log_warn("daemon", "insecure: whoever reaches the mesh port can read and change what this "
                            "node believes; keep it inside a network that you trust");
@@ -391,15 +408,21 @@ static void run(struct app *app)
 /* Also after a start that failed half-way. */
 static void stop(struct app *app)
 {
-    gate_stop(app->gate, STOP_GATE_MS);
-    canary_stop(app->canary);
+    if (app->gate)
+        gate_stop(app->gate, STOP_GATE_MS);
+    mailbox_read(&app->box); /* calls that wait for this loop are answered: rpc waits for them */
     if (app->rpc)
         rpc_server_close(app->rpc);
     mailbox_close(&app->box);
+    canary_stop(app->canary); /* introspection asks it */
+    printer_stop(app->printer, STOP_PRINTER_MS);
+    if (app->ports && ports_resolving(app->ports)) {
+        paths_close(&app->paths); /* nothing stops the resolver, and libuv would wait for it */
+        _exit(exit_code);
+    }
     ports_free(app->ports);
     node_free(app->node);
     gate_free(app->gate);
-    printer_stop(app->printer, STOP_PRINTER_MS);
     serve_fini(&app->serve);
     registry_free(app->registry);
     uv_close((uv_handle_t *)&app->tick, NULL);
@@ -422,21 +445,29 @@ static int run_node(const struct config *config)
     mallopt(M_MMAP_THRESHOLD, HEAP_BLOCK);
     mallopt(M_TRIM_THRESHOLD, HEAP_TOP);
     log_setup(&config->log);
-    raise_descriptors(&config->limits);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGALRM, on_alarm);
-    r = paths_open(config->runtime_dir, config->peer_id, &app->paths);
+    r = raise_descriptors(&config->limits);
     if (r == 0)
+        r = paths_open(config->runtime_dir, config->peer_id, &app->paths);
+    if (r == 0) {
         r = start_loop(app);
+        if (r < 0) {
+            log_error("daemon", "cannot start: %s", uv_strerror(r));
+            paths_close(&app->paths);
+        }
+    }
     if (r < 0) {
         free(app);
         return 1;
     }
     r = start(app);
-    if (r == 0)
+    if (r == 0) {
         run(app);
-    else
+    } else {
+        exit_code = 1;
         alarm(STOP_ALL_S);
+    }
     stop(app);
     free(app);
     return r == 0 ? 0 : 1;

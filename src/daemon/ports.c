@@ -461,6 +461,8 @@ void ports_set_node(struct ports *ports, struct node *node) { ports->node = node
 
 size_t ports_lines(const struct ports *ports) { return ports->counters.lines; }
 
+size_t ports_resolving(const struct ports *ports) { return ports->resolving; }
+
 static void close_pool(struct slot *pool)
 {
     while (pool) {

@@ -35,6 +35,8 @@ void ports_set_node(struct ports *ports, struct node *node);
 struct node_port ports_node_port(struct ports *ports);
 /* Lines that have not ended yet. */
 size_t ports_lines(const struct ports *ports);
+/* Names being resolved: their callbacks need ports and node. */
+size_t ports_resolving(const struct ports *ports);
 void ports_free(struct ports *ports); /* after the gate has stopped; accepts NULL */
 
 struct ports_counters {

@@ -40,11 +40,14 @@ static void read_result(struct letter *letter)
     struct line *line = l->line;
 
     /* A call that was given up because its connection went is told why that went. */
-    if (line && l->result.error && line->ended && line->end.error) {
+    if (line && l->result.error && line->ended && (line->end.error || line->end.status)) {
         l->result.error = line->end.error;
         l->result.status = line->end.status;
         l->result.reason = line->end.reason;
         snprintf(l->text, sizeof l->text, "%s", line->end.text);
+    } else if (line && l->result.error == -ECANCELED) {
+        l->result.error = -ECONNRESET;
+        snprintf(l->text, sizeof l->text, "the connection ended before the answer");
     }
     node_call_done(l->ports->node, l->number, &l->result);
     if (line) {
@@ -154,6 +157,7 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *foun
     struct node_addr addrs[ADDRS_MAX];
     size_t n = 0;
 
+    r->ports->resolving--;
     for (struct addrinfo *ai = found; ai && n < ADDRS_MAX; ai = ai->ai_next)
         n += addr_text(ai->ai_addr, r->port, &addrs[n]);
     if (status < 0 || !n)
@@ -194,4 +198,6 @@ void resolve_begin(void *ctx, uint64_t ask, const char *host, uint16_t port)
     r->error = uv_getaddrinfo(r->ports->settings.loop, &r->req, on_resolved, host, NULL, &hints);
     if (r->error < 0)
         mailbox_post(r->ports->settings.box, &r->letter);
+    else
+        r->ports->resolving++;
 }

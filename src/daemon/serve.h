@@ -32,7 +32,7 @@ struct serve {
     struct pages pages;
     struct limits limits;
     const char *peer_id;
-    char addresses[2][64]; /* the mesh port, as bound; "" if there is no second */
+    char address[64]; /* the mesh port, as bound */
     uint64_t started_s, started_ms;
     bool draining;       /* main loop only */
     atomic_ulong posted; /* calls that wait for the main loop */
@@ -48,9 +48,10 @@ bool serve_who(void *ctx, uint32_t conn, struct rpc_caller *out_caller);
 void serve_introspect(Meshd__V1__Registry_Service *service,
                       const Meshd__V1__IntrospectRequest *request,
                       Meshd__V1__IntrospectReply_Closure closure, void *closure_data);
-/* Fills in node and limits. Main loop. False: no memory. (serve_node.c) */
+/* Fills in node and limits, of the links as many as have room. Main loop. False: no memory.
+ * (serve_node.c) */
 bool serve_fill_node(struct serve *serve, struct arena *arena, Meshd__V1__IntrospectReply *reply,
-                     bool node, bool limits);
+                     size_t room, bool node, bool limits);
 
 /* Runs on the main loop in its turn; false: too many wait, and the call was answered so. */
 bool serve_post(struct serve *serve, struct rpc_call *call, struct letter *letter);

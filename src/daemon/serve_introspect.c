@@ -14,6 +14,7 @@
 
 #define REPLY_OVERHEAD 65536u /* at most a quarter of a message is left for the rest of a reply */
 #define TOMBSTONES_MAX 1000u
+#define NODE_FIXED 8192u /* counters, limits, the reply's header */
 
 struct walk {
     struct serve *serve;
@@ -131,6 +132,17 @@ static void *grab(struct walk *w, size_t size)
 
     w->no_memory = w->no_memory || !p;
     return p;
+}
+
+/* Whether one more sub-message fits what is left of a reply. */
+static bool take_room(size_t *room, const ProtobufCMessage *message)
+{
+    size_t len = protobuf_c_message_get_packed_size(message) + 4; /* tag, length */
+
+    if (len > *room)
+        return false;
+    *room -= len;
+    return true;
 }
 
 static void hex(const uint8_t *in, size_t len, char *out)
@@ -273,8 +285,10 @@ static void walk_maps(struct walk *w)
         walk_part(w, walk_peer);
 }
 
+/* The newest of them, as many as have room beside the page's rows. */
 static void fill_tombstones(struct walk *w)
 {
+    size_t room = w->rows.cap - w->rows.len;
     struct registry_tombstone *stones;
     long n = registry_tombstones(w->serve->registry, TOMBSTONES_MAX, &stones);
     Meshd__V1__Tombstone *rows;
@@ -292,6 +306,8 @@ static void fill_tombstones(struct walk *w)
         rows[i].why = (char *)stones[i].why;
         rows[i].when = stones[i].when_s;
         w->no_memory = !rows[i].key || !rows[i].peer_id;
+        if (!w->no_memory && !take_room(&room, &rows[i].base))
+            break;
         w->reply.tombstones[w->reply.n_tombstones++] = &rows[i];
     }
     free(stones);
@@ -320,9 +336,11 @@ static void read_node(struct letter *letter)
 {
     struct node_letter *l = CONTAINER_OF(letter, struct node_letter, letter);
     struct walk *w = &l->walk;
+    size_t used = w->rows.len + protobuf_c_message_get_packed_size(&w->reply.base) + NODE_FIXED;
+    size_t most = w->serve->limits.message_bytes;
 
     atomic_fetch_sub(&w->serve->posted, 1);
-    if (!serve_fill_node(w->serve, w->arena, &w->reply,
+    if (!serve_fill_node(w->serve, w->arena, &w->reply, most > used ? most - used : 0,
                          wants(w->request, MESHD__V1__SECTION__SECTION_NODE),
                          wants(w->request, MESHD__V1__SECTION__SECTION_LIMITS)))
         w->no_memory = true;

@@ -170,13 +170,16 @@ static bool fill_link(struct arena *arena, const struct node_link_info *from, ui
     return out->peer_id && out->address && out->configured && out->session_id && out->last_error;
 }
 
-static bool fill_links(struct serve *serve, struct arena *arena, Meshd__V1__NodeInfo *info)
+/* As many as have room in the reply. */
+static bool fill_links(struct serve *serve, struct arena *arena, size_t room,
+                       Meshd__V1__NodeInfo *info)
 {
-    size_t n = node_links(serve->node, NULL, 0);
+    size_t n = node_links(serve->node, NULL, 0), size;
     struct node_link_info *links;
     Meshd__V1__LinkRow *rows;
     uint64_t now_ms = clock_ms();
 
+    info->links_total = (uint32_t)n;
     if (n > LINKS_MAX)
         n = LINKS_MAX;
     links = arena_alloc(arena, (n + 1) * sizeof *links);
@@ -188,12 +191,16 @@ static bool fill_links(struct serve *serve, struct arena *arena, Meshd__V1__Node
     for (size_t i = 0; i < n; i++) {
         if (!fill_link(arena, &links[i], now_ms, &rows[i]))
             return false;
+        size = protobuf_c_message_get_packed_size(&rows[i].base) + 4; /* tag, length */
+        if (size > room)
+            break;
+        room -= size;
         info->links[info->n_links++] = &rows[i];
     }
     return true;
 }
 
-static bool fill_node(struct serve *serve, const struct all *all, struct arena *arena,
+static bool fill_node(struct serve *serve, const struct all *all, struct arena *arena, size_t room,
                       Meshd__V1__NodeInfo *info)
 {
     meshd__v1__node_info__init(info);
@@ -207,13 +214,11 @@ static bool fill_node(struct serve *serve, const struct all *all, struct arena *
     info->wire_version_max = WIRE_VERSION_MAX;
     info->draining = serve->draining;
     info->nng_healthy = canary_healthy(serve->canary);
-    info->addresses = arena_alloc(arena, 2 * sizeof *info->addresses);
+    info->addresses = arena_alloc(arena, sizeof *info->addresses);
     if (!info->addresses)
         return false;
-    for (size_t i = 0; i < 2; i++)
-        if (serve->addresses[i][0])
-            info->addresses[info->n_addresses++] = serve->addresses[i];
-    return fill_links(serve, arena, info) && fill_counters(all, arena, info);
+    info->addresses[info->n_addresses++] = serve->address;
+    return fill_links(serve, arena, room, info) && fill_counters(all, arena, info);
 }
 
 /* What of a limit is used now; 0 where nothing is kept between two uses. */
@@ -270,14 +275,14 @@ static bool fill_limits(struct serve *serve, const struct all *all, struct arena
 }
 
 bool serve_fill_node(struct serve *serve, struct arena *arena, Meshd__V1__IntrospectReply *reply,
-                     bool node, bool limits)
+                     size_t room, bool node, bool limits)
 {
     struct all all;
 
     collect(serve, &all);
     if (node) {
         reply->node = arena_alloc(arena, sizeof *reply->node);
-        if (!reply->node || !fill_node(serve, &all, arena, reply->node))
+        if (!reply->node || !fill_node(serve, &all, arena, room, reply->node))
             return false;
     }
     return !limits || fill_limits(serve, &all, arena, reply);

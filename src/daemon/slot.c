@@ -78,6 +78,7 @@ static void read_slot(struct letter *letter)
         if (line && !line->gate_told) {
             line->gate_told = true;
             gate_end(slot->ports->gate, line->conn, l->sent);
+            line_settle(line); /* the gate and nng may both have let go before */
         }
         break;
     case NEWS_MESSAGE:

@@ -364,7 +364,7 @@ Test(golden, node_shows_links_limits_and_counters)
            "\"configured\":\"two:7400\",\"state\":\"live\",\"session_id\":\"\",\"silent_ms\":12,"
            "\"since\":1234567890,\"last_error\":\"\",\"attempts\":0}],"
            "\"counters\":[{\"name\":\"calls\",\"value\":99}],\"draining\":false,"
-           "\"nng_healthy\":true},"
+           "\"nng_healthy\":true,\"links_total\":0},"
            "\"limits\":[{\"name\":\"peers\",\"limit\":4096,\"used\":1,\"unit\":\"peers\"}]}\n",
            "node", "--format", "json");
 }

@@ -1,8 +1,11 @@
 #!/usr/bin/python3
 """One node's start and end: settings, what stands in its way, signals."""
+import os
 import re
 import signal
+import socket
 import subprocess
+import threading
 import time
 
 from harness import MESHD, MeshTest, SLOW, SOURCE, always, clean_environment, main, until
@@ -102,6 +105,21 @@ class InTheWay(MeshTest):
         until("the twin takes over when the first is gone",
               lambda: n1.believes() == n1.truth() | twin.truth(), 30)
 
+    def test_too_few_descriptors_are_told_and_end_with_1(self):
+        n1 = self.mesh.node("n1")
+        for most in (8, 20, 255):
+            done = subprocess.run(["bash", "-c", f'ulimit -n {most}; exec "$0"', MESHD], text=True,
+                                  env=n1.environment(), capture_output=True, timeout=20 * SLOW)
+            self.assertEqual(done.returncode, 1, f"{most} descriptors: {done.stderr}")
+            self.assertIn("cannot", done.stderr)
+
+    def test_no_host_in_the_address_means_every_address(self):
+        n1 = self.mesh.node("n1", PEER_BIND_ADDR=":0", PEER_INSECURE="true").spawn()
+        port = until("it listens", lambda: re.search(r"mesh port \S*:(\d+),", n1.err.read_text()))
+        self.assertEqual(n1.cat("ping", url=f"tcp://127.0.0.1:{port[1]}").returncode, 0)
+        if os.path.exists("/proc/net/if_inet6"):
+            self.assertEqual(n1.cat("ping", url=f"tcp://[::1]:{port[1]}").returncode, 0)
+
     def test_what_a_killed_node_left_is_not_in_the_way(self):
         n1 = self.mesh.node("n1", services=["web:127.0.0.1:80"]).start()
         n1.kill()
@@ -154,6 +172,62 @@ class Signals(MeshTest):
         n2.signal(signal.SIGTERM)
         until("the first was heard", lambda: not n2.alive() or "second one ends at once" in n2.err.read_text())
         self.assertLess(self.took(n2, signal.SIGTERM), 0.5 * SLOW)
+
+    def test_term_as_soon_as_the_port_answers_ends_with_0(self):
+        n1 = self.mesh.node("n1")
+
+        def answers():
+            try:
+                socket.create_connection((n1.host, n1.port), 1).close()
+                return True
+            except OSError:
+                return False
+        for _ in range(5):
+            n1.spawn()
+            until("it listens", answers)
+            self.assertLess(self.took(n1, signal.SIGTERM), 2 * SLOW)
+            self.assertEqual([p.name for p in n1.socket.parent.iterdir()], ["meshd.lock"])
+
+    def test_term_while_names_are_being_resolved_ends_with_0(self):
+        n1 = self.mesh.node("n1", peers=[f"no-such-host-{i}.invalid:7400" for i in range(100)]).start()
+        self.assertLess(self.took(n1, signal.SIGTERM), 2 * SLOW)
+
+    def test_term_while_the_node_is_asked_about_itself_ends_with_0(self):
+        n1 = self.mesh.node("n1").start()
+        stop = threading.Event()
+
+        def ask():
+            while not stop.is_set():
+                n1.cat("node", check=False, timeout=1)
+        workers = [threading.Thread(target=ask) for _ in range(3)]
+        for worker in workers:
+            worker.start()
+        try:
+            until("it was asked", lambda: n1.counters()["rpc_calls"] > 20)
+            self.assertLess(self.took(n1, signal.SIGTERM), 2 * SLOW)
+        finally:
+            stop.set()
+            for worker in workers:
+                worker.join()
+
+    def test_outputs_that_nobody_reads_do_not_stop_a_node(self):
+        n1 = self.mesh.node("n1")
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        try:
+            while os.write(writer, b"x" * 4096):
+                pass
+        except BlockingIOError:
+            os.set_blocking(writer, True)
+        try:
+            n1.process = subprocess.Popen([MESHD, *self.mesh.flags], env=n1.environment(),
+                                          stdout=writer, stderr=writer, stdin=subprocess.DEVNULL)
+            until("it answers", n1.answers_or_ended)
+            n1.local("offer", "web", "127.0.0.1:80")
+            self.assertLess(self.took(n1, signal.SIGTERM), 2 * SLOW)
+        finally:
+            os.close(reader)
+            os.close(writer)
 
     def test_closed_output_does_not_end_a_node(self):
         n1 = self.mesh.node("n1")
