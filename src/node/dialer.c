@@ -177,8 +177,9 @@ static void call(struct node *n, struct dialer *d)
     request.version = n->local.version;
     request.count = (uint32_t)list_count(n->local.list);
     request.digest = list_digest(n->local.list);
-    request.has_list = sync_whole_list(n, budget < LIST_BUDGET ? budget : LIST_BUDGET,
-                                       &request.n_services, &request.services);
+    request.has_list =
+        !d->list_later && sync_whole_list(n, budget < LIST_BUDGET ? budget : LIST_BUDGET,
+                                          &request.n_services, &request.services);
     request.wire_version_min = WIRE_VERSION_MIN;
     request.wire_version_max = WIRE_VERSION_MAX;
     request.draining = n->stopped;
@@ -340,6 +341,8 @@ void dialer_on_answer(struct node *n, struct dialer *d, const struct node_call_r
     if (d->state != DIALER_CALLING)
         return;
     arena_reset(&n->arena);
+    if (result->error == -ETIMEDOUT)
+        d->list_later = true;
     if (result->error != 0)
         fail(n, d, result->text && result->text[0] ? result->text : strerror(-result->error),
              false);
@@ -355,6 +358,7 @@ void dialer_on_answer(struct node *n, struct dialer *d, const struct node_call_r
 void dialer_on_live(struct node *n, struct dialer *d)
 {
     d->was_live = true;
+    d->list_later = false;
     d->attempts = 0;
     d->last_error[0] = d->told_error[0] = '\0';
     d->since_ms = n->now_ms;

@@ -41,6 +41,7 @@ struct dialer {
     uint8_t token[TOKEN_LEN];
     struct link *link;
     bool was_live;
+    bool list_later;   /* a Register with its list took too long: Sync brings it, part by part */
     uint32_t attempts; /* since it was last live */
     char last_error[LIMIT_STATUS_TEXT + 1], told_error[LIMIT_STATUS_TEXT + 1];
 };

@@ -11,6 +11,11 @@
 
 #define REPAIR_MIN_MS 1000u
 #define REPAIR_MAX_MS 30000u
+/* A part is acknowledged whole, so its size is what a slow wire shows as progress: two of the least
+ * pass within the silence allowed at 1 KiB/s, and a fast wire has the largest after five parts. */
+#define PART_LEAST 4096u
+#define PART_FAST_MS 500u
+#define PART_SLOW_MS 2000u
 #define RETRY_MS 50u /* the link's queue was full */
 /* Of a packed Sync: its fixed fields; and of one entry: its tags and lengths. */
 #define PART_HEAD 128u
@@ -23,6 +28,7 @@ void sync_init(struct link *l)
 {
     backoff_init(&l->out.repair, REPAIR_MIN_MS, REPAIR_MAX_MS);
     backoff_init(&l->in.repair, REPAIR_MIN_MS, REPAIR_MAX_MS);
+    l->out.part_bytes = PART_LEAST;
 }
 
 /* ---- telling ---- */
@@ -145,7 +151,7 @@ static int fill_part(struct node *n, struct sync_out *o, Meshd__V1__Sync *part)
 
     while ((row = peek(o, &gone))) {
         size = ENTRY_HEAD + row->name_len + (gone ? 0u : row->backend_len);
-        if (used + size > LIMIT_SYNC_PART)
+        if (used + size > o->part_bytes)
             break;
         r = node_scratch(n, part->n_entries + part->n_removed + 1);
         if (r < 0)
@@ -184,7 +190,7 @@ static bool send_part(struct node *n, struct link *l)
         *o = before;
         return false;
     }
-    o->next_part++;
+    o->sent_ms[o->next_part++ % LIMIT_SYNC_IN_FLIGHT] = n->now_ms;
     o->sent_all = part.last;
     n->counters.sync_parts_sent++;
     return true;
@@ -250,6 +256,14 @@ static void tell_refused(struct node *n, struct link *l, const Meshd__V1__SyncAc
     o->refused_told = ack->refused_total;
 }
 
+static void fit_to_wire(struct sync_out *o, uint64_t took_ms)
+{
+    if (took_ms <= PART_FAST_MS && o->part_bytes < LIMIT_SYNC_PART)
+        o->part_bytes *= 2;
+    else if (took_ms > PART_SLOW_MS && o->part_bytes > PART_LEAST)
+        o->part_bytes /= 2;
+}
+
 void sync_on_ack(struct node *n, struct link *l, const Meshd__V1__SyncAck *ack)
 {
     struct sync_out *o = &l->out;
@@ -258,7 +272,7 @@ void sync_on_ack(struct node *n, struct link *l, const Meshd__V1__SyncAck *ack)
     if (!o->target || ack->incarnation != o->incarnation || ack->version != o->version ||
         ack->part != o->acked || o->acked >= o->next_part)
         return;
-    o->acked++;
+    fit_to_wire(o, n->now_ms - o->sent_ms[o->acked++ % LIMIT_SYNC_IN_FLIGHT]);
     l->progress_ms = n->now_ms;
     if (o->sent_all && o->acked == o->next_part) {
         if (ack->applied) {

@@ -35,6 +35,8 @@ struct sync_out {
     struct sync_change *changes; /* a change: all of it */
     size_t n_changes, cap_changes, at;
     uint32_t next_part, acked;
+    uint64_t sent_ms[LIMIT_SYNC_IN_FLIGHT]; /* of the parts under way, by their number */
+    uint32_t part_bytes;                    /* what a part may have now: the wire decides */
     /* The other side wants everything again: at once the first time, later with back-off. */
     bool want_full;
     uint64_t not_before_ms, wanted_ms;

@@ -272,6 +272,19 @@ Test(node_dialer, a_list_too_large_for_one_message_is_left_to_sync)
     cr_expect_eq(st.call.request->count, 5001);
 }
 
+Test(node_dialer, a_list_that_took_too_long_is_left_to_sync)
+{
+    const struct node_call_result late = {.error = -ETIMEDOUT, .text = "timed out"};
+
+    resolved();
+    cr_expect(st.call.request->has_list);
+    node_call_done(st.node, st.call.call, &late);
+    stage_wait(1000);
+    cr_assert_eq(st.n_calls, 2);
+    cr_expect_not(st.call.request->has_list);
+    cr_expect_eq(st.call.request->count, 1);
+}
+
 Test(node_dialer, an_older_session_that_does_not_answer_gives_way)
 {
     struct stage_peer first = {.id = "n9", .ip = "10.0.0.2", .incarnation = 400, .version = 1};

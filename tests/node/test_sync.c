@@ -83,11 +83,12 @@ Test(node_sync, one_sync_at_a_time_is_under_way_and_the_next_brings_the_rest)
 
 Test(node_sync, parts_are_64_KiB_at_most_and_two_are_unacknowledged)
 {
-    size_t parts = 0;
+    size_t parts = 0, largest = 0;
 
     offer_many(1000);
     stage_open(&n2);
     cr_expect_eq(stage_count(n2.link, KIND(SYNC)), 2);
+    cr_expect_leq(st.said[st.n_said - 1].body_len, 4096u);
     while (true) {
         const Meshd__V1__Sync *sync;
         Meshd__V1__SyncAck ack = MESHD__V1__SYNC_ACK__INIT;
@@ -97,6 +98,7 @@ Test(node_sync, parts_are_64_KiB_at_most_and_two_are_unacknowledged)
             if (st.said[i].header->kind != KIND(SYNC))
                 continue;
             cr_assert_leq(st.said[i].body_len, LIMIT_SYNC_PART);
+            largest = st.said[i].body_len > largest ? st.said[i].body_len : largest;
             if (((const Meshd__V1__Sync *)st.said[i].body)->part == parts)
                 sync = st.said[i].body;
         }
@@ -113,6 +115,35 @@ Test(node_sync, parts_are_64_KiB_at_most_and_two_are_unacknowledged)
             break;
     }
     cr_expect_geq(parts, 4);
+    cr_expect_geq(largest, LIMIT_SYNC_PART / 2, "a fast wire gets large parts");
+}
+
+/* 1 KiB/s: each part of 4 KiB takes 4 s, and no silence is long enough to end the link. */
+Test(node_sync, a_slow_wire_gets_small_parts_and_gets_on)
+{
+    Meshd__V1__SyncAck ack = MESHD__V1__SYNC_ACK__INIT;
+    const Meshd__V1__Sync *sync = NULL;
+    uint32_t part = 0;
+
+    offer_many(150);
+    stage_open(&n2);
+    do {
+        stage_wait(4000);
+        sync = NULL;
+        for (size_t i = 0; i < st.n_said && !sync; i++)
+            if (st.said[i].header->kind == KIND(SYNC) &&
+                ((const Meshd__V1__Sync *)st.said[i].body)->part == part)
+                sync = st.said[i].body;
+        cr_assert_not_null(sync, "part %u was not sent", part);
+        cr_expect_leq(protobuf_c_message_get_packed_size(&sync->base), 4096u);
+        ack.incarnation = sync->incarnation;
+        ack.version = sync->version;
+        ack.part = part++;
+        ack.applied = sync->last;
+        stage_say(&n2, KIND(SYNC_ACK), &ack.base);
+    } while (!sync->last);
+    cr_expect_geq(part, 6u);
+    cr_expect_eq(st.ended, 0, "the link was given up");
 }
 
 /* The stage unpacks what the node says within the limits that every receiver has. */
