@@ -63,7 +63,7 @@ static int take_lock(const char *dir, const char *peer_id, int *out_fd)
             log_error("daemon",
                       "a node named %s runs here already (pid %d): stop it, or give this one "
                       "another PEER_NAME or runtime_dir",
-                      peer_id, atoi(text));
+                      peer_id, (int)strtol(text, NULL, 10));
             r = -EBUSY;
         }
         close(fd);
