@@ -1,7 +1,8 @@
 /* limits - every size that a stranger decides, with its name, default and range, in one table.
  *
  * Each is a setting (`limits:` in the YAML file) and a row of Introspect's `limits`, there beside
- * its use. Sizes that are part of the wire contract are constants: both ends must agree on them.
+ * its use where one is measured. Sizes that are part of the wire contract are constants: both ends
+ * must agree on them.
  */
 #ifndef BASE_LIMITS_H
 #define BASE_LIMITS_H

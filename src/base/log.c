@@ -21,7 +21,6 @@
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 
-/* Each is read alone, so a reload in between shows in the next line at the latest. */
 static _Atomic int log_level = LOG_INFO;
 static _Atomic int log_format = LOG_TEXT;
 static atomic_bool log_timestamps;

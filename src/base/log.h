@@ -23,7 +23,7 @@ struct log_settings {
     bool timestamps; /* text only; JSON always carries "time" */
 };
 
-/* Before the first thread starts, or at a reload: takes effect for the lines after it. */
+/* Before the first thread starts: takes effect for the lines after it. */
 void log_setup(const struct log_settings *settings);
 bool log_on(enum log_level level);
 void log_write(enum log_level level, const char *room, const char *format, ...)

@@ -1,8 +1,9 @@
 /* main - a node from its settings to its end.
  *
- * Exit codes: 0 ended as asked, 1 could not start or go on, 2 bad settings (nothing was started).
- * Threads are started last and stopped first-to-last: gate, nng, printer; the main loop in between
- * is libuv's and owns the node.
+ * Exit codes: 0 ended as asked, 1 could not start, 2 bad settings (nothing was started). A node
+ * that cannot go on (nng is sick, no memory) says so and aborts: a service manager starts it
+ * afresh. Threads are started last and stopped first-to-last: gate, nng, printer; the main loop in
+ * between is libuv's and owns the node.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -32,7 +33,9 @@
 #define STOP_LINKS_MS 1000u /* for Goodbyes to leave */
 #define STOP_GATE_MS 300u
 #define STOP_PRINTER_MS 1000u
-#define STOP_ALL_S 3u /* nng may not let go: the process ends all the same */
+#define STOP_WITHIN_MS 1900u /* all of it, when something is stuck: the printer gets what is left  \
+                              */
+#define STOP_ALL_S 3u        /* nng may not let go: the process ends all the same */
 
 struct app {
     const struct config *config;
@@ -51,6 +54,7 @@ struct app {
     uv_timer_t tick, stop;
     uv_signal_t term, interrupt;
     uint64_t next_ms; /* for which the tick timer is armed */
+    uint64_t stop_ms; /* when the end was asked for */
     bool stopping;
 };
 
@@ -106,6 +110,7 @@ static void on_signal(uv_signal_t *handle, int number)
     log_info("daemon", "signal %d: saying goodbye to %zu lines; a second one ends at once", number,
              ports_lines(app->ports));
     app->stopping = app->serve.draining = true;
+    app->stop_ms = clock_ms();
     alarm(STOP_ALL_S);
     node_stop(app->node);
     uv_timer_stop(&app->tick);
@@ -228,11 +233,9 @@ static void on_event(void *ctx, const struct node_event *event)
     struct app *app = ctx;
     struct snapshot *snap;
 
-    if (event->kind != NODE_MAPS_CHANGED) {
-        events_log(event);
-        return;
-    }
-    if (app->printer && registry_snapshot(app->registry, &snap) == 0)
+    events_log(event);
+    if (event->kind == NODE_MAPS_CHANGED && app->printer &&
+        registry_snapshot(app->registry, &snap) == 0)
         printer_show(app->printer, snap);
 }
 
@@ -405,6 +408,14 @@ static void run(struct app *app)
     uv_run(&app->loop, UV_RUN_DEFAULT);
 }
 
+static uint32_t printer_grace_ms(const struct app *app)
+{
+    uint64_t gone_ms = app->stopping ? clock_ms() - app->stop_ms : 0;
+    uint64_t left_ms = gone_ms < STOP_WITHIN_MS ? STOP_WITHIN_MS - gone_ms : 0;
+
+    return left_ms < STOP_PRINTER_MS ? (uint32_t)left_ms : STOP_PRINTER_MS;
+}
+
 /* Also after a start that failed half-way. */
 static void stop(struct app *app)
 {
@@ -415,7 +426,7 @@ static void stop(struct app *app)
         rpc_server_close(app->rpc);
     mailbox_close(&app->box);
     canary_stop(app->canary); /* introspection asks it */
-    printer_stop(app->printer, STOP_PRINTER_MS);
+    printer_stop(app->printer, printer_grace_ms(app));
     if (app->ports && ports_resolving(app->ports)) {
         paths_close(&app->paths); /* nothing stops the resolver, and libuv would wait for it */
         _exit(exit_code);

@@ -490,5 +490,16 @@ void ports_free(struct ports *ports)
 
 void ports_counters(const struct ports *ports, struct ports_counters *out_counters)
 {
+    struct rpc_pair_counters pair;
+    struct line *line, *next;
+
     *out_counters = ports->counters;
+    HASH_ITER(by_number, ports->links_by_number, line, next)
+    {
+        if (!line->slot)
+            continue;
+        rpc_pair_counters(line->slot->pair, &pair);
+        if (pair.queued_bytes > out_counters->largest_queue)
+            out_counters->largest_queue = pair.queued_bytes;
+    }
 }

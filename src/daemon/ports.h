@@ -42,6 +42,7 @@ void ports_free(struct ports *ports); /* after the gate has stopped; accepts NUL
 struct ports_counters {
     uint64_t lines, req_sockets, pair_sockets; /* gauges */
     uint64_t pipes_added, pipes_removed;       /* of the links' sockets */
+    uint64_t largest_queue;                    /* gauge: bytes queued towards one peer */
     uint64_t overflows, resolves, resolves_failed;
 };
 void ports_counters(const struct ports *ports, struct ports_counters *out_counters);

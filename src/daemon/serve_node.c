@@ -237,7 +237,7 @@ static uint64_t limit_used(struct serve *serve, const struct all *all, const cha
         {"control_connections", all->gate.connections},
         {"connections_per_source", all->gate.largest_source},
         {"gate_buffer_bytes", all->gate.buffer_bytes},
-        {"requests_in_flight", all->rpc.in_progress},
+        {"link_queue_bytes", all->ports.largest_queue},
         {"queued_calls", atomic_load(&serve->posted)},
         {"leases", all->node.leases},
         {"tombstones", all->registry.tombstones},

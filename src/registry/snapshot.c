@@ -76,5 +76,3 @@ void snapshot_unref(struct snapshot *snap)
         list_unref(snap->peers[i].list);
     free(snap);
 }
-
-void snapshot_unrefp(struct snapshot **snap) { snapshot_unref(*snap); }

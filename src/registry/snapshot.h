@@ -27,6 +27,5 @@ struct snapshot {
 
 struct snapshot *snapshot_ref(struct snapshot *snap);
 void snapshot_unref(struct snapshot *snap); /* accepts NULL */
-void snapshot_unrefp(struct snapshot **snap);
 
 #endif

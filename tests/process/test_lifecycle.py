@@ -210,8 +210,9 @@ class Signals(MeshTest):
             for worker in workers:
                 worker.join()
 
-    def test_outputs_that_nobody_reads_do_not_stop_a_node(self):
-        n1 = self.mesh.node("n1")
+    def test_outputs_and_a_peer_that_nobody_reads_do_not_hold_a_node_up(self):
+        n2 = self.mesh.node("n2").start()
+        n1 = self.mesh.node("n1", services=["db:127.0.0.1:81"], peers=[n2])
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         try:
@@ -224,6 +225,8 @@ class Signals(MeshTest):
                                           stdout=writer, stderr=writer, stdin=subprocess.DEVNULL)
             until("it answers", n1.answers_or_ended)
             n1.local("offer", "web", "127.0.0.1:80")
+            until("they are linked", lambda: f"web@{n1.host}" in n2.rows())
+            n2.signal(signal.SIGSTOP)  # nor does its peer read
             self.assertLess(self.took(n1, signal.SIGTERM), 2 * SLOW)
         finally:
             os.close(reader)

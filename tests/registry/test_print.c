@@ -66,7 +66,7 @@ Test(print, empty_maps_print_their_first_lines_only)
     registry_free(reg);
 }
 
-Test(print, the_example_of_the_design_comes_out_byte_for_byte)
+Test(print, the_example_of_the_readme_comes_out_byte_for_byte)
 {
     struct registry *reg = registry_for("n1", NULL);
     struct list *list = list_of("192.0.2.10", "example-service2=192.0.2.10:8080");

@@ -1,5 +1,5 @@
-/* Five nodes, hours of fake time, everything that can happen to them at random: the promises of the
- * design hold after each calm.
+/* Five nodes, hours of fake time, everything that can happen to them at random: the promises
+ * hold after each calm.
  */
 #include <criterion/criterion.h>
 #include <stdio.h>
