@@ -33,8 +33,7 @@
 #define STOP_LINKS_MS 1000u /* for Goodbyes to leave */
 #define STOP_GATE_MS 300u
 #define STOP_PRINTER_MS 1000u
-#define STOP_WITHIN_MS 1900u /* all of it, when something is stuck: the printer gets what is left  \
-                              */
+#define STOP_WITHIN_MS 1900u /* all of it: the printer gets what is left */
 #define STOP_ALL_S 3u        /* nng may not let go: the process ends all the same */
 
 struct app {
