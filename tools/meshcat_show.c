@@ -121,7 +121,8 @@ static void drop(json_t *json, const char *const *keys)
 
 static void picture_json(const Meshd__V1__IntrospectReply *picture, unsigned parts)
 {
-    static const char *const always[] = {"next_page_token", "tombstones", NULL};
+    static const char *const always[] = {"next_page_token", "tombstones", "local_digest",
+                                         "local_total", NULL};
     static const char *const services[] = {"services", "services_total", NULL};
     static const char *const peers[] = {"peer_services", "peers_total", NULL};
     static const char *const node[] = {"node", "limits", NULL};

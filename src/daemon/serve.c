@@ -291,6 +291,13 @@ static void withdraw(Meshd__V1__Registry_Service *service,
     to_node(service, CALL_WITHDRAW, request, closure_data);
 }
 
+static void watch(Meshd__V1__Registry_Service *service, const Meshd__V1__WatchRequest *request,
+                  Meshd__V1__WatchReply_Closure closure, void *closure_data)
+{
+    rpc_call_reply(closure_data, STATUS_FAILED_PRECONDITION, MESHD__V1__REASON__REASON_NONE,
+                   "Watch is a stream: ask on a connection whose preamble has kind watch", NULL);
+}
+
 void serve_init(struct serve *serve)
 {
     meshd__v1__registry__init(&serve->service, NULL);
@@ -301,6 +308,7 @@ void serve_init(struct serve *serve)
     serve->service.lookup = lookup;
     serve->service.introspect = serve_introspect;
     serve->service.explain = explain;
+    serve->service.watch = watch;
     serve->started_s = clock_wall_us() / 1000000;
     serve->started_ms = clock_ms();
     atomic_init(&serve->posted, 0);

@@ -19,9 +19,11 @@
  *        8     text, for people
  *    A status other than 0 ends the connection. After 0 both sides send SP-over-TCP messages (sp.h)
  *    without the 8-byte SP hello: kind rpc carries REQ payloads one way and REP payloads the other,
- *    kind link PAIR1 payloads both ways.
+ *    kinds link and watch PAIR1 payloads. On the Unix socket, where only kind watch is served, they
+ *    are SP-over-IPC messages.
  *
- * 2. Call: what an SP request or reply carries after its backtrace.
+ * 2. Call: what an SP request or reply carries after its backtrace, and on a connection of kind
+ *    watch a PAIR1 message after its hop word: one request, then replies without end.
  *        varint length of the header, CallHeader or ReplyHeader, request or reply message
  * 3. Link message: what a PAIR1 message carries after its hop word.
  *        varint length of the header, LinkHeader, message of its kind

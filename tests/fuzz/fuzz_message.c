@@ -48,6 +48,9 @@ static const ProtobufCMessageDescriptor *const descriptors[] = {
     &meshd__v1__sync_wanted__descriptor,
     &meshd__v1__heartbeat__descriptor,
     &meshd__v1__goodbye__descriptor,
+    &meshd__v1__watch_request__descriptor,
+    &meshd__v1__watch_event__descriptor,
+    &meshd__v1__watch_reply__descriptor,
 };
 
 static void check(int condition)

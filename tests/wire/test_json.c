@@ -32,7 +32,8 @@ Test(json, empty_message_prints_every_field)
 
     EXPECT(reply, "{\"peer_id\":\"\",\"epoch\":0,\"revision\":0,\"services\":[],"
                   "\"peer_services\":[],\"next_page_token\":\"\",\"services_total\":0,"
-                  "\"peers_total\":0,\"node\":null,\"limits\":[],\"tombstones\":[]}");
+                  "\"peers_total\":0,\"node\":null,\"limits\":[],\"tombstones\":[],"
+                  "\"local_digest\":0,\"local_total\":0}");
     EXPECT(beat, "{\"incarnation\":0,\"version\":0,\"digest\":0,\"count\":0,\"draining\":false,"
                  "\"probe\":0,\"echo\":0}");
 }
