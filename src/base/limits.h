@@ -42,7 +42,10 @@
     X(link_queue_bytes, 8388608, 262144, 268435456, "bytes", "messages queued towards one peer")   \
     X(leases, 10000, 1, 1000000, "leases", "services offered by local programs")                   \
     X(tombstones, 10000, 16, 1000000, "tombstones", "what is remembered of rows that went")        \
-    X(pinned_snapshots, 16, 1, 1024, "snapshots", "pictures kept for the next page of a reader")
+    X(pinned_snapshots, 16, 1, 1024, "snapshots", "pictures kept for the next page of a reader")   \
+    X(watchers, 10000, 1, 1048576, "watchers", "connections that are told every change")           \
+    X(watch_log_bytes, 16777216, 65536, 1073741824, "bytes",                                       \
+      "changes remembered for watchers that come back or read slowly")
 
 struct limits {
 #define X(field, def, least, most, unit, what) uint64_t field;

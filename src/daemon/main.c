@@ -19,6 +19,7 @@
 #include "base/random.h"
 #include "daemon/config.h"
 #include "daemon/events.h"
+#include "daemon/feed.h"
 #include "daemon/paths.h"
 #include "daemon/serve.h"
 
@@ -42,6 +43,7 @@ struct app {
     struct serve serve;
     struct registry *registry;
     struct printer *printer;
+    struct feed *feed;
     struct ports *ports;
     struct gate *gate;
     struct rpc_server *rpc;
@@ -233,9 +235,13 @@ static void on_event(void *ctx, const struct node_event *event)
     struct snapshot *snap;
 
     events_log(event);
-    if (event->kind == NODE_MAPS_CHANGED && app->printer &&
-        registry_snapshot(app->registry, &snap) == 0)
-        printer_show(app->printer, snap);
+    if (event->kind != NODE_MAPS_CHANGED || registry_snapshot(app->registry, &snap) < 0)
+        return;
+    if (app->feed)
+        feed_show(app->feed, snapshot_ref(snap));
+    if (app->printer)
+        printer_show(app->printer, TAKE(&snap));
+    snapshot_unref(snap);
 }
 
 static int start_loop(struct app *app)
@@ -298,7 +304,9 @@ static int start_gate(struct app *app)
                                              .first_bytes_ms = FIRST_BYTES_MS,
                                              .dial_ms = config->dial_timeout_ms,
                                              .idle_ms = IDLE_MS,
-                                             .ops = ports_gate_ops(app->ports)},
+                                             .ops = ports_gate_ops(app->ports),
+                                             .epoch = registry_epoch(app->registry),
+                                             .watch_ops = feed_watch_ops(config->peer_id)},
                      &app->gate);
     if (r == 0)
         ports_attach(app->ports, app->gate);
@@ -367,6 +375,19 @@ static int start_rpc(struct app *app)
     return r;
 }
 
+/* Watchers begin with what is there now, also if nothing changes any more. */
+static int start_feed(struct app *app)
+{
+    struct snapshot *snap;
+    int r = feed_start(app->gate, app->config->peer_id, &app->config->limits, &app->feed);
+
+    if (r == 0)
+        r = registry_snapshot(app->registry, &snap);
+    if (r == 0)
+        feed_show(app->feed, snap);
+    return r;
+}
+
 /* Everything that may fail, in the order in which it depends on what went before. */
 static int start(struct app *app)
 {
@@ -386,6 +407,8 @@ static int start(struct app *app)
         r = start_rpc(app);
     if (r == 0)
         r = gate_start(app->gate);
+    if (r == 0)
+        r = start_feed(app);
     if (r < 0)
         log_error("daemon", "cannot start: %s", strerror(-r));
     return r;
@@ -418,6 +441,8 @@ static uint32_t printer_grace_ms(const struct app *app)
 /* Also after a start that failed half-way. */
 static void stop(struct app *app)
 {
+    feed_stop(app->feed);
+    app->feed = NULL;
     if (app->gate)
         gate_stop(app->gate, STOP_GATE_MS);
     mailbox_read(&app->box); /* calls that wait for this loop are answered: rpc waits for them */

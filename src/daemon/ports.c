@@ -128,12 +128,12 @@ int line_dial(struct line *line, enum preamble_kind kind, const struct node_addr
 
 /* ---- what the gate says ---- */
 
-enum gate_news { GATE_LINK_ASKED, GATE_UP, GATE_ENDING, GATE_ENDED };
+enum gate_word { GATE_LINK_ASKED, GATE_UP, GATE_ENDING, GATE_ENDED };
 
 struct gate_letter {
     struct letter letter;
     struct ports *ports;
-    enum gate_news news;
+    enum gate_word news;
     uint32_t conn;
     struct gate_peer from;
     struct preamble preamble;
@@ -232,7 +232,7 @@ static void read_gate(struct letter *letter)
     free(l);
 }
 
-static struct gate_letter *gate_letter(void *ctx, enum gate_news news, uint32_t conn)
+static struct gate_letter *gate_letter(void *ctx, enum gate_word news, uint32_t conn)
 {
     struct gate_letter *l = must_alloc(sizeof *l);
 

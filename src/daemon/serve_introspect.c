@@ -10,6 +10,7 @@
 #include <string.h>
 #include "base/clock.h"
 #include "daemon/serve.h"
+#include "wire/name.h"
 #include "wire/rows.h"
 
 #define REPLY_OVERHEAD 65536u /* at most a quarter of a message is left for the rest of a reply */
@@ -29,30 +30,6 @@ struct walk {
     Meshd__V1__IntrospectReply reply;
 };
 
-/* "*" any run of bytes, "?" one; linear but for one point to go back to. */
-static bool glob(const char *pattern, const char *text)
-{
-    const char *star = NULL, *mark = text;
-
-    while (*text) {
-        if (*pattern == '*') {
-            star = pattern++;
-            mark = text;
-        } else if (*pattern == '?' || *pattern == *text) {
-            pattern++;
-            text++;
-        } else if (star) {
-            pattern = star + 1;
-            text = ++mark;
-        } else {
-            return false;
-        }
-    }
-    while (*pattern == '*')
-        pattern++;
-    return !*pattern;
-}
-
 static bool wants(const Meshd__V1__IntrospectRequest *request, Meshd__V1__Section section)
 {
     if (!request->n_sections)
@@ -66,7 +43,7 @@ static bool wants(const Meshd__V1__IntrospectRequest *request, Meshd__V1__Sectio
 
 static bool name_matches(const struct walk *w, const struct row *row)
 {
-    return !*w->request->name_glob || glob(w->request->name_glob, row->name);
+    return !*w->request->name_glob || name_glob(w->request->name_glob, row->name);
 }
 
 /* peer NULL: the node's own list. */

@@ -51,6 +51,13 @@ static const struct counter_row counter_rows[] = {
     C(gate, buffer_bytes),
     C(gate, requests_waiting),
     C(gate, parked),
+    C(gate, watchers),
+    C(gate, watch_log_bytes),
+    C(gate, watch_pictures),
+    C(gate, watches),
+    C(gate, watch_messages),
+    C(gate, watch_events),
+    C(gate, watch_resyncs),
     C(gate, accepted),
     C(gate, dialled),
     C(gate, dial_failed),
@@ -68,6 +75,8 @@ static const struct counter_row counter_rows[] = {
     C(gate, closed_over_buffers),
     C(gate, closed_idle),
     C(gate, closed_no_descriptor),
+    C(gate, closed_over_watchers),
+    C(gate, closed_unread),
     C(gate, lanes_lost),
     C(gate, bytes_in),
     C(gate, bytes_out),
@@ -242,6 +251,8 @@ static uint64_t limit_used(struct serve *serve, const struct all *all, const cha
         {"leases", all->node.leases},
         {"tombstones", all->registry.tombstones},
         {"pinned_snapshots", pages_used(&serve->pages, clock_ms())},
+        {"watchers", all->gate.watchers},
+        {"watch_log_bytes", all->gate.watch_log_bytes},
     };
 
     for (size_t i = 0; i < sizeof uses / sizeof *uses; i++)

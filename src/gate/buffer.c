@@ -41,7 +41,7 @@ static int account(struct gate *gate, struct conn *owner, size_t more)
     while (owner && gate->count.buffer_bytes + more > most) {
         struct conn *victim = largest_stranger(gate);
 
-        if (!victim || victim == owner ||
+        if (!victim || victim == owner || owner->role == ROLE_WATCH ||
             (is_stranger(owner) && held(owner) + more >= held(victim)))
             return -ENOBUFS;
         COUNT(gate, closed_over_buffers, 1);

@@ -263,6 +263,9 @@ static void net_readable(struct stream *stream)
     case ROLE_SESSION:
         session_net_readable(conn);
         break;
+    case ROLE_WATCH:
+        watcher_readable(conn);
+        break;
     case ROLE_ASKED: /* not read until it is answered */
         break;
     case ROLE_LINGER: {
@@ -298,6 +301,8 @@ static void net_flushed(struct stream *stream, int error)
         client_flushed(conn);
     else if (conn->role == ROLE_SESSION)
         session_net_flushed(conn);
+    else if (conn->role == ROLE_WATCH)
+        watcher_flushed(conn);
     else if (conn->role == ROLE_LINGER && buffer_used(&stream->out) == 0)
         shutdown(stream->fd, SHUT_WR);
 }
@@ -326,6 +331,9 @@ static void on_timer(uv_timer_t *timer)
         break;
     case ROLE_SESSION:
         session_timeout(conn);
+        break;
+    case ROLE_WATCH:
+        watcher_timeout(conn);
         break;
     case ROLE_LINGER:
         conn_close(conn);
@@ -360,6 +368,7 @@ void conn_discard(struct conn *conn)
 
 void conn_linger(struct conn *conn, uint32_t ms)
 {
+    watcher_free(conn);
     conn->role = ROLE_LINGER;
     buffer_clear(conn->gate, &conn->net.in);
     stream_read(&conn->net, true);
@@ -395,6 +404,7 @@ void conn_close(struct conn *conn)
     if (conn->dead)
         return;
     conn->dead = true;
+    watcher_free(conn);
     stream_close(&conn->net);
     source_drop(conn);
     ring_drop(&conn->all);

@@ -22,14 +22,15 @@
 
 /* --- the mailbox --- */
 
-enum letter { LETTER_DIAL, LETTER_ACCEPT, LETTER_REFUSE, LETTER_END, LETTER_STOP };
+enum letter { LETTER_DIAL, LETTER_ACCEPT, LETTER_REFUSE, LETTER_END, LETTER_NEWS, LETTER_STOP };
 
 struct mail {
     struct mail *next;
     enum letter letter;
     uint32_t number;
-    struct conn *conn; /* LETTER_DIAL: owned */
-    uint64_t sent;     /* LETTER_STOP: the grace */
+    struct conn *conn;      /* LETTER_DIAL: owned */
+    struct gate_news *news; /* LETTER_NEWS: owned */
+    uint64_t sent;          /* LETTER_STOP: the grace */
     uint8_t status, reason;
     char text[]; /* the refusal's, or the ipc path */
 };
@@ -124,6 +125,23 @@ void gate_end(struct gate *gate, uint32_t number, uint64_t sent)
     post(gate, mail);
 }
 
+static void give_back(struct gate *gate, struct gate_news *news)
+{
+    const struct gate_watch_ops *ops = &gate->news.ops;
+
+    ops->picture_drop(ops->ctx, news->picture);
+    ops->news_free(ops->ctx, news);
+}
+
+void gate_tell(struct gate *gate, struct gate_news *news)
+{
+    struct mail *mail = write_mail(LETTER_NEWS, 0, "");
+
+    mail->news = news;
+    if (!post(gate, mail))
+        give_back(gate, news);
+}
+
 static void accepted(struct conn *conn, const char *path)
 {
     if (conn->role != ROLE_ASKED)
@@ -166,6 +184,10 @@ static void read_mail(struct gate *gate, struct mail *mail)
         begin_stop(gate, mail->sent);
         return;
     }
+    if (mail->letter == LETTER_NEWS) {
+        news_tell(gate, mail->news);
+        return;
+    }
     if (!conn)
         return;
     switch (mail->letter) {
@@ -182,6 +204,7 @@ static void read_mail(struct gate *gate, struct mail *mail)
     case LETTER_END:
         end_asked(conn, mail->sent);
         break;
+    case LETTER_NEWS:
     case LETTER_STOP:
         break;
     }
@@ -206,11 +229,8 @@ static void on_mail(uv_async_t *async)
 
 /* --- the loop --- */
 
-/* Everything that this wake-up wants written, and what that makes room for. */
-static void on_prepare(uv_prepare_t *prepare)
+static void flush_dirty(struct gate *gate)
 {
-    struct gate *gate = CONTAINER_OF(prepare, struct gate, prepare);
-
     do {
         while (!ring_empty(&gate->dirty)) {
             struct stream *s = CONTAINER_OF(gate->dirty.next, struct stream, dirty);
@@ -224,11 +244,29 @@ static void on_prepare(uv_prepare_t *prepare)
     } while (!ring_empty(&gate->dirty));
 }
 
+static void on_busy(uv_idle_t *busy) {}
+
+/* Everything that this wake-up wants written, and what that makes room for; then watchers in small
+ * numbers, so that links and calls never wait for all of them. */
+static void on_prepare(uv_prepare_t *prepare)
+{
+    struct gate *gate = CONTAINER_OF(prepare, struct gate, prepare);
+
+    flush_dirty(gate);
+    watchers_run(gate);
+    flush_dirty(gate);
+    if (ring_empty(&gate->news.ready))
+        uv_idle_stop(&gate->busy);
+    else
+        uv_idle_start(&gate->busy, on_busy);
+}
+
 static void finish(struct gate *gate)
 {
     lanes_close(gate);
     uv_close((uv_handle_t *)&gate->stop_timer, NULL);
     uv_close((uv_handle_t *)&gate->prepare, NULL);
+    uv_close((uv_handle_t *)&gate->busy, NULL);
     mutex_lock(&gate->mail_lock);
     gate->mailbox.shut = true;
     uv_close((uv_handle_t *)&gate->async, NULL);
@@ -283,6 +321,9 @@ static void stop_conn(struct conn *conn)
         break;
     case ROLE_SESSION:
         session_stop(conn);
+        break;
+    case ROLE_WATCH:
+        watcher_stop(conn);
         break;
     case ROLE_LINGER:
         break;
@@ -347,6 +388,7 @@ int gate_new(const struct gate_settings *settings, struct gate **out_gate)
     ring_init(&gate->dirty);
     ring_init(&gate->ready);
     ring_init(&gate->conns);
+    news_init(&gate->news, settings->epoch, &settings->watch_ops);
     mutex_init(&gate->table_lock);
     mutex_init(&gate->mail_lock);
     gate->mailbox.last = &gate->mailbox.first;
@@ -457,6 +499,7 @@ int gate_start(struct gate *gate)
     uv_prepare_init(&gate->loop, &gate->prepare);
     uv_prepare_start(&gate->prepare, on_prepare);
     uv_timer_init(&gate->loop, &gate->stop_timer);
+    uv_idle_init(&gate->loop, &gate->busy);
     /* Signals are the main thread's. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -465,6 +508,7 @@ int gate_start(struct gate *gate)
     if (r < 0) {
         uv_close((uv_handle_t *)&gate->stop_timer, NULL);
         uv_close((uv_handle_t *)&gate->prepare, NULL);
+        uv_close((uv_handle_t *)&gate->busy, NULL);
         uv_close((uv_handle_t *)&gate->async, NULL);
         uv_run(&gate->loop, UV_RUN_DEFAULT);
         return r;
@@ -494,8 +538,11 @@ void gate_free(struct gate *gate)
         listener_stop(&gate->listeners[i]);
     for (struct mail *mail = gate->mailbox.first, *next; mail; mail = next) {
         next = mail->next;
+        if (mail->letter == LETTER_NEWS)
+            give_back(gate, mail->news);
         free(mail);
     }
+    news_fini(gate);
     uv_loop_close(&gate->loop);
     if (gate->spare_fd >= 0)
         close(gate->spare_fd);

@@ -6,6 +6,7 @@
  *   strangers' REQ, peers' rpc ──▶ a few long-lived lanes ──▶ the REP socket    (frame.h, 4)
  *   a link asked for or dialled ──▶ one session ──▶ the PAIR1 socket of that link
  *   a call dialled ──▶ one session ──▶ the REQ socket of that call
+ *   a watcher ──▶ pictures and news, from here itself                           (watch.h)
  *
  * Sessions end in order, never by a reset. Whichever side begins, the owner of the nng socket
  * starts no new send and says how many messages it handed to nng since `up` (gate_end); the gate
@@ -28,6 +29,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 #include "base/limits.h"
+#include "gate/watch.h"
 #include "wire/frame.h"
 
 struct gate;
@@ -71,6 +73,8 @@ struct gate_settings {
     uint32_t dial_ms;            /* connect, and the preamble's answer, e.g. 5000 */
     uint32_t idle_ms;            /* a stranger's connection without a request in flight; 600000 */
     struct gate_ops ops;
+    uint64_t epoch; /* of what is watched */
+    struct gate_watch_ops watch_ops;
 };
 
 int gate_new(const struct gate_settings *settings, struct gate **out_gate);
@@ -110,6 +114,9 @@ struct gate_counters {
     uint64_t connections, sources, sessions, buffer_bytes, requests_waiting; /* gauges */
     uint64_t largest_source; /* gauge: connections of the busiest address */
     uint64_t parked;         /* gauge */
+    uint64_t watchers, watch_log_bytes, watch_pictures; /* gauges */
+    uint64_t watches, watch_messages, watch_events, watch_resyncs;
+    uint64_t closed_over_watchers, closed_unread;
     uint64_t accepted, dialled, dial_failed, sessions_begun, sessions_ended;
     uint64_t requests, replies, replies_dropped;
     uint64_t closed_bad_first_bytes, closed_first_bytes_late, closed_bad_message, closed_too_big;

@@ -4,6 +4,7 @@
  *   stream.c   a descriptor under the loop  sniff.c    accepting, first bytes, refusals
  *   client.c   a connection of REQ          lanes.c    to and from the REP socket
  *   session.c  joined with PAIR1 or REQ     dial.c     one attempt to reach a peer
+ *   watcher.c  a connection of kind watch   news.c     the log, pictures, whom news concerns
  *   gate.c     threads, mailbox, start, stop
  *
  * Everything here belongs to the gate's thread, but what stands under a lock or is said to be
@@ -136,6 +137,7 @@ enum role {
     ROLE_ASKED,   /* a link was asked for; the answer is awaited */
     ROLE_DIAL,    /* connecting, or waiting for the preamble's answer */
     ROLE_SESSION, /* joined, about to be, or ending */
+    ROLE_WATCH,   /* is told pictures and news */
     ROLE_LINGER,  /* says its last bytes */
 };
 
@@ -164,6 +166,7 @@ struct conn {
         uint64_t active_ms;
     } client;
     struct session *session; /* ROLE_DIAL, ROLE_SESSION; ROLE_ASKED once accepted */
+    struct watcher *watcher; /* ROLE_WATCH */
 };
 
 /* A number, a slot and the memory; on any thread. NULL: full, or no memory. */
@@ -263,6 +266,84 @@ void dial_begin(struct conn *conn);
 void dial_connected(struct conn *conn);
 void dial_readable(struct conn *conn);
 
+/* --- news.c --- */
+struct picture { /* one that is being read, or the newest */
+    struct gate *gate;
+    void *maps;
+    uint64_t revision, seq; /* seq: of the news behind it */
+    unsigned refs;
+    struct ring all, readers;
+};
+struct interest; /* a name, and who watches it */
+struct news_log {
+    struct gate_news **at; /* a ring of cap, a power of two */
+    size_t cap, n, bytes;
+    uint64_t first; /* the sequence number of the oldest; first + n: of the next to come */
+    uint64_t head;  /* the revision reached */
+    struct picture *newest;
+    struct ring pictures;
+    size_t n_pictures;
+};
+struct news {
+    uint64_t epoch;
+    struct gate_watch_ops ops;
+    struct news_log log;
+    struct interest *interests;    /* by name */
+    struct ring idle, ready, wait; /* watchers of more than one name that were told all; who has
+                                      something to be told; who waits for the first picture */
+    uint8_t scratch[65536];
+};
+void news_init(struct news *news, uint64_t epoch, const struct gate_watch_ops *ops);
+void news_fini(struct gate *gate);
+void news_tell(struct gate *gate, struct gate_news *news);
+/* NULL: not in the log (any more, or yet). */
+const struct gate_news *news_at(const struct gate *gate, uint64_t seq);
+/* The sequence number to go on with after revision; false: it is not remembered. */
+bool news_resume(const struct gate *gate, uint64_t revision, uint64_t *out_seq);
+/* A picture to begin with, for reader; picture_leave ends it. NULL: none was told yet. */
+struct picture *picture_enter(struct gate *gate, struct ring *reader);
+void picture_leave(struct picture *picture, struct ring *reader);
+bool interest_join(struct gate *gate, struct watcher *watcher); /* false: no memory */
+void interest_leave(struct gate *gate, struct watcher *watcher);
+
+/* --- watcher.c --- */
+enum watcher_phase {
+    WATCHER_ASKS,    /* its request is not whole yet */
+    WATCHER_WANTS,   /* ... a picture */
+    WATCHER_PICTURE, /* is told one */
+    WATCHER_LOG,     /* is told news */
+};
+struct watcher {
+    struct conn *conn;
+    enum watcher_phase phase;
+    bool idle; /* WATCHER_LOG: was told all; seq is set when there is more */
+    bool say_resync, say_synced;
+    struct gate_filter filter;
+    uint32_t heartbeat_ms;
+    uint8_t header[48];      /* in front of each message: hop word, length, ReplyHeader */
+    size_t header_len, left; /* left: unread by the other side when last looked at */
+    uint64_t revision;       /* told up to; 0: nothing whole yet */
+    uint64_t seq;
+    size_t event;
+    uint64_t said_ms, moved_ms;
+    struct picture *picture;
+    struct gate_place place;
+    struct interest *interest;     /* one name; else NULL */
+    struct ring by_interest;       /* of its interest; else of news.idle while idle */
+    struct ring by_picture, ready; /* ready: of news.ready or news.wait */
+};
+void watcher_begin(struct conn *conn, const struct view *rest, size_t consumed);
+void watcher_readable(struct conn *conn);
+void watcher_flushed(struct conn *conn);
+void watcher_timeout(struct conn *conn);
+void watcher_stop(struct conn *conn);
+void watcher_free(struct conn *conn);
+void watcher_ready(struct watcher *watcher); /* there is something to tell */
+/* Its place in the log, or its picture, is too old. */
+void watcher_outdated(struct watcher *watcher);
+/* Tells a bounded number of them what there is; true: there is more to do. */
+bool watchers_run(struct gate *gate);
+
 /* --- gate.c --- */
 struct slot {
     uint32_t number; /* atomic; 0: free */
@@ -283,6 +364,7 @@ struct gate {
     uv_async_t async;
     uv_prepare_t prepare;
     uv_timer_t stop_timer;
+    uv_idle_t busy; /* runs while watchers wait for their turn, so that the loop does not sleep */
     uv_thread_t thread;
     bool started;
 
@@ -291,6 +373,7 @@ struct gate {
     struct lane lanes[LANES_MAX];
     struct ring dirty, ready, conns;
     struct source *sources;
+    struct news news;
     int spare_fd; /* given up for a moment when descriptors run out */
     bool stopping;
     uint64_t stop_until_ms, grace_ms;

@@ -196,6 +196,8 @@ static int try_preamble(struct conn *conn, const struct view *view)
     }
     if (n < 0)
         return n;
+    if (conn->peer.local && preamble.kind != PREAMBLE_WATCH)
+        return -EBADMSG; /* no peer comes this way */
     switch (preamble.kind) {
     case PREAMBLE_RPC:
         conn_name_peer(conn, preamble.peer_id);
@@ -209,8 +211,12 @@ static int try_preamble(struct conn *conn, const struct view *view)
             return -EBADMSG;
         ask_link(conn, &preamble);
         return 0;
-    case PREAMBLE_DATA:
     case PREAMBLE_WATCH:
+        if (!conn->gate->news.ops.picture_part)
+            break;
+        watcher_begin(conn, view, (size_t)n);
+        return 0;
+    case PREAMBLE_DATA:
         break;
     }
     sniff_refuse(conn, STATUS_UNIMPLEMENTED, 0, "this kind of connection is not served here");
@@ -221,7 +227,7 @@ static int try_preamble(struct conn *conn, const struct view *view)
  * what it yields is sniffed again. */
 static int decide(struct conn *conn, const struct view *view)
 {
-    if (view->data[0] == 'M' && !conn->peer.local)
+    if (view->data[0] == 'M')
         return try_preamble(conn, view);
     return try_sp(conn, view);
 }

@@ -201,12 +201,16 @@ const struct row *list_find(const struct list *list, const char *name, size_t na
     return list_name_cmp(row->name, row->name_len, name, name_len) == 0 ? row : NULL;
 }
 
-const struct row *list_at(const struct list *list, size_t index)
+void list_iter_seek(struct list_iter *it, const struct list *list, size_t index)
 {
     size_t lo = 0, hi = list->n_chunks;
 
-    if (index >= list->count)
-        return NULL;
+    it->list = list;
+    if (index >= list->count) {
+        it->chunk = list->n_chunks;
+        it->index = 0;
+        return;
+    }
     while (hi - lo > 1) { /* the last span that does not begin after index */
         size_t mid = lo + (hi - lo) / 2;
         if (list->spans[mid].first <= index)
@@ -214,7 +218,16 @@ const struct row *list_at(const struct list *list, size_t index)
         else
             hi = mid;
     }
-    return list->spans[lo].chunk->rows[index - list->spans[lo].first];
+    it->chunk = lo;
+    it->index = index - list->spans[lo].first;
+}
+
+const struct row *list_at(const struct list *list, size_t index)
+{
+    struct list_iter it;
+
+    list_iter_seek(&it, list, index);
+    return list_iter_next(&it);
 }
 
 void list_iter_init(struct list_iter *it, const struct list *list)

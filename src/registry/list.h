@@ -48,6 +48,8 @@ struct list_iter {
     size_t chunk, index;
 };
 void list_iter_init(struct list_iter *it, const struct list *list);
+/* Begins at index, in order of names; O(log n). */
+void list_iter_seek(struct list_iter *it, const struct list *list, size_t index);
 struct row *list_iter_next(struct list_iter *it); /* borrowed, or NULL at the end */
 
 /* A new list: base with puts (each replaces its namesake) and without the removed names. puts and

@@ -150,6 +150,29 @@ bool name_is_canon(const char *in, size_t len)
            memcmp(canon, in, len) == 0;
 }
 
+bool name_glob(const char *pattern, const char *text)
+{
+    const char *star = NULL, *mark = text;
+
+    while (*text) {
+        if (*pattern == '*') {
+            star = pattern++;
+            mark = text;
+        } else if (*pattern == '?' || *pattern == *text) {
+            pattern++;
+            text++;
+        } else if (star) {
+            pattern = star + 1;
+            text = ++mark;
+        } else {
+            return false;
+        }
+    }
+    while (*pattern == '*')
+        pattern++;
+    return !*pattern;
+}
+
 bool peer_id_valid(const char *in, size_t len)
 {
     if (len < 1 || len > LIMIT_PEER_ID)

@@ -29,6 +29,10 @@ enum name_error name_canon(const char *in, size_t len, char out_name[LIMIT_NAME 
 /* True when in is its own canonical form: what peers must send. */
 bool name_is_canon(const char *in, size_t len);
 
+/* Whether text is of the form of pattern: "*" is any run of bytes, "?" one. Linear in practice:
+ * only the last "*" is ever tried again. */
+bool name_glob(const char *pattern, const char *text);
+
 bool peer_id_valid(const char *in, size_t len);
 
 /* "host:port" or "[v6]:port". out_host is without brackets, lower case; a trailing dot stays, and a

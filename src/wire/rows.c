@@ -6,11 +6,13 @@
 #include <string.h>
 
 #define LEN_TAG(number) ((uint8_t)((number) << 3 | 2)) /* wire type 2; numbers below 16 */
+#define EVENT_KIND_TAG 0x08u                           /* field 1, a varint */
 #define HEAD_MAX 6u                                    /* a tag and a length below 2^35 */
 
 enum { REPLY_SERVICES = 4, REPLY_PEER_SERVICES = 5 };
 enum { SERVICE_KEY = 1, SERVICE_NAME = 2, SERVICE_BACKEND = 4 };
 enum { PEER_SERVICES = 4 };
+enum { REPLY_EVENTS = 5, EVENT_ROW = 2, EVENT_WHY = 3 };
 enum { INFO_NAME = 1, INFO_BACKEND = 2, INFO_SOURCE = 3 };
 
 static size_t varint_len(size_t value)
@@ -54,6 +56,19 @@ bool rows_share(struct rows_shared *out, const ProtobufCMessage *common)
     return true;
 }
 
+/* One ServiceRow of len bytes, with its tag and length. */
+static uint8_t *put_service(uint8_t *at, unsigned number, size_t len,
+                            const struct rows_shared *owner, const char *key, size_t key_len,
+                            size_t name_len, const char *backend, size_t backend_len)
+{
+    at = put_head(at, number, len);
+    at = put_text(at, SERVICE_KEY, key, key_len);
+    at = put_text(at, SERVICE_NAME, key, name_len);
+    at = put_text(at, SERVICE_BACKEND, backend, backend_len);
+    memcpy(at, owner->data, owner->len);
+    return at + owner->len;
+}
+
 bool rows_put_service(struct rows *rows, const struct rows_shared *owner, const char *key,
                       size_t key_len, size_t name_len, const char *backend, size_t backend_len)
 {
@@ -62,12 +77,28 @@ bool rows_put_service(struct rows *rows, const struct rows_shared *owner, const 
 
     if (!has_room(rows, len + HEAD_MAX))
         return false;
-    at = put_head(at, REPLY_SERVICES, len);
-    at = put_text(at, SERVICE_KEY, key, key_len);
-    at = put_text(at, SERVICE_NAME, key, name_len);
-    at = put_text(at, SERVICE_BACKEND, backend, backend_len);
-    memcpy(at, owner->data, owner->len);
-    rows->len = (size_t)(at - rows->data) + owner->len;
+    at = put_service(at, REPLY_SERVICES, len, owner, key, key_len, name_len, backend, backend_len);
+    rows->len = (size_t)(at - rows->data);
+    return true;
+}
+
+bool rows_put_event(struct rows *rows, const struct rows_shared *owner, Meshd__V1__WatchKind kind,
+                    const char *why, const char *key, size_t key_len, size_t name_len,
+                    const char *backend, size_t backend_len)
+{
+    size_t row = text_len(key_len) + text_len(name_len) + text_len(backend_len) + owner->len;
+    size_t why_len = strlen(why), len = 2 + text_len(row) + (why_len ? text_len(why_len) : 0);
+    uint8_t *at = rows->data + rows->len;
+
+    if (!has_room(rows, len + HEAD_MAX))
+        return false;
+    at = put_head(at, REPLY_EVENTS, len);
+    *at++ = EVENT_KIND_TAG;
+    *at++ = (uint8_t)kind;
+    at = put_service(at, EVENT_ROW, row, owner, key, key_len, name_len, backend, backend_len);
+    if (why_len)
+        at = put_text(at, EVENT_WHY, why, why_len);
+    rows->len = (size_t)(at - rows->data);
     return true;
 }
 

@@ -43,6 +43,11 @@ bool rows_put_info(struct rows *rows, const char *name, size_t name_len, const c
                    size_t backend_len, const char *label, size_t label_len);
 void rows_peer_end(struct rows *rows, const struct rows_shared *peer, size_t place);
 
+/* One field `events` of a WatchReply: kind, the row, and why unless it is "". False as above. */
+bool rows_put_event(struct rows *rows, const struct rows_shared *owner, Meshd__V1__WatchKind kind,
+                    const char *why, const char *key, size_t key_len, size_t name_len,
+                    const char *backend, size_t backend_len);
+
 /* The rows become part of reply, which borrows them until it was packed. */
 void rows_attach(struct rows *rows, Meshd__V1__IntrospectReply *reply);
 

@@ -258,3 +258,19 @@ Test(name, peer_id_is_1_to_64_bytes_of_its_alphabet)
         cr_expect_eq(peer_id_valid(in, 3), c != 0 && strchr(good, c) != NULL, "%02x", c);
     }
 }
+
+Test(name, patterns_match_runs_and_single_bytes)
+{
+    cr_expect(name_glob("*", ""));
+    cr_expect(name_glob("*", "web"));
+    cr_expect(name_glob("web", "web"));
+    cr_expect(name_glob("w?b", "web"));
+    cr_expect(name_glob("*-db*", "orders-db.eu"));
+    cr_expect(name_glob("*a*b", "xaxbxab"));
+    cr_expect(name_glob("?*", "x"));
+    cr_expect_not(name_glob("", "web"));
+    cr_expect_not(name_glob("?", ""));
+    cr_expect_not(name_glob("web", "web2"));
+    cr_expect_not(name_glob("web?", "web"));
+    cr_expect_not(name_glob("*a*b", "xaxbxa"));
+}

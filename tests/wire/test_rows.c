@@ -141,3 +141,38 @@ Test(rows, the_room_is_never_overrun)
         meshd__v1__introspect_reply__free_unpacked(through(&rows), NULL);
     }
 }
+
+Test(rows, an_event_encoded_by_hand_is_one_of_a_watch_reply)
+{
+    static const Meshd__V1__WatchKind kinds[] = {MESHD__V1__WATCH_KIND__WATCH_KIND_UP,
+                                                 MESHD__V1__WATCH_KIND__WATCH_KIND_DOWN};
+    struct rows rows = {.data = room, .cap = sizeof room};
+    struct rows_shared owner;
+    Meshd__V1__WatchReply *reply;
+    size_t whole;
+
+    share_service(&owner);
+    for (int i = 0; i < 2; i++)
+        cr_assert(rows_put_event(&rows, &owner, kinds[i], i ? "left" : "", "web@192.0.2.10", 14, 3,
+                                 "10.0.0.1:80", 11));
+    whole = rows.len;
+    for (rows.cap = whole; rows.cap < whole + whole / 2; rows.cap++)
+        cr_assert_not(rows_put_event(&rows, &owner, kinds[0], "", "web@192.0.2.10", 14, 3,
+                                     "10.0.0.1:80", 11));
+    cr_assert_eq(rows.len, whole);
+    reply = meshd__v1__watch_reply__unpack(NULL, rows.len, rows.data);
+    cr_assert(reply, "protobuf-c cannot read the events");
+    cr_assert_eq(reply->n_events, 2u);
+    for (int i = 0; i < 2; i++) {
+        const Meshd__V1__WatchEvent *event = reply->events[i];
+
+        cr_expect_eq(event->kind, kinds[i]);
+        cr_expect_str_eq(event->why, i ? "left" : "");
+        cr_expect_str_eq(event->row->key, "web@192.0.2.10");
+        cr_expect_str_eq(event->row->name, "web");
+        cr_expect_str_eq(event->row->backend_addr, "10.0.0.1:80");
+        cr_expect_str_eq(event->row->peer_id, "n2");
+        cr_expect(event->row->connected);
+    }
+    meshd__v1__watch_reply__free_unpacked(reply, NULL);
+}

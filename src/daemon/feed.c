@@ -1,0 +1,465 @@
+/* feed - the difference of two snapshots, packed once for everybody.
+ *
+ * Both snapshots have their peers in one order, and lists ascend by name. What differs is collected
+ * first, put in the order of names, then packed. Rows are kept by reference until the gate forgets
+ * the news.
+ */
+#include "daemon/feed.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/cleanup.h"
+#include "gate/gate.h"
+#include "wire/rows.h"
+
+#define EVENT_BYTES 2048u     /* no event is longer */
+#define LOOKS_PER_PART 20000u /* rows looked at for one part of a picture */
+#define ITEM_LEAST 128u       /* an event takes at least so many bytes of the log */
+
+struct feed {
+    struct gate *gate;
+    const char *peer_id;
+    size_t most_items;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct { /* only with lock held */
+        struct snapshot *next;
+        bool stopping;
+    } held;
+    struct snapshot *told; /* the thread's */
+};
+
+/* ---- one owner's share of its rows ---- */
+
+/* peer NULL: the node itself. */
+static void share_owner(const struct snapshot_peer *peer, const char *self, struct rows_shared *out)
+{
+    Meshd__V1__ServiceRow row = MESHD__V1__SERVICE_ROW__INIT;
+
+    row.ip = (char *)(peer ? peer->label : "local");
+    row.peer_id = (char *)(peer ? peer->peer_id : self);
+    row.connected = !peer || peer->state.connected;
+    row.healthy = true;
+    if (peer) {
+        row.stale = peer->state.stale;
+        row.draining = peer->state.draining;
+        row.last_seen = peer->state.last_seen_s;
+    }
+    if (!rows_share(out, &row.base))
+        abort(); /* its parts are bounded */
+}
+
+/* ---- the difference ---- */
+
+struct owner {
+    struct owner *next;
+    char label[LIMIT_LABEL_TEXT], peer_id[LIMIT_PEER_ID + 1];
+    const char *why; /* its rows go */
+    struct rows_shared shared;
+};
+
+struct item {
+    struct row *row;
+    const struct owner *owner;
+    Meshd__V1__WatchKind kind;
+};
+
+/* News with what it keeps. */
+struct told {
+    struct gate_news news; /* first */
+    struct owner *owners;
+    struct row **rows;
+    size_t n_rows;
+};
+
+struct diff {
+    struct feed *feed;
+    struct owner *owners;
+    const struct owner *now, *before; /* of the rows that are compared */
+    bool all_changed;                 /* the owner's state is another */
+    struct item *items;
+    size_t n, cap, owners_bytes;
+    bool too_much;
+};
+
+static void free_owners(struct owner *owners)
+{
+    for (struct owner *next; owners; owners = next) {
+        next = owners->next;
+        free(owners);
+    }
+}
+
+static const struct owner *add_owner(struct diff *d, const struct snapshot_peer *peer,
+                                     const char *why)
+{
+    struct owner *owner = calloc(1, sizeof(*owner));
+
+    if (!owner)
+        return NULL;
+    strcpy(owner->label, peer ? peer->label : "local");
+    strcpy(owner->peer_id, peer ? peer->peer_id : d->feed->peer_id);
+    owner->why = why;
+    share_owner(peer, d->feed->peer_id, &owner->shared);
+    owner->next = d->owners;
+    d->owners = owner;
+    d->owners_bytes += sizeof(*owner);
+    return owner;
+}
+
+static int add_item(struct diff *d, struct row *row, const struct owner *owner,
+                    Meshd__V1__WatchKind kind)
+{
+    if (d->n == d->cap) {
+        size_t cap = d->cap ? 2 * d->cap : 64;
+        struct item *items =
+            cap > d->feed->most_items ? NULL : realloc(d->items, cap * sizeof(*items));
+
+        if (!items) {
+            d->too_much = true;
+            return 1;
+        }
+        d->items = items;
+        d->cap = cap;
+    }
+    d->items[d->n++] = (struct item){row, owner, kind};
+    return 0;
+}
+
+static int on_row(void *ctx, struct row *before, struct row *after)
+{
+    struct diff *d = ctx;
+
+    if (!after)
+        return add_item(d, before, d->before, MESHD__V1__WATCH_KIND__WATCH_KIND_DOWN);
+    if (!before)
+        return add_item(d, after, d->now, MESHD__V1__WATCH_KIND__WATCH_KIND_UP);
+    if (d->all_changed)
+        return 0; /* told with all the others */
+    return add_item(d, after, d->now, MESHD__V1__WATCH_KIND__WATCH_KIND_CHANGED);
+}
+
+/* Rows that were there and still are, of an owner whose state is another now. */
+static void add_changed(struct diff *d, const struct list *before, const struct list *after)
+{
+    struct list_iter it;
+    struct row *row;
+
+    list_iter_init(&it, after);
+    while (!d->too_much && (row = list_iter_next(&it)) != NULL)
+        if (list_find(before, row->name, row->name_len))
+            add_item(d, row, d->now, MESHD__V1__WATCH_KIND__WATCH_KIND_CHANGED);
+}
+
+static bool state_differs(const struct registry_state *a, const struct registry_state *b)
+{
+    return a->connected != b->connected || a->stale != b->stale || a->draining != b->draining;
+}
+
+/* One owner; before or after may be NULL for a peer that came or went. */
+static void diff_owner(struct diff *d, const struct snapshot_peer *before, struct list *old,
+                       const struct snapshot_peer *after, struct list *new)
+{
+    d->all_changed = before && after && state_differs(&before->state, &after->state);
+    if (d->too_much || (old == new && !d->all_changed))
+        return;
+    d->now = add_owner(d, after ? after : before, "");
+    d->before = add_owner(d, before ? before : after,
+                          after || !before      ? "withdrawn"
+                          : before->state.stale ? "timed out"
+                                                : "left");
+    if (!d->now || !d->before) {
+        d->too_much = true;
+        return;
+    }
+    list_diff(old, new, on_row, d);
+    if (d->all_changed)
+        add_changed(d, old, new);
+}
+
+static bool same_peer(const struct snapshot_peer *a, const struct snapshot_peer *b)
+{
+    return strcmp(a->peer_id, b->peer_id) == 0 && strcmp(a->label, b->label) == 0;
+}
+
+static void diff_peers(struct diff *d, const struct snapshot *from, const struct snapshot *to)
+{
+    struct list *none = list_empty();
+    size_t t = 0;
+
+    for (size_t f = 0; f < from->n_peers; f++) {
+        const struct snapshot_peer *before = &from->peers[f];
+        size_t at = t;
+
+        while (at < to->n_peers && !same_peer(before, &to->peers[at]))
+            at++;
+        if (at == to->n_peers) {
+            diff_owner(d, before, before->list, NULL, none);
+            continue;
+        }
+        for (; t < at; t++)
+            diff_owner(d, NULL, none, &to->peers[t], to->peers[t].list);
+        diff_owner(d, before, before->list, &to->peers[at], to->peers[at].list);
+        t = at + 1;
+    }
+    for (; t < to->n_peers; t++)
+        diff_owner(d, NULL, none, &to->peers[t], to->peers[t].list);
+    list_unref(none);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct item *)a)->row->name, ((const struct item *)b)->row->name);
+}
+
+/* ---- news ---- */
+
+static void told_free(struct told *told)
+{
+    for (size_t i = 0; i < told->n_rows; i++)
+        row_unref(told->rows[i]);
+    free(told->rows);
+    free(told->news.events);
+    free((void *)(uintptr_t)told->news.data);
+    free_owners(told->owners);
+    free(told);
+}
+
+static bool room_for_one(struct rows *rows)
+{
+    size_t cap = rows->cap ? 2 * rows->cap : 2 * EVENT_BYTES;
+    uint8_t *data;
+
+    if (rows->cap - rows->len >= EVENT_BYTES)
+        return true;
+    data = realloc(rows->data, cap);
+    if (!data)
+        return false;
+    rows->data = data;
+    rows->cap = cap;
+    return true;
+}
+
+static bool pack_items(struct diff *d, struct told *told, struct rows *rows)
+{
+    size_t rows_bytes = 0;
+
+    told->rows = calloc(d->n, sizeof(struct row *));
+    told->news.events = calloc(d->n, sizeof(struct gate_event));
+    if (!told->rows || !told->news.events)
+        return false;
+    qsort(d->items, d->n, sizeof(*d->items), by_name);
+    for (size_t i = 0; i < d->n; i++) {
+        const struct item *item = &d->items[i];
+        const struct owner *owner = item->owner;
+        struct row *row = item->row;
+        bool down = item->kind == MESHD__V1__WATCH_KIND__WATCH_KIND_DOWN;
+
+        if (!room_for_one(rows) ||
+            !rows_put_event(rows, &owner->shared, item->kind, down ? owner->why : "", row->key,
+                            row->key_len, row->name_len, row->backend, row->backend_len))
+            return false;
+        told->rows[told->n_rows++] = row_ref(row);
+        told->news.events[told->news.n_events++] = (struct gate_event){
+            .name = row->name,
+            .source = owner->label,
+            .peer_id = owner->peer_id,
+            .end = rows->len,
+        };
+        rows_bytes += (size_t)row->key_len + row->name_len + row->backend_len;
+    }
+    told->news.bytes = sizeof(*told) + d->owners_bytes + rows->cap + rows_bytes +
+                       d->n * (sizeof(struct row *) + sizeof(struct gate_event) + ITEM_LEAST);
+    return true;
+}
+
+/* Whatever cannot be told as a difference is told as a picture. */
+static struct told *news_of(struct feed *feed, struct snapshot *to)
+{
+    const struct snapshot *from = feed->told;
+    struct diff d = {.feed = feed};
+    struct rows rows = {.data = NULL};
+    struct told *told = calloc(1, sizeof(*told));
+
+    if (!told)
+        abort(); /* a change that is never told would be silent loss */
+    if (from) {
+        diff_owner(&d, NULL, from->local, NULL, to->local);
+        diff_peers(&d, from, to);
+    }
+    told->owners = d.owners;
+    told->news.bytes = sizeof(*told);
+    told->news.reset = !from || d.too_much || (d.n > 0 && !pack_items(&d, told, &rows));
+    told->news.data = rows.data;
+    told->news.from = from ? from->revision : 0;
+    told->news.to = to->revision;
+    told->news.picture = snapshot_ref(to);
+    free(d.items);
+    return told;
+}
+
+/* ---- the thread ---- */
+
+static struct snapshot *wait_for_next(struct feed *feed)
+{
+    struct snapshot *next;
+
+    pthread_mutex_lock(&feed->lock);
+    while (!feed->held.next && !feed->held.stopping)
+        pthread_cond_wait(&feed->wake, &feed->lock);
+    next = feed->held.stopping ? NULL : TAKE(&feed->held.next);
+    pthread_mutex_unlock(&feed->lock);
+    return next;
+}
+
+static void *run(void *arg)
+{
+    struct feed *feed = arg;
+    struct snapshot *next;
+
+    pthread_setname_np(pthread_self(), "feed");
+    while ((next = wait_for_next(feed)) != NULL) {
+        if (!feed->told || next->revision > feed->told->revision)
+            gate_tell(feed->gate, &news_of(feed, next)->news);
+        snapshot_unref(feed->told);
+        feed->told = next;
+    }
+    return NULL;
+}
+
+int feed_start(struct gate *gate, const char *peer_id, const struct limits *limits,
+               struct feed **out_feed)
+{
+    struct feed *feed = calloc(1, sizeof(*feed));
+    sigset_t all, old;
+    int r;
+
+    if (!feed)
+        return -ENOMEM;
+    feed->gate = gate;
+    feed->peer_id = peer_id;
+    feed->most_items = limits->watch_log_bytes / ITEM_LEAST;
+    pthread_mutex_init(&feed->lock, NULL);
+    pthread_cond_init(&feed->wake, NULL);
+    sigfillset(&all); /* signals are the main thread's */
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    r = pthread_create(&feed->thread, NULL, run, feed);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (r) {
+        free(feed);
+        return -r;
+    }
+    *out_feed = feed;
+    return 0;
+}
+
+void feed_show(struct feed *feed, struct snapshot *snap)
+{
+    struct snapshot *passed_over;
+
+    pthread_mutex_lock(&feed->lock);
+    passed_over = feed->held.next;
+    feed->held.next = snap;
+    pthread_cond_signal(&feed->wake);
+    pthread_mutex_unlock(&feed->lock);
+    snapshot_unref(passed_over);
+}
+
+void feed_stop(struct feed *feed)
+{
+    if (!feed)
+        return;
+    pthread_mutex_lock(&feed->lock);
+    feed->held.stopping = true;
+    pthread_cond_signal(&feed->wake);
+    pthread_mutex_unlock(&feed->lock);
+    pthread_join(feed->thread, NULL);
+    snapshot_unref(feed->held.next);
+    snapshot_unref(feed->told);
+    pthread_cond_destroy(&feed->wake);
+    pthread_mutex_destroy(&feed->lock);
+    free(feed);
+}
+
+/* ---- pictures ---- */
+
+struct part {
+    const struct gate_filter *filter;
+    struct gate_place *place;
+    struct rows rows;
+    size_t looks;
+    bool full;
+};
+
+static void put_row(struct part *p, const struct rows_shared *owner, const struct row *row)
+{
+    p->full = !rows_put_event(&p->rows, owner, MESHD__V1__WATCH_KIND__WATCH_KIND_UP, "", row->key,
+                              row->key_len, row->name_len, row->backend, row->backend_len);
+}
+
+/* The rows of one list from place->row on, as far as there is room. True: to its end. */
+static bool put_list(struct part *p, const struct rows_shared *owner, const struct list *list)
+{
+    bool one = p->filter->name[0] && !p->filter->pattern;
+    const struct row *row;
+    struct list_iter it;
+
+    p->looks++;
+    if (one) {
+        row = list_find(list, p->filter->name, strlen(p->filter->name));
+        if (row)
+            put_row(p, owner, row);
+        return !p->full;
+    }
+    list_iter_seek(&it, list, p->place->row);
+    while (p->looks < LOOKS_PER_PART && (row = list_iter_next(&it)) != NULL) {
+        p->looks++;
+        if (gate_filter_name(p->filter, row->name))
+            put_row(p, owner, row);
+        if (p->full)
+            return false;
+        p->place->row++;
+    }
+    return p->place->row >= list_count(list);
+}
+
+static size_t picture_part(void *ctx, void *picture, const struct gate_filter *filter,
+                           struct gate_place *place, uint8_t *out, size_t cap, bool *out_over)
+{
+    const struct snapshot *snap = picture;
+    const char *self = ctx;
+    struct part p = {.filter = filter, .place = place, .rows = {.data = out, .cap = cap}};
+
+    for (; place->list <= snap->n_peers && p.looks < LOOKS_PER_PART;
+         place->list++, place->row = 0) {
+        const struct snapshot_peer *peer = place->list ? &snap->peers[place->list - 1] : NULL;
+        struct rows_shared owner;
+
+        if (!gate_filter_peer(filter, peer ? peer->label : "local", peer ? peer->peer_id : self))
+            continue;
+        share_owner(peer, self, &owner);
+        if (!put_list(&p, &owner, peer ? peer->list : snap->local))
+            break;
+    }
+    *out_over = place->list > snap->n_peers;
+    return p.rows.len;
+}
+
+static void picture_drop(void *ctx, void *picture) { snapshot_unref(picture); }
+
+static void news_free(void *ctx, struct gate_news *news)
+{
+    told_free(CONTAINER_OF(news, struct told, news));
+}
+
+struct gate_watch_ops feed_watch_ops(const char *peer_id)
+{
+    return (struct gate_watch_ops){.ctx = (void *)(uintptr_t)peer_id,
+                                   .picture_part = picture_part,
+                                   .picture_drop = picture_drop,
+                                   .news_free = news_free};
+}

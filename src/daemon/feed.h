@@ -1,0 +1,25 @@
+/* feed - from snapshots to what watchers are told: a thread that compares each with the one before.
+ *
+ * A change costs what it changed: lists share what did not change, and are compared by what they do
+ * not share. When changes come faster than they can be compared, those in between are told as one.
+ * The pictures that the gate holds are snapshots; feed_watch_ops reads them for it.
+ */
+#ifndef DAEMON_FEED_H
+#define DAEMON_FEED_H
+
+#include "gate/watch.h"
+#include "registry/snapshot.h"
+
+struct feed;
+
+/* For gate_settings. peer_id: the node's own, borrowed for as long as the gate lives. */
+struct gate_watch_ops feed_watch_ops(const char *peer_id);
+
+/* gate is told by the feed's thread from now on, which must end before the gate is freed. */
+int feed_start(struct gate *gate, const char *peer_id, const struct limits *limits,
+               struct feed **out_feed);
+/* Takes snap; any thread. In the order of revisions. */
+void feed_show(struct feed *feed, struct snapshot *snap);
+void feed_stop(struct feed *feed); /* accepts NULL */
+
+#endif
