@@ -457,6 +457,8 @@ void rig_start(struct rig *rig)
         .dial_ms = rig->dial_ms,
         .idle_ms = rig->idle_ms,
         .ops = {rig, on_asked, on_up, on_ending, on_ended},
+        .epoch = rig->epoch,
+        .watch_ops = rig->watch_ops,
     };
     snprintf(rig->unix_path, sizeof(rig->unix_path), "%s/sock", rig->dir);
     if (gate_new(&settings, &rig->gate) < 0 ||

@@ -41,6 +41,8 @@ struct rig {
     struct limits limits;
     uint32_t first_bytes_ms, dial_ms, idle_ms;
     unsigned lanes;
+    uint64_t epoch;
+    struct gate_watch_ops watch_ops;
     bool end_at_once; /* `ending` is answered with gate_end(0) */
     char dir[64], unix_path[128];
     struct sockaddr_storage at;

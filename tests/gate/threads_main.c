@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "support.h"
+#include "watcher.h"
 
 #define MUST(expr)                                                                                 \
     do {                                                                                           \
@@ -75,6 +75,36 @@ static void *call(void *arg)
     return NULL;
 }
 
+/* Watchers that come, hear, and go, while another thread changes everything. */
+static struct maps maps;
+
+static void *change(void *arg)
+{
+    for (unsigned i = 0; !atomic_load(&over); i++) {
+        maps.value[i % 50] = i % 5;
+        maps_tell(&maps, i % 97 == 0);
+        if (i % 16 == 0)
+            nap(); /* so that there is news to go on with, and not pictures only */
+    }
+    return NULL;
+}
+
+static void *watch(void *arg)
+{
+    Meshd__V1__WatchRequest request = MESHD__V1__WATCH_REQUEST__INIT;
+    struct watcher *w = malloc(sizeof(*w));
+
+    for (int round = 0; round < 60; round++) {
+        request.name_glob = (char *)(round % 3 == 0 ? "s0007" : round % 3 == 1 ? "s00*" : "");
+        MUST(watcher_open(w, &rig, round % 2 ? SP_TCP : SP_IPC, &request) == 0);
+        for (int i = 0; i < round % 7; i++)
+            MUST(watcher_read(w) && w->status == 0);
+        watcher_close(w);
+    }
+    free(w);
+    return NULL;
+}
+
 /* Looks at everything all the time, as metrics and calls do. */
 static void *look(void *arg)
 {
@@ -94,22 +124,31 @@ static void *look(void *arg)
 
 int main(void)
 {
-    pthread_t thread[5], looks;
+    pthread_t thread[8], looks, changes;
     int index[2] = {0, 1};
 
     rig_init(&rig);
+    rig.epoch = 42;
+    rig.watch_ops = maps_ops();
     rig_start(&rig);
+    maps.gate = rig.gate;
     pthread_create(&looks, NULL, look, NULL);
+    pthread_create(&changes, NULL, change, NULL);
     for (int i = 0; i < 3; i++)
         pthread_create(&thread[i], NULL, ask, NULL);
     for (int i = 0; i < 2; i++)
         pthread_create(&thread[3 + i], NULL, call, &index[i]);
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 3; i++)
+        pthread_create(&thread[5 + i], NULL, watch, NULL);
+    for (int i = 0; i < 8; i++)
         pthread_join(thread[i], NULL);
     atomic_store(&over, true);
     pthread_join(looks, NULL);
+    pthread_join(changes, NULL);
     MUST(rig_count(&rig).requests == 3 * 400 + 40);
     MUST(rig_count(&rig).parked == 0);
+    MUST(rig_count(&rig).watches == 3 * 60);
     rig_stop(&rig);
+    MUST(maps_pictures() == 0);
     return 0;
 }
