@@ -22,11 +22,16 @@ def digest(entries):
 
 
 class Asker:
-    """One connection to a node, one call at a time."""
+    """One connection to a node, one call at a time. local: to its Unix socket."""
 
-    def __init__(self, pb, node):
+    def __init__(self, pb, node, local=False):
         self.pb, self.id = pb, 0
-        self.socket = socket.create_connection((node.host, node.port), 10 * SLOW)
+        self.lead = b"\1" if local else b""  # of SP-over-IPC messages
+        if local:
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.connect(str(node.socket))
+        else:
+            self.socket = socket.create_connection((node.host, node.port), 10 * SLOW)
         self.socket.settimeout(10 * SLOW)
         self.socket.sendall(HELLO)
         self.read(8)
@@ -49,8 +54,8 @@ class Asker:
         """(status, reason, reply) of a call."""
         self.id += 1
         payload = struct.pack(">I", 0x80000000 | self.id) + frame(self.pb, method, request, self.id)
-        self.socket.sendall(struct.pack(">Q", len(payload)) + payload)
-        got = self.read(struct.unpack(">Q", self.read(8))[0])
+        self.socket.sendall(self.lead + struct.pack(">Q", len(payload)) + payload)
+        got = self.read(struct.unpack(">Q", self.read(len(self.lead) + 8)[-8:])[0])
         size, at = 0, 4
         for shift in range(0, 14, 7):
             size |= (got[at] & 0x7f) << shift
