@@ -189,6 +189,7 @@ static bool share_peer(const struct snapshot_peer *peer, struct rows_shared *out
     row.version = peer->version;
     row.last_seen = peer->state.last_seen_s;
     row.services_total = (uint32_t)list_count(peer->list);
+    row.digest = list_digest(peer->list);
     return rows_share(out, &row.base);
 }
 
@@ -234,6 +235,25 @@ static void walk_peer(struct walk *w, struct list *list)
     rows_peer_end(&w->rows, &shared, place);
 }
 
+/* One peer without its services: here the head is the row. */
+static void walk_head(struct walk *w, struct list *list)
+{
+    struct rows_shared shared;
+    size_t place;
+
+    if (*w->request->name_glob && !matching_rows(w, list))
+        return;
+    if (!share_peer(peer_at(w, w->place.list), &shared)) {
+        w->no_memory = true;
+        return;
+    }
+    w->full = !w->rows_left || !rows_peer_begin(&w->rows, &shared, &place);
+    if (w->full)
+        return;
+    rows_peer_end(&w->rows, &shared, place);
+    w->rows_left--;
+}
+
 /* From where the walk is to the end of its part, or until the page is full. */
 static void walk_part(struct walk *w, void (*one)(struct walk *w, struct list *list))
 {
@@ -260,6 +280,8 @@ static void walk_maps(struct walk *w)
     }
     if (wants(w->request, MESHD__V1__SECTION__SECTION_PEER_SERVICES))
         walk_part(w, walk_peer);
+    else if (wants(w->request, MESHD__V1__SECTION__SECTION_PEERS))
+        walk_part(w, walk_head);
 }
 
 /* The newest of them, as many as have room beside the page's rows. */
@@ -423,6 +445,8 @@ void serve_introspect(Meshd__V1__Registry_Service *service,
     w.reply.revision = w.pin.snap->revision;
     w.reply.services_total = (uint32_t)w.pin.services_total;
     w.reply.peers_total = (uint32_t)w.pin.peers_total;
+    w.reply.local_digest = list_digest(w.pin.snap->local);
+    w.reply.local_total = (uint32_t)list_count(w.pin.snap->local);
     walk_maps(&w);
     if (wants(request, MESHD__V1__SECTION__SECTION_TOMBSTONES) && !w.full)
         fill_tombstones(&w);

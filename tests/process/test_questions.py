@@ -8,12 +8,30 @@ from harness import MeshTest, SLOW, main, until
 from test_strangers import HELLO, frame, load
 
 
-class Asker:
-    """One connection to a node, one call at a time."""
+def digest(entries):
+    """The digest of a list of (name, backend), as src/base/hash.h defines it."""
+    total = 0
+    for name, backend in entries:
+        h = 0xcbf29ce484222325
+        for byte in f"{name}\0{backend}".encode():
+            h = (h ^ byte) * 0x100000001b3 % 2**64
+        for factor in (0xff51afd7ed558ccd, 0xc4ceb9fe1a85ec53):
+            h = (h ^ h >> 33) * factor % 2**64
+        total += h ^ h >> 33
+    return total % 2**64
 
-    def __init__(self, pb, node):
+
+class Asker:
+    """One connection to a node, one call at a time. local: to its Unix socket."""
+
+    def __init__(self, pb, node, local=False):
         self.pb, self.id = pb, 0
-        self.socket = socket.create_connection((node.host, node.port), 10 * SLOW)
+        self.lead = b"\1" if local else b""  # of SP-over-IPC messages
+        if local:
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.connect(str(node.socket))
+        else:
+            self.socket = socket.create_connection((node.host, node.port), 10 * SLOW)
         self.socket.settimeout(10 * SLOW)
         self.socket.sendall(HELLO)
         self.read(8)
@@ -36,8 +54,8 @@ class Asker:
         """(status, reason, reply) of a call."""
         self.id += 1
         payload = struct.pack(">I", 0x80000000 | self.id) + frame(self.pb, method, request, self.id)
-        self.socket.sendall(struct.pack(">Q", len(payload)) + payload)
-        got = self.read(struct.unpack(">Q", self.read(8))[0])
+        self.socket.sendall(self.lead + struct.pack(">Q", len(payload)) + payload)
+        got = self.read(struct.unpack(">Q", self.read(len(self.lead) + 8)[-8:])[0])
         size, at = 0, 4
         for shift in range(0, 14, 7):
             size |= (got[at] & 0x7f) << shift
@@ -139,6 +157,56 @@ class Questions(MeshTest):
             self.assertEqual((page.services_total, page.peers_total), (0, 0))
             peer.kill()
             until("it is stale", lambda: asker.introspect(state=self.pb.ROW_STATE_STALE)[1].peers_total)
+
+    def test_heads_of_peers_come_without_their_services(self):
+        n2 = self.peer(30)
+        n3 = self.mesh.node("n3", services=["db:10.0.0.3:1"], peers=[self.n1]).start()
+        n4 = self.mesh.node("n4", peers=[self.n1]).start()
+        until("all are live", lambda: sum(p["connected"] for p in self.n1.peer_rows().values()) == 3)
+        heads, whole = self.pb.SECTION_PEERS, self.pb.SECTION_PEER_SERVICES
+        with Asker(self.pb, self.n1) as asker:
+            for rows in (0, 1, 2, 3):
+                pages = asker.pages(sections=[heads], page_rows=rows)
+                peers = [p for page in pages for p in page.peer_services]
+                self.assertEqual([p.peer_id for p in peers], ["n2", "n3", "n4"])
+                self.assertEqual([p.services_total for p in peers], [30, 1, 0])
+                self.assertFalse(any(p.services for p in peers))
+                self.assertFalse(any(page.services for page in pages))
+                self.assertEqual({(p.services_total, p.peers_total) for p in pages}, {(32, 3)})
+                self.assertTrue(all(len(page.peer_services) <= (rows or 3) for page in pages))
+            for sections in ([whole], [heads, whole]):
+                _, page = asker.introspect(sections=sections)
+                self.assertEqual([len(p.services) for p in page.peer_services], [30, 1, 0])
+
+            def ids(**filters):
+                page = asker.introspect(sections=[heads], **filters)[1]
+                self.assertEqual(page.peers_total, len(page.peer_services))
+                return [p.peer_id for p in page.peer_services]
+            self.assertEqual(ids(peer=n3.host), ["n3"])
+            self.assertEqual(ids(peer="local"), [])
+            self.assertEqual(ids(name_glob="svc-*9"), ["n2"])
+            self.assertEqual(ids(state=self.pb.ROW_STATE_STALE), [])
+            n4.kill()
+            until("it is stale", lambda: ids(state=self.pb.ROW_STATE_STALE) == ["n4"])
+            self.assertTrue(n2.alive())
+
+    def test_digests_tell_what_is_kept_of_each_list(self):
+        n2 = self.peer(30)
+        self.n1.local("offer", "late", "[::1]:9")
+
+        def split(services):
+            return [s.split(":", 1) for s in services]
+        with Asker(self.pb, self.n1) as asker:
+            for sections in ([self.pb.SECTION_PEERS], [], [self.pb.SECTION_NODE]):
+                for page in asker.pages(sections=sections, page_rows=7, name_glob="*-00*"):
+                    self.assertEqual(page.local_total, 2)
+                    self.assertEqual(page.local_digest,
+                                     digest(split(self.n1.services) + [("late", "[::1]:9")]))
+                    for peer in page.peer_services:
+                        self.assertEqual(peer.digest, digest(split(n2.services)))
+        with Asker(self.pb, n2) as asker:
+            _, page = asker.introspect(sections=[self.pb.SECTION_PEERS])
+            self.assertEqual(page.local_digest, digest(split(n2.services)))
 
     def test_pins_have_an_end_and_foreign_tokens_find_nothing(self):
         self.peer(20)

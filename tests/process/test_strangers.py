@@ -1,7 +1,6 @@
 #!/usr/bin/python3
-"""Who is not of our making: stock nngcat, the README's Python client, and those who mean harm."""
+"""Who is not of our making: stock nngcat, and those who mean harm."""
 import os
-import re
 import socket
 import struct
 import subprocess
@@ -50,21 +49,6 @@ class Friendly(MeshTest):
         self.assertEqual((header.status, header.call_id), (0, 7))
         reply = pb.IntrospectReply.FromString(done.stdout[1 + size:].rstrip(b"\n"))
         self.assertEqual({row.key for row in reply.services}, {"web@local", "db@local"})
-
-    def test_the_python_program_of_the_readme_looks_a_name_up(self):
-        text = (SOURCE / "README.md").read_text("utf-8")
-        program = re.search(r"```python\n(.*?)```", text, re.S).group(1)
-        (self.mesh.dir / "lookup.py").write_text(program)
-        generate(self.mesh.dir)
-
-        def run(*args):
-            return subprocess.run(["/usr/bin/python3", "lookup.py", self.n1.host, str(self.n1.port), *args],
-                                  cwd=self.mesh.dir, env=clean_environment(), text=True,
-                                  capture_output=True, timeout=30)
-        done = run("db", "WEB.", "nobody")
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-        self.assertEqual(done.stdout, "db 127.0.0.1:5432 n1 (local)\nweb 127.0.0.1:80 n1 (local)\n"
-                                      "nobody: nobody offers it\n")
 
     def test_calls_that_change_something_are_refused_to_strangers(self):
         pb = load(self.mesh.dir)

@@ -1,0 +1,132 @@
+#!/usr/bin/python3
+"""The programs of tools/examples, as somebody would run them who has nothing but them and meshd."""
+import re
+import subprocess
+
+from harness import MESHCAT, MeshTest, SLOW, SOURCE, _die_with_parent, clean_environment, main, until
+from test_strangers import generate
+
+EXAMPLES = SOURCE / "tools" / "examples"
+
+
+class Examples(MeshTest):
+    def setUp(self):
+        super().setUp()
+        generate(self.mesh.dir)
+        self.n1 = self.mesh.node("n1", services=["web:127.0.0.1:80", "db:[::1]:5432"]).start()
+
+    def environment(self):
+        return clean_environment() | {"PYTHONPATH": str(self.mesh.dir), "MESHCAT": MESHCAT, "MESHD_ADDR": self.n1.url}
+
+    def start(self, *argv, out):
+        process = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=out, text=True,
+                                   stderr=subprocess.PIPE, env=self.environment(), preexec_fn=_die_with_parent)
+        self.addCleanup(process.stderr.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def run_example(self, *argv):
+        return subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              env=self.environment(), timeout=60 * SLOW, preexec_fn=_die_with_parent)
+
+    # ---- mesh.py ----
+
+    def python(self, *words):
+        return ["/usr/bin/python3", "-B", EXAMPLES / "mesh.py", self.n1.host, self.n1.port, *words]
+
+    def test_mesh_py_looks_names_up(self):
+        done = self.run_example(*self.python("lookup", "db", "WEB.", "nobody"))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(done.stdout, "db [::1]:5432 n1 (local)\nweb 127.0.0.1:80 n1 (local)\n"
+                                      "nobody: nobody offers it\n")
+        done = self.run_example(*self.python("lookup"))
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertRegex(done.stderr, "^status 3: a Lookup takes 1 to 1000 names")
+
+    def test_mesh_py_shows_both_maps_from_all_pages(self):
+        count = 12000  # more than one message has room for
+        file = self.mesh.dir / "many.yaml"
+        file.write_text("services:\n" + "".join(f"- {{name: s-{i:05}, backend: b:{i + 1}}}\n" for i in range(count)))
+        n2 = self.mesh.node("n2", peers=[self.n1], MESHD_CONFIG=file, LOG_MAPS="off").start()
+        until("its list is there", lambda: self.n1.cat("lookup", f"s-{count - 1}", check=False).returncode == 0)
+        done = self.run_example(*self.python("introspect"))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        lines = done.stdout.splitlines()
+        rows = {line.split()[0] for line in lines if not line.startswith("peer ")}
+        self.assertEqual(rows, {"web@local", "db@local"} | {f"s-{i:05}@{n2.host}" for i in range(count)})
+        listed = [line.split() for line in lines if line.startswith("peer ")]
+        self.assertEqual({tuple(words[1:3]) for words in listed}, {("n2", n2.host)})
+        self.assertEqual([name for words in listed for name in words[3:]], [f"s-{i:05}" for i in range(count)])
+
+    def test_mesh_py_watches(self):
+        with open(self.mesh.dir / "watch.out", "w+", encoding="utf-8") as out:
+            program = self.start(*self.python("watch", "*b*"), out=out)
+
+            def said():
+                return (self.mesh.dir / "watch.out").read_text("utf-8").splitlines()
+            until("the picture", lambda: any(line.startswith("SYNCED as of revision") for line in said()))
+            self.assertEqual(said()[0], "RESYNC: what was told before is void")
+            self.assertEqual(sorted(said()[1:-1]), ["UP db@local [::1]:5432", "UP web@local 127.0.0.1:80"])
+            for command in (("offer", "blue", "127.0.0.1:1"), ("offer", "green", "127.0.0.1:1"),
+                            ("offer", "blue", "127.0.0.1:2"), ("withdraw", "blue")):
+                told = len(said())
+                self.n1.local(*command)
+                if "green" not in command:
+                    until(f"{command} is told", lambda: len(said()) > told)
+            self.assertEqual([line for line in said()[4:] if "SYNCED" not in line],
+                             ["UP blue@local 127.0.0.1:1", "CHANGED blue@local 127.0.0.1:2",
+                              "DOWN blue@local 127.0.0.1:2"])
+            self.n1.kill()
+            self.assertEqual(program.wait(10 * SLOW), 1)
+            self.assertRegex(program.stderr.read(), "closed the connection|reset")
+
+    def test_the_readme_shows_parts_of_mesh_py_as_they_are(self):
+        program = (EXAMPLES / "mesh.py").read_text("utf-8")
+        shown = re.findall(r"```python\n(.*?)```", (SOURCE / "README.md").read_text("utf-8"), re.S)
+        self.assertTrue(shown)
+        for part in shown:
+            self.assertIn(part, program)
+        self.assertLessEqual(len(program.splitlines()), 80)
+
+    # ---- wait-for.sh ----
+
+    def wait_for(self, *words):
+        return self.run_example(EXAMPLES / "wait-for.sh", *words)
+
+    def test_wait_for_finds_what_is_there(self):
+        for name, answer in (("web", "127.0.0.1 80\n"), ("db", "::1 5432\n")):
+            done = self.wait_for(name)
+            self.assertEqual((done.returncode, done.stdout, done.stderr), (0, answer, ""))
+
+    def test_wait_for_waits_until_a_peer_offers_it(self):
+        with open(self.mesh.dir / "wait.out", "w+", encoding="utf-8") as out:
+            program = self.start(EXAMPLES / "wait-for.sh", "late", "60", out=out)
+            self.mesh.node("n2", services=["late:10.0.0.2:8080"], peers=[self.n1]).start()
+            self.assertEqual(program.wait(60 * SLOW), 0)
+            out.seek(0)
+            self.assertEqual(out.read(), "10.0.0.2 8080\n")
+
+    def test_wait_for_does_not_take_what_is_stale(self):
+        n2 = self.mesh.node("n2", services=["late:10.0.0.2:8080"], peers=[self.n1]).start()
+        until("it is there", lambda: f"late@{n2.host}" in self.n1.rows())
+        n2.kill()
+        until("it is stale", lambda: self.n1.rows()[f"late@{n2.host}"]["stale"])
+        done = self.wait_for("late", "0")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+
+    def test_wait_for_ends_with_what_is_wrong(self):
+        done = self.wait_for("nobody", "1")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertEqual(done.stderr, "wait-for: nobody offers nobody after 1 s\n")
+        for words in ((), ("web", "1", "2"), ("web", "soon")):
+            done = self.wait_for(*words)
+            self.assertNotIn(done.returncode, (0, 1, 3, 4), words)
+            self.assertEqual(done.stdout, "")
+            self.assertNotEqual(done.stderr, "")
+        self.n1.kill()
+        self.assertEqual(self.wait_for("web", "1").returncode, 3)
+
+
+if __name__ == "__main__":
+    main()
