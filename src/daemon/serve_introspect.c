@@ -159,9 +159,7 @@ static void walk_services(struct walk *w, struct list *list)
         w->no_memory = true;
         return;
     }
-    list_iter_init(&it, list);
-    for (size_t i = 0; i < w->place.row; i++)
-        list_iter_next(&it);
+    list_iter_seek(&it, list, w->place.row);
     for (struct row *row = list_iter_next(&it); row; row = list_iter_next(&it)) {
         if (name_matches(w, row)) {
             w->full =
@@ -198,9 +196,7 @@ static void walk_infos(struct walk *w, struct list *list, const char *label)
     size_t label_len = strlen(label);
     struct list_iter it;
 
-    list_iter_init(&it, list);
-    for (size_t i = 0; i < w->place.row; i++)
-        list_iter_next(&it);
+    list_iter_seek(&it, list, w->place.row);
     for (struct row *row = list_iter_next(&it); row; row = list_iter_next(&it)) {
         if (name_matches(w, row)) {
             w->full =
