@@ -92,7 +92,8 @@ class Questions(MeshTest):
         """A linked node with so many services."""
         services = [f"svc-{i:05}:10.0.0.1:{i % 60000 + 1}" for i in range(count)]
         peer = self.mesh.node(name, services=services, peers=[self.n1]).start()
-        until("its list is there", lambda: len(self.n1.rows()) == count + 1, 20)
+        until("its list is there, and its link is live",
+              lambda: len([row for row in self.n1.rows().values() if row["connected"]]) == count + 1, 20)
         return peer
 
     def merged(self, pages):
