@@ -1,0 +1,85 @@
+#!/usr/bin/python3
+"""man - the manual pages: mandoc finds nothing wrong, and they tell what the programs' own help tells.
+
+    man.py MESHD MESHCAT FOLDER    the programs, and the folder of meshcat.1 and meshd.8
+
+Every option, command, limit and variable that --help prints must stand in the page, and every one in
+the page in the help: a page that is not kept up fails here. Ends with 77 where there is no mandoc.
+"""
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+MESHD, MESHCAT, FOLDER = sys.argv[1:]
+OPTION = re.compile(r"(?<![\w<>/.-])(--[a-z][a-z-]*[a-z]|-[A-Za-z](?![\w-]))")
+failures = []
+
+
+def told(*argv):
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+def compare(what, in_help, in_page):
+    for name in sorted(in_help - in_page):
+        failures.append(f"{what}: {name} is in the help, not in the page")
+    for name in sorted(in_page - in_help):
+        failures.append(f"{what}: {name} is in the page, not in the help")
+
+
+def lint(page):
+    done = subprocess.run(["mandoc", "-Tlint", "-Wwarning", page], capture_output=True, text=True)
+    if done.returncode or done.stdout or done.stderr:
+        failures.append(f"{done.stdout}{done.stderr}".strip() or f"{page}: mandoc ends with {done.returncode}")
+
+
+def options_of_page(text):
+    """What stands behind Fl: `Fl c , -config` are -c and --config."""
+    found = set()
+    for line in text.splitlines():
+        for words in re.findall(r"\bFl ((?:-?[A-Za-z][\w-]*(?: [,|] )?)+)", line):
+            found |= {"-" + word for word in re.split(r" [,|] ", words.strip(" ,|"))}
+    return found
+
+
+def section(text, name):
+    """The part below .Sh or .Ss name, up to the next."""
+    return re.search(rf"^\.S[hs] {re.escape(name)}\n(.*?)(?=^\.S[hs] |\Z)", text, re.M | re.S).group(1)
+
+
+def items(text, macro):
+    """The first words of a list's items: `.It Cm lookup Ar name`."""
+    return set(re.findall(rf"^\.It {macro} (\S+)", text, re.M))
+
+
+def check_meshd():
+    page = pathlib.Path(FOLDER, "meshd.8")
+    lint(page)
+    text, usage = page.read_text("utf-8"), told(MESHD, "--help")
+    compare("meshd, options", set(OPTION.findall(usage)), options_of_page(text))
+    compare("meshd, limits", set(re.findall(r"--limit (\w+)=", usage)), items(section(text, "Limits"), "Cm"))
+    variables = set(re.findall(r"variable: ([A-Z_]+)", usage))
+    named = set(re.findall(r"\b[A-Z]+_[A-Z_]+\b", section(text, "ENVIRONMENT")))
+    compare("meshd, variables", variables | {"RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"}, named)
+
+
+def check_meshcat():
+    page = pathlib.Path(FOLDER, "meshcat.1")
+    lint(page)
+    text, usage = page.read_text("utf-8"), told(MESHCAT, "--help")
+    listed = re.search(r"^Commands:\n(.*?)\n\n", usage, re.M | re.S).group(1)
+    commands = set(re.findall(r"^  ([a-z]+)", listed, re.M))
+    compare("meshcat, commands", commands, items(section(text, "COMMANDS"), "Cm"))
+    helps = [usage] + [told(MESHCAT, command, "--help") for command in sorted(commands)]
+    options = {option for one in helps for line in one.splitlines() if re.match(r" +-", line)
+               for option in OPTION.findall(line.replace("|", " "))}
+    compare("meshcat, options", options, options_of_page(text))
+
+
+if not shutil.which("mandoc"):
+    sys.exit(77)
+check_meshd()
+check_meshcat()
+print("\n".join(failures) or "the manual pages tell what the programs tell")
+sys.exit(bool(failures))
