@@ -62,11 +62,14 @@ static inline bool bytes_next(struct bytes *bytes, struct bytes_field *out)
 {
     uint64_t tag, len;
 
+    *out = (struct bytes_field){.number = 0};
     if (bytes->bad || bytes->at == bytes->end)
         return false;
     tag = bytes_varint(bytes);
-    out->number = (uint32_t)(tag >> 3);
-    out->type = (enum bytes_type)(tag & 7);
+    *out = (struct bytes_field){
+        .number = (uint32_t)(tag >> 3),
+        .type = (enum bytes_type)(tag & 7),
+    };
     if (bytes->bad || tag >> 32 || !out->number) {
         bytes->bad = true;
         return false;

@@ -77,8 +77,10 @@ int reply_split(const uint8_t *data, size_t len, struct reply *out)
 /* A string field: well-formed, and how much it takes. */
 static bool count_text(const struct bytes_field *field, size_t *text)
 {
+    if (field->type != BYTES_TEXT)
+        return false;
     *text += bytes_len(&field->inner) + 1;
-    return field->type == BYTES_TEXT && utf8_valid(field->inner.at, bytes_len(&field->inner));
+    return utf8_valid(field->inner.at, bytes_len(&field->inner));
 }
 
 static bool count_route(struct bytes route, struct list_size *size)
@@ -95,8 +97,8 @@ static bool count_route(struct bytes route, struct list_size *size)
                 return false;
             continue;
         }
-        if (field.type != BYTES_TEXT || texts[field.number] || !count_text(&field, &size->text))
-            return false;
+        if (texts[field.number] || !count_text(&field, &size->text))
+            return false; /* twice would take memory twice */
         texts[field.number] = true;
     }
     return !route.bad;
@@ -111,7 +113,7 @@ static bool count_result(struct bytes result, struct list_size *size, bool *bad_
     while (bytes_next(&result, &field)) {
         switch (field.number) {
         case RESULT_NAME:
-            if (field.type != BYTES_TEXT || named || !count_text(&field, &size->text))
+            if (named || !count_text(&field, &size->text))
                 return false;
             named = true;
             break;
