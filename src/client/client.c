@@ -1,0 +1,567 @@
+/* client - calls of many threads, side by side on one connection.
+ *
+ * Nobody works but who waits: of the threads that wait for an answer one is the reader. It
+ * connects, sends what is to be sent, receives, and hands each reply to its call by the request's
+ * id; when it has its own answer, or its time is up, another one goes on. The others sleep on their
+ * calls. Requests are collected until somebody waits whose answer is not there yet, so that a
+ * thread with many calls under way sends and receives many at once.
+ *
+ * A call stays in `calls` until its answer has come or nobody wants it any more; a reply that no
+ * call waits for is passed over. When the connection is lost, the calls stay: whoever waits first
+ * connects again and asks all of them once more.
+ */
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/backoff.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/lock.h"
+#include "base/random.h"
+#include "client/call.h"
+#include "client/inside.h"
+#include "client/stream.h"
+#include "client/target.h"
+#include "wire/frame.h"
+
+#define REQUEST_ID_LEN 4u     /* the only word of a client's backtrace */
+#define LAST_WORD 0x80000000u /* marks it */
+#define METHOD_MAX 128u
+#define OUT_FIRST 16384u
+#define BACKOFF_MIN_MS 50
+#define BACKOFF_MAX_MS 1000
+
+struct mesh_client {
+    char *url;
+    int wake_fd; /* tells a reader that waits for bytes that there are some to send, too */
+    struct mutex lock;
+    struct {               /* only with lock held */
+        bool reading;      /* somebody is the reader */
+        bool connected;    /* stream is open */
+        int error;         /* why it is not */
+        uint64_t again_ms; /* not connected: when to try next */
+        struct backoff backoff;
+        struct mesh_call *first, *last; /* under way, the oldest first */
+        size_t waiting;                 /* threads asleep on their calls */
+        uint32_t next_id;
+        uint64_t next_call;
+        uint8_t *out; /* to be sent: out_len bytes from out_off on */
+        size_t out_off, out_len, out_cap;
+    } held;
+    /* The reader's, without the lock. It opens and closes it with the lock held, so that others may
+     * send on its descriptor under the lock. */
+    struct stream stream;
+};
+
+struct mesh_call {
+    struct mesh_client *client;
+    const char *method;
+    uint64_t deadline_ms;
+    size_t names;
+    uint32_t id;
+    uint64_t number;
+    pthread_cond_t woken;
+    struct { /* only with client->lock held */
+        struct mesh_call *next, *prev;
+        bool under_way, done, waiting;
+        int error; /* done: 0, or a negative errno */
+    } held;
+    uint8_t *answer; /* once it is done */
+    size_t answer_len;
+    size_t body_len;
+    uint8_t body[]; /* the request message */
+};
+
+enum mesh_status deadline_of(int deadline_ms, uint64_t *out_deadline_ms)
+{
+    if (deadline_ms < 1 || deadline_ms > DEADLINE_MS_MAX)
+        return error_set(MESH_INVALID, "a deadline is 1 to %d ms, not %d", DEADLINE_MS_MAX,
+                         deadline_ms);
+    *out_deadline_ms = clock_ms() + (uint64_t)deadline_ms;
+    return MESH_OK;
+}
+
+/* ---- calls under way; all with the lock held ---- */
+
+static void enlist(struct mesh_call *call) REQUIRES(call->client->lock)
+{
+    struct mesh_client *client = call->client;
+
+    call->held.prev = client->held.last;
+    call->held.next = NULL;
+    if (client->held.last)
+        client->held.last->held.next = call;
+    else
+        client->held.first = call;
+    client->held.last = call;
+    call->held.under_way = true;
+}
+
+static void delist(struct mesh_call *call) REQUIRES(call->client->lock)
+{
+    struct mesh_client *client = call->client;
+
+    if (!call->held.under_way)
+        return;
+    if (call->held.prev)
+        call->held.prev->held.next = call->held.next;
+    else
+        client->held.first = call->held.next;
+    if (call->held.next)
+        call->held.next->held.prev = call->held.prev;
+    else
+        client->held.last = call->held.prev;
+    call->held.under_way = false;
+}
+
+static void finish(struct mesh_call *call, int error) REQUIRES(call->client->lock)
+{
+    delist(call);
+    call->held.done = true;
+    call->held.error = error;
+    if (call->held.waiting)
+        pthread_cond_signal(&call->woken);
+}
+
+/* Somebody else is to be the reader now. */
+static void hand_over(struct mesh_client *client) REQUIRES(client->lock)
+{
+    if (!client->held.waiting || client->held.reading)
+        return;
+    for (struct mesh_call *call = client->held.first; call; call = call->held.next)
+        if (call->held.waiting) {
+            pthread_cond_signal(&call->woken);
+            return;
+        }
+}
+
+/* ---- sending ---- */
+
+/* Room for len more bytes behind what is to be sent. */
+static int out_room(struct mesh_client *client, size_t len) REQUIRES(client->lock)
+{
+    size_t cap = client->held.out_cap ? client->held.out_cap : OUT_FIRST;
+    uint8_t *out;
+
+    if (client->held.out_off) {
+        memmove(client->held.out, client->held.out + client->held.out_off, client->held.out_len);
+        client->held.out_off = 0;
+    }
+    while (cap < client->held.out_len + len)
+        cap *= 2;
+    if (cap == client->held.out_cap)
+        return 0;
+    out = realloc(client->held.out, cap);
+    if (!out)
+        return -ENOMEM;
+    client->held.out = out;
+    client->held.out_cap = cap;
+    return 0;
+}
+
+/* The call's request, behind what is to be sent. The time it still has is told anew each time. */
+static int put_request(struct mesh_call *call) REQUIRES(call->client->lock)
+{
+    struct mesh_client *client = call->client;
+    Meshd__V1__CallHeader header = MESHD__V1__CALL_HEADER__INIT;
+    enum sp_framing framing = client->stream.framing;
+    size_t head = sp_head_len(framing), frame, payload;
+    uint64_t now = clock_ms();
+    uint32_t word = htobe32(call->id);
+    uint8_t *at;
+    int r;
+
+    header.method = (char *)call->method;
+    header.call_id = call->number;
+    header.deadline_ms = now < call->deadline_ms ? (uint32_t)(call->deadline_ms - now) : 1;
+    header.wire_version = WIRE_VERSION_MAX;
+    frame = frame_size(&header.base, NULL);
+    payload = REQUEST_ID_LEN + frame + call->body_len;
+    r = out_room(client, head + payload);
+    if (r < 0)
+        return r;
+    at = client->held.out + client->held.out_off + client->held.out_len;
+    sp_head_pack(framing, payload, at);
+    memcpy(at + head, &word, REQUEST_ID_LEN);
+    frame_pack(&header.base, NULL, at + head + REQUEST_ID_LEN);
+    memcpy(at + head + REQUEST_ID_LEN + frame, call->body, call->body_len);
+    client->held.out_len += head + payload;
+    return 0;
+}
+
+/* Sends what the kernel takes at once: it never waits, so the lock may be held meanwhile. */
+static int send_some(struct mesh_client *client) REQUIRES(client->lock)
+{
+    while (client->held.connected && client->held.out_len) {
+        ssize_t n = send(client->stream.fd, client->held.out + client->held.out_off,
+                         client->held.out_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (n > 0) {
+            client->held.out_off += (size_t)n;
+            client->held.out_len -= (size_t)n;
+        } else if (errno == EAGAIN) {
+            return 0;
+        } else if (errno != EINTR) {
+            return errno == EPIPE ? -ECONNRESET : -errno;
+        }
+    }
+    client->held.out_off = 0;
+    return 0;
+}
+
+/* For who is not the reader. What does not leave, and a connection that has ended, are the reader's
+ * to see to: there is one now, or there will be with the next wait. */
+static void send_beside(struct mesh_client *client) REQUIRES(client->lock)
+{
+    uint64_t one = 1;
+
+    if (send_some(client) < 0)
+        shutdown(client->stream.fd, SHUT_RDWR);
+    else if (client->held.connected && client->held.out_len && client->held.reading &&
+             write(client->wake_fd, &one, sizeof(one)) < 0)
+        assert(errno == EAGAIN); /* it was told often enough */
+}
+
+/* ---- the reader ---- */
+
+/* Waits for bytes, or until some can be sent if want_out, or somebody woke it. */
+static int receive(struct mesh_client *client, bool want_out, uint64_t deadline_ms)
+{
+    struct pollfd fds[2] = {
+        {.fd = client->stream.fd, .events = (short)(POLLIN | (want_out ? POLLOUT : 0))},
+        {.fd = client->wake_fd, .events = POLLIN},
+    };
+    uint64_t now, told;
+    int r = stream_receive(&client->stream);
+
+    if (r != -EAGAIN)
+        return r;
+    now = clock_ms();
+    if (now >= deadline_ms)
+        return -ETIMEDOUT;
+    r = poll(fds, 2, (int)(deadline_ms - now));
+    if (r < 0)
+        return errno == EINTR ? -EAGAIN : -errno;
+    if (r == 0)
+        return -ETIMEDOUT;
+    if (fds[1].revents && read(client->wake_fd, &told, sizeof(told)) < 0 && errno != EAGAIN)
+        return -errno;
+    return fds[0].revents & ~POLLOUT ? stream_receive(&client->stream) : -EAGAIN;
+}
+
+/* Hands a reply to the call that it is for, if that still wants it. */
+static int deliver(struct mesh_client *client, const uint8_t *payload, size_t len)
+    REQUIRES(client->lock)
+{
+    struct mesh_call *call = client->held.first;
+    size_t backtrace;
+    uint32_t word;
+
+    if (sp_backtrace(payload, len, &backtrace) < 0 || backtrace != REQUEST_ID_LEN)
+        return -EBADMSG;
+    memcpy(&word, payload, REQUEST_ID_LEN);
+    /* Replies come about in the order of their requests, so it is found soon. */
+    while (call && call->id != be32toh(word))
+        call = call->held.next;
+    if (!call)
+        return 0;
+    call->answer_len = len - backtrace;
+    call->answer = malloc(call->answer_len + 1);
+    if (call->answer)
+        memcpy(call->answer, payload + backtrace, call->answer_len);
+    finish(call, call->answer ? 0 : -ENOMEM);
+    return 0;
+}
+
+static int deliver_all(struct mesh_client *client) REQUIRES(client->lock)
+{
+    const uint8_t *payload;
+    size_t len;
+    int r;
+
+    while ((r = stream_next(&client->stream, &payload, &len)) == 0) {
+        client->held.backoff.next_ms = 0;
+        r = deliver(client, payload, len);
+        if (r < 0)
+            return r;
+    }
+    return r == -EAGAIN ? 0 : r;
+}
+
+/* The connection is gone, or an attempt has failed. */
+static void lost(struct mesh_client *client, int error) REQUIRES(client->lock)
+{
+    enum mesh_status status = error_status(error);
+
+    stream_close(&client->stream);
+    client->held.connected = false;
+    /* That the time of an attempt was over says less than what was there before. */
+    if (error != -ETIMEDOUT || !client->held.error)
+        client->held.error = error;
+    client->held.out_off = client->held.out_len = 0;
+    client->held.again_ms = clock_ms() + backoff_next(&client->held.backoff, random_u64());
+    /* What makes no sense now will make none when it is asked again. */
+    if (status == MESH_PROTOCOL || status == MESH_INVALID)
+        while (client->held.first)
+            finish(client->held.first, error);
+}
+
+static void sleep_locked(struct mesh_call *call, uint64_t until_ms) REQUIRES(call->client->lock)
+{
+    struct timespec until = {.tv_sec = (time_t)(until_ms / 1000),
+                             .tv_nsec = (long)(until_ms % 1000) * 1000000L};
+
+    call->held.waiting = true;
+    call->client->held.waiting++;
+    pthread_cond_clockwait(&call->woken, &call->client->lock.os, CLOCK_MONOTONIC, &until);
+    call->client->held.waiting--;
+    call->held.waiting = false;
+}
+
+/* One attempt, once it is time for it; then all calls are asked once more. */
+static void connect_again(struct mesh_call *call) REQUIRES(call->client->lock)
+{
+    struct mesh_client *client = call->client;
+    struct stream stream;
+    int r;
+
+    if (clock_ms() < client->held.again_ms) {
+        sleep_locked(call, client->held.again_ms < call->deadline_ms ? client->held.again_ms
+                                                                     : call->deadline_ms);
+        return;
+    }
+    mutex_unlock(&client->lock);
+    r = stream_open(&stream, client->url, call->deadline_ms);
+    mutex_lock(&client->lock);
+    if (r == 0) {
+        client->stream = stream;
+        client->held.connected = true;
+        for (struct mesh_call *c = client->held.first; c && r == 0; c = c->held.next)
+            r = put_request(c);
+    }
+    if (r < 0)
+        lost(client, r);
+}
+
+/* What the reader does until something has happened. */
+static void read_some(struct mesh_call *call) REQUIRES(call->client->lock)
+{
+    struct mesh_client *client = call->client;
+    bool want_out;
+    int r;
+
+    if (!client->held.connected) {
+        connect_again(call);
+        return;
+    }
+    r = send_some(client);
+    want_out = client->held.out_len != 0;
+    if (r == 0) {
+        mutex_unlock(&client->lock);
+        r = receive(client, want_out, call->deadline_ms);
+        mutex_lock(&client->lock);
+    }
+    if (r == 0)
+        r = deliver_all(client);
+    /* No memory for more bytes: this call has come to its end, the connection has not. */
+    if (r == -ENOMEM)
+        finish(call, r);
+    else if (r < 0 && r != -EAGAIN && r != -ETIMEDOUT)
+        lost(client, r);
+}
+
+/* Until the call is done or its time is up. */
+static void wait_locked(struct mesh_call *call) REQUIRES(call->client->lock)
+{
+    struct mesh_client *client = call->client;
+
+    while (!call->held.done && clock_ms() < call->deadline_ms) {
+        if (client->held.reading) {
+            send_beside(client);
+            sleep_locked(call, call->deadline_ms);
+            continue;
+        }
+        client->held.reading = true;
+        read_some(call);
+        client->held.reading = false;
+    }
+    if (!call->held.done)
+        finish(call, client->held.connected ? -ETIMEDOUT : client->held.error);
+    hand_over(client);
+}
+
+/* ---- a call ---- */
+
+enum mesh_status client_call_new(struct mesh_client *client, const char *method, size_t body_len,
+                                 uint64_t deadline_ms, struct mesh_call **out_call,
+                                 uint8_t **out_body)
+{
+    struct mesh_call *call = malloc(sizeof(*call) + body_len);
+
+    if (!call)
+        return error_errno(-ENOMEM, method);
+    *call = (struct mesh_call){
+        .client = client,
+        .method = method,
+        .deadline_ms = deadline_ms,
+        .body_len = body_len,
+        .woken = PTHREAD_COND_INITIALIZER,
+    };
+    *out_body = call->body;
+    *out_call = call;
+    return MESH_OK;
+}
+
+enum mesh_status client_call_begin(struct mesh_call *call)
+{
+    struct mesh_client *client = call->client;
+    int r = 0;
+
+    mutex_lock(&client->lock);
+    call->id = client->held.next_id++ | LAST_WORD;
+    call->number = client->held.next_call++;
+    if (client->held.connected)
+        r = put_request(call);
+    if (r == 0)
+        enlist(call);
+    mutex_unlock(&client->lock);
+    return r < 0 ? error_errno(r, call->method) : MESH_OK;
+}
+
+enum mesh_status client_call_answer(struct mesh_call *call, struct reply *out_reply)
+{
+    struct mesh_client *client = call->client;
+    int r;
+
+    mutex_lock(&client->lock);
+    if (!call->held.done)
+        wait_locked(call);
+    r = call->held.error;
+    mutex_unlock(&client->lock);
+    if (r == 0)
+        r = reply_split(call->answer, call->answer_len, out_reply);
+    /* A node that could not read the header of the call does not know its number. */
+    if (r == 0 && out_reply->call_id != call->number &&
+        (out_reply->answer.status == 0 || out_reply->call_id != 0))
+        r = -EBADMSG;
+    if (r < 0)
+        return error_errno(r, client->url);
+    return out_reply->answer.status ? error_answer(&out_reply->answer) : MESH_OK;
+}
+
+void client_call_free(struct mesh_call *call)
+{
+    if (!call)
+        return;
+    mutex_lock(&call->client->lock);
+    delist(call);
+    mutex_unlock(&call->client->lock);
+    pthread_cond_destroy(&call->woken);
+    free(call->answer);
+    free(call);
+}
+
+void client_call_freep(struct mesh_call **call) { client_call_free(*call); }
+
+void client_call_set_names(struct mesh_call *call, size_t n) { call->names = n; }
+
+size_t client_call_names(const struct mesh_call *call) { return call->names; }
+
+enum mesh_status client_ask(struct mesh_client *client, const char *method,
+                            const ProtobufCMessage *request, uint64_t deadline_ms,
+                            struct arena *arena, const ProtobufCMessage **out_message)
+{
+    CLEANUP(client_call_freep) struct mesh_call *call = NULL;
+    const ProtobufCMethodDescriptor *desc = protobuf_c_service_descriptor_get_method_by_name(
+        &meshd__v1__registry__descriptor, strrchr(method, '/') + 1);
+    ProtobufCMessage *message;
+    enum mesh_status status;
+    struct reply reply;
+    uint8_t *body;
+    int r;
+
+    status = client_call_new(client, method, protobuf_c_message_get_packed_size(request),
+                             deadline_ms, &call, &body);
+    if (status != MESH_OK)
+        return status;
+    protobuf_c_message_pack(request, body);
+    status = client_call_begin(call);
+    if (status == MESH_OK)
+        status = client_call_answer(call, &reply);
+    if (status != MESH_OK)
+        return status;
+    r = wire_unpack(desc->output, reply.body, reply.body_len, arena, &message);
+    if (r < 0)
+        return error_errno(r, client->url);
+    *out_message = message;
+    return MESH_OK;
+}
+
+/* ---- the client ---- */
+
+void mesh_client_close(struct mesh_client *client)
+{
+    if (!client)
+        return;
+    stream_close(&client->stream);
+    if (client->wake_fd >= 0)
+        close(client->wake_fd);
+    mutex_fini(&client->lock);
+    free(client->held.out);
+    free(client->url);
+    free(client);
+}
+
+static void client_closep(struct mesh_client **client) { mesh_client_close(*client); }
+
+enum mesh_status mesh_client_open(const char *url, int deadline_ms, struct mesh_client **out_client)
+{
+    CLEANUP(client_closep) struct mesh_client *client = NULL;
+    uint64_t deadline;
+    enum mesh_status status = deadline_of(deadline_ms, &deadline);
+    int r = 0;
+
+    if (status != MESH_OK)
+        return status;
+    client = calloc(1, sizeof(*client));
+    if (!client)
+        return error_errno(-ENOMEM, "mesh_client_open");
+    client->stream.fd = client->wake_fd = -1;
+    mutex_init(&client->lock);
+    backoff_init(&client->held.backoff, BACKOFF_MIN_MS, BACKOFF_MAX_MS);
+    /* At random, so that a node that mixes up its clients does not go unnoticed. */
+    client->held.next_id = (uint32_t)random_u64();
+    client->held.next_call = 1;
+    if (!url)
+        r = target_choose(false, &client->url);
+    else if (!(client->url = strdup(url)))
+        r = -ENOMEM;
+    if (r == 0 && (client->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0)
+        r = -errno;
+    if (r < 0)
+        return error_errno(r, "mesh_client_open");
+    r = stream_open(&client->stream, client->url, deadline);
+    if (r < 0)
+        return error_errno(r, client->url);
+    client->held.connected = true;
+    *out_client = TAKE(&client);
+    return MESH_OK;
+}
+
+const char *mesh_client_url(const struct mesh_client *client) { return client->url; }
+
+enum mesh_status mesh_client_flush(struct mesh_client *client)
+{
+    mutex_lock(&client->lock);
+    send_beside(client);
+    mutex_unlock(&client->lock);
+    return MESH_OK;
+}
