@@ -280,7 +280,7 @@ static bool pack_items(struct diff *d, struct told *told, struct rows *rows)
 /* Whatever cannot be told as a difference is told as a picture. */
 static struct told *news_of(struct feed *feed, struct snapshot *to)
 {
-    const struct snapshot *from = feed->told;
+    const struct snapshot *from = gate_watched(feed->gate) ? feed->told : NULL;
     struct diff d = {.feed = feed};
     struct rows rows = {.data = NULL};
     struct told *told = calloc(1, sizeof(*told));
@@ -295,7 +295,7 @@ static struct told *news_of(struct feed *feed, struct snapshot *to)
     told->news.bytes = sizeof(*told);
     told->news.reset = !from || d.too_much || (d.n > 0 && !pack_items(&d, told, &rows));
     told->news.data = rows.data;
-    told->news.from = from ? from->revision : 0;
+    told->news.from = feed->told ? feed->told->revision : 0;
     told->news.to = to->revision;
     told->news.picture = snapshot_ref(to);
     free(d.items);

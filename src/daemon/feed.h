@@ -2,6 +2,7 @@
  *
  * A change costs what it changed: lists share what did not change, and are compared by what they do
  * not share. When changes come faster than they can be compared, those in between are told as one.
+ * While nobody watches, nothing is compared: only the newest picture is handed on.
  * The pictures that the gate holds are snapshots; feed_watch_ops reads them for it.
  */
 #ifndef DAEMON_FEED_H

@@ -289,6 +289,7 @@ struct news {
     struct gate_watch_ops ops;
     struct news_log log;
     struct interest *interests;    /* by name */
+    uint64_t left_ms;              /* atomic: when the last watcher left, or 0 */
     struct ring idle, ready, wait; /* watchers of more than one name that were told all; who has
                                       something to be told; who waits for the first picture */
     uint8_t scratch[65536];

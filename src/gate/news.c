@@ -11,11 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
+#include "base/clock.h"
 #include "base/hash.h"
 #include "wire/name.h"
 
 #define LOG_FIRST_CAP 64u
 #define LOG_NEWS_MAX 65536u
+#define COMES_BACK_MS 60000u /* followers try again every few seconds */
 
 struct interest {
     struct ring watchers;
@@ -274,6 +276,8 @@ static void begin_anew(struct gate *gate)
 
     log_forget(gate, log->n);
     log->first++; /* not even from its end */
+    if (gate->count.watchers == 0)
+        return;
     for (struct ring *at = gate->conns.next; at != &gate->conns; at = at->next) {
         struct watcher *watcher = CONTAINER_OF(at, struct conn, all)->watcher;
 
@@ -310,6 +314,14 @@ void news_tell(struct gate *gate, struct gate_news *news)
         ring_drop(&watcher->ready);
         watcher_ready(watcher);
     }
+}
+
+bool gate_watched(struct gate *gate)
+{
+    uint64_t left_ms = __atomic_load_n(&gate->news.left_ms, __ATOMIC_RELAXED);
+
+    return __atomic_load_n(&gate->count.watchers, __ATOMIC_RELAXED) > 0 ||
+           (left_ms > 0 && clock_ms() - left_ms < COMES_BACK_MS);
 }
 
 /* ---- the whole ---- */

@@ -62,5 +62,8 @@ struct gate_watch_ops { /* all NULL: nothing can be watched here */
 
 /* Takes news. In the order of revisions; between gate_start and gate_stop, or it is given back. */
 void gate_tell(struct gate *gate, struct gate_news *news);
+/* Whether anybody watches, or did within the last minute and may come back: otherwise news with
+ * `reset` does. Any thread. */
+bool gate_watched(struct gate *gate);
 
 #endif

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <meshd/v1/mesh.pb-c.h>
+#include "base/clock.h"
 #include "wire/check.h"
 #include "wire/status.h"
 
@@ -512,5 +513,6 @@ void watcher_free(struct conn *conn)
     interest_leave(conn->gate, w);
     ring_drop(&w->ready);
     COUNT(conn->gate, watchers, -1);
+    __atomic_store_n(&conn->gate->news.left_ms, clock_ms(), __ATOMIC_RELAXED);
     free(w);
 }

@@ -1,0 +1,84 @@
+/* fuzz_gate - what a stranger may send to the port or to the local socket: a real gate behind a
+ * socket, with a REP that echoes and maps to watch. Whatever comes, the connection ends when its
+ * other end is gone, and leaves nothing behind. The first byte chooses the socket. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "gate/maps.h"
+#include "gate/support.h"
+
+#define INPUT_MAX 16384u /* less than a socket buffer takes at once */
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static struct rig rig;
+static struct maps maps;
+
+static void start(void)
+{
+    rig_init(&rig);
+    rig.epoch = 42;
+    rig.watch_ops = maps_ops();
+    rig.limits.watch_log_bytes = 65536;
+    rig_start(&rig);
+    maps.gate = rig.gate;
+    for (unsigned i = 0; i < 20; i++)
+        maps.value[i] = 1;
+    maps_tell(&maps, false);
+}
+
+/* Nobody has a link here. */
+static void refuse_links(void)
+{
+    static size_t refused;
+    struct told_event asked;
+
+    for (; refused < rig_told_count(&rig, TOLD_ASKED); refused++)
+        if (rig_told(&rig, TOLD_ASKED, 0, &asked))
+            gate_refuse(rig.gate, asked.conn, 7, 0, "not here");
+}
+
+static void wait_until_gone(uint64_t accepted)
+{
+    uint64_t until = now_ms() + WAIT_MS;
+
+    for (;;) {
+        struct gate_counters count = rig_count(&rig);
+
+        if (count.accepted >= accepted && count.connections == 0 && count.watchers == 0)
+            return;
+        if (now_ms() > until)
+            abort();
+        refuse_links();
+        nap();
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static uint32_t changes;
+    static uint64_t dialled;
+    uint8_t answer[4096];
+    int fd;
+
+    if (size < 1 || size > INPUT_MAX)
+        return 0;
+    if (!rig.gate)
+        start();
+    fd = data[0] & 1 ? dial_unix(rig.unix_path) : dial_gate(&rig);
+    if (fd < 0)
+        abort();
+    dialled++;
+    send_all(fd, data + 1, size - 1);
+    changes++;
+    maps_set(&maps, changes % 20, changes);
+    if (data[0] & 2) /* hears it out, as far as something comes at once */
+        while (recv(fd, answer, sizeof(answer), MSG_DONTWAIT) > 0)
+            ;
+    if (data[0] & 4 && !(data[0] & 1))
+        reset_and_close(fd);
+    else
+        close(fd);
+    wait_until_gone(dialled);
+    return 0;
+}
