@@ -6,7 +6,6 @@
  * set; one that stands too early costs one idle step.
  */
 #include "client/follow.h"
-#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -24,6 +23,7 @@
 #include "base/random.h"
 #include "client/call.h"
 #include "client/connect.h"
+#include "client/follow_wire.h"
 #include "wire/check.h"
 #include "wire/frame.h"
 
@@ -38,8 +38,6 @@
 #define LIFE_BYTES 4096u    /* of a long message are a sign of life too */
 #define READ_STEP 16384u    /* the first buffer; it doubles as it fills */
 #define READ_KEPT 262144u   /* the longest buffer that is kept without need */
-#define HOP_LEN 4u          /* in front of every PAIR1 payload */
-#define HOPS_MAX 255u
 
 enum phase { IDLE, CONNECTING, PREAMBLE, STREAM, ENDED };
 
@@ -93,7 +91,7 @@ static void set_timer(struct follow *f, uint64_t when_ms)
 }
 
 /* There is something to do without waiting: 1 ms after the machine began is always over. */
-static void ring(struct follow *f) { set_timer(f, 1); }
+void follow_ring(struct follow *f) { set_timer(f, 1); }
 
 static int open_descriptors(struct follow *f)
 {
@@ -144,7 +142,7 @@ int follow_new(const struct follow_settings *settings, struct follow **out_follo
         r = open_descriptors(f);
     if (r < 0)
         return r;
-    ring(f);
+    follow_ring(f);
     *out_follow = TAKE(&f);
     return 0;
 }
@@ -237,44 +235,11 @@ static int refused(struct follow *f, unsigned status, Meshd__V1__Reason reason, 
         return go_idle(f, -EBUSY);
     disconnect(f);
     f->phase = ENDED;
-    ring(f);
+    follow_ring(f);
     return FOLLOW_ENDED;
 }
 
 /* ---- connecting and asking ---- */
-
-static int pack_request(struct follow *f)
-{
-    Meshd__V1__CallHeader header = MESHD__V1__CALL_HEADER__INIT;
-    Meshd__V1__WatchRequest request = MESHD__V1__WATCH_REQUEST__INIT;
-    struct preamble preamble = {.version = PREAMBLE_VERSION, .kind = PREAMBLE_WATCH};
-    uint32_t hops = htobe32(1);
-    size_t head = sp_head_len(f->framing), payload;
-    uint8_t *at;
-
-    header.method = (char *)"/meshd.v1.Registry/Watch";
-    header.call_id = ++f->call_id;
-    header.wire_version = WIRE_VERSION_MAX;
-    request.from_epoch = f->status.epoch;
-    request.from_revision = f->status.revision;
-    if (f->name_glob)
-        request.name_glob = f->name_glob;
-    if (f->peer)
-        request.peer = f->peer;
-    request.heartbeat_ms = f->heartbeat_ms;
-
-    payload = HOP_LEN + frame_size(&header.base, &request.base);
-    f->out = malloc(PREAMBLE_MAX + head + payload);
-    if (!f->out)
-        return -ENOMEM;
-    at = f->out + preamble_pack(&preamble, f->out);
-    sp_head_pack(f->framing, payload, at);
-    memcpy(at + head, &hops, HOP_LEN);
-    frame_pack(&header.base, &request.base, at + head + HOP_LEN);
-    f->out_len = (size_t)(at - f->out) + head + payload;
-    f->out_sent = 0;
-    return 0;
-}
 
 /* A part of the request waits for room in the socket only until it is sent. */
 static int watch_socket(struct follow *f, int op)
@@ -287,12 +252,21 @@ static int watch_socket(struct follow *f, int op)
 /* Takes fd. */
 static int connected(struct follow *f, int fd, enum sp_framing framing)
 {
+    struct follow_settings request;
     int r;
 
     stop_connecting(f);
     f->fd = fd;
     f->framing = framing;
-    r = pack_request(f);
+    request = (struct follow_settings){
+        .name_glob = f->name_glob,
+        .peer = f->peer,
+        .heartbeat_ms = f->heartbeat_ms,
+        .from_epoch = f->status.epoch,
+        .from_revision = f->status.revision,
+    };
+    f->out_sent = 0;
+    r = follow_wire_request(&request, framing, ++f->call_id, &f->out, &f->out_len);
     if (r == 0)
         r = watch_socket(f, EPOLL_CTL_ADD);
     if (r == 0) {
@@ -319,7 +293,7 @@ int follow_adopt(struct follow *f, int fd, enum sp_framing framing)
         return r;
     }
     f->until_ms = clock_ms() + ATTEMPT_MS;
-    ring(f);
+    follow_ring(f);
     return connected(f, fd, framing);
 }
 
@@ -450,38 +424,6 @@ static int read_preamble(struct follow *f)
     return 0;
 }
 
-/* The header of a message, and its body still packed. FOLLOW_ENDED and FOLLOW_LOST after refusals;
- * -ENOMEM; other errors are the message's. */
-static int open_message(struct follow *f, const uint8_t *payload, size_t len,
-                        struct frame_parts *out_parts)
-{
-    const Meshd__V1__ReplyHeader *header;
-    ProtobufCMessage *message = NULL;
-    uint32_t hops;
-    int r;
-
-    if (len < HOP_LEN)
-        return -EBADMSG;
-    memcpy(&hops, payload, HOP_LEN);
-    if (be32toh(hops) > HOPS_MAX)
-        return -EBADMSG;
-    r = frame_split(payload + HOP_LEN, len - HOP_LEN, out_parts);
-    if (r == 0)
-        r = wire_unpack(&meshd__v1__reply_header__descriptor, out_parts->header,
-                        out_parts->header_len, &f->arena, &message);
-    if (r < 0)
-        return r;
-    header = (const Meshd__V1__ReplyHeader *)message;
-    /* A node that could not read the header of the call does not know its number. */
-    if (header->call_id != f->call_id && (header->status == STATUS_OK || header->call_id != 0))
-        return -EBADMSG;
-    f->status.wire_version_min = header->wire_version_min;
-    f->status.wire_version_max = header->wire_version_max;
-    if (header->status != STATUS_OK)
-        return refused(f, header->status, header->reason, header->text);
-    return 0;
-}
-
 static void heard(struct follow *f, const Meshd__V1__WatchReply *reply)
 {
     f->alive_ms = f->status.heard_ms = clock_ms();
@@ -506,6 +448,7 @@ static int read_message(struct follow *f, const Meshd__V1__WatchReply **out_repl
 {
     const uint8_t *at = f->in + f->in_at;
     size_t head = sp_head_len(f->framing);
+    const Meshd__V1__ReplyHeader *header = NULL;
     ProtobufCMessage *message = NULL;
     struct frame_parts parts;
     uint64_t len;
@@ -517,11 +460,16 @@ static int read_message(struct follow *f, const Meshd__V1__WatchReply **out_repl
     if (r == -EAGAIN)
         return r;
     if (r == 0)
-        r = open_message(f, at + head, (size_t)len, &parts);
-    if (r == 0)
+        r = follow_wire_open(at + head, (size_t)len, f->call_id, &f->arena, &header, &parts);
+    if (r == 0) {
+        f->status.wire_version_min = header->wire_version_min;
+        f->status.wire_version_max = header->wire_version_max;
+        if (header->status != STATUS_OK)
+            return refused(f, header->status, header->reason, header->text);
         r = wire_unpack(&meshd__v1__watch_reply__descriptor, parts.body, parts.body_len, &f->arena,
                         &message);
-    if (r == -ENOMEM || r > 0)
+    }
+    if (r == -ENOMEM)
         return r;
     if (r < 0)
         return lost(f, r);
@@ -624,7 +572,7 @@ int follow_next(struct follow *f, uint64_t deadline_ms, const Meshd__V1__WatchRe
             if (r == 0)
                 continue;
         } else if (r == 0 && more_is_here(f)) {
-            ring(f);
+            follow_ring(f);
         }
         break;
     }

@@ -65,5 +65,7 @@ void follow_status(const struct follow *follow, struct follow_status *out_status
 /* Readable (poll(2)) whenever follow_next has something to do: bytes, an end, or a time that has
  * come. One descriptor for the follow's life. */
 int follow_fd(const struct follow *follow);
+/* Makes it readable until follow_next has next found nothing: for who still holds a message. */
+void follow_ring(struct follow *follow);
 
 #endif

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 #include "base/hash.h"
+#include "base/rank.h"
 #include "registry/inside.h"
 
 /* ---- The index ---- */
@@ -112,27 +113,6 @@ struct row *registry_find(struct registry *reg, const char *key)
 #define ROUTE_RANK link_id
 #define ROUTE_TIE last_seen_s
 
-static uint64_t rank_of(const struct peer *peer)
-{
-    if (peer->local)
-        return 0;
-    if (peer->state.stale)
-        return 4;
-    if (!peer->state.connected)
-        return 3;
-    return peer->state.draining ? 2 : 1;
-}
-
-/* The same for the same name and peer, here and on every other node. */
-static uint64_t tie_of(uint64_t name_hash, const struct peer *peer)
-{
-    uint64_t h = name_hash ^ peer->tie;
-
-    h ^= h >> 33;
-    h *= 0xff51afd7ed558ccdULL;
-    return h ^ (h >> 33);
-}
-
 static bool worse(const struct registry_route *a, const struct registry_route *b)
 {
     if (a->ROUTE_RANK != b->ROUTE_RANK)
@@ -223,8 +203,9 @@ void registry_lookup(struct registry *reg, const char *name, size_t name_len,
             continue;
         found = true;
         candidate.row = &entry->row;
-        candidate.ROUTE_RANK = rank_of(entry->owner);
-        candidate.ROUTE_TIE = tie_of(name_hash, entry->owner);
+        candidate.ROUTE_RANK = rank_of(entry->owner->local, entry->owner->state.connected,
+                                       entry->owner->state.stale, entry->owner->state.draining);
+        candidate.ROUTE_TIE = rank_tie(name_hash, entry->owner->tie);
         consider(out_routes, &candidate);
     }
     for (size_t n = out_routes->n; n > 1; n--) {
