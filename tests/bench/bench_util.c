@@ -55,7 +55,7 @@ double percentile(double *values, size_t n, double p)
 
 double median(double *values, size_t n) { return percentile(values, n, 0.5); }
 
-static uint16_t free_port(const char *ip)
+uint16_t free_port(const char *ip)
 {
     struct sockaddr_in addr = {.sin_family = AF_INET};
     socklen_t len = sizeof addr;

@@ -11,6 +11,8 @@ double now_s(void);
 double percentile(double *values, size_t n, double p);
 double median(double *values, size_t n);
 
+uint16_t free_port(const char *ip);
+
 struct meshd {
     pid_t pid;
     char ip[16], dir[96], socket[160], log[128];

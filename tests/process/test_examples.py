@@ -1,7 +1,10 @@
 #!/usr/bin/python3
 """The programs of tools/examples, as somebody would run them who has nothing but them and meshd."""
+import os
+import pathlib
 import re
 import subprocess
+import unittest
 
 from harness import MESHCAT, MeshTest, SLOW, SOURCE, _die_with_parent, clean_environment, main, until
 from test_strangers import generate
@@ -88,6 +91,45 @@ class Examples(MeshTest):
         for part in shown:
             self.assertIn(part, program)
         self.assertLessEqual(len(program.splitlines()), 80)
+
+    # ---- C ----
+
+    def compile(self, name, text):
+        """A program against the header and the library, and nothing else of the tree."""
+        library = pathlib.Path(os.environ["MESHD_LIB"]).parent
+        source, program = self.mesh.dir / f"{name}.c", self.mesh.dir / name
+        source.write_text(text)
+        done = self.run_example("cc", "-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{SOURCE}/include", source,
+                                f"-L{library}", "-lmeshd", f"-Wl,-rpath,{library}", "-o", program)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return program
+
+    @unittest.skipUnless(os.environ.get("MESHD_LIB"), "libmeshd is not built, or with a sanitizer")
+    def test_the_c_program_of_the_readme_finds_a_name(self):
+        text = re.search(r"```c\n(/\* where\.c.*?)```", (SOURCE / "README.md").read_text("utf-8"), re.S).group(1)
+        where = self.compile("where", text)
+        done = self.run_example(where, "web")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "127.0.0.1:80\n", ""))
+        done = self.run_example(where, "nobody")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertNotEqual(done.stderr, "\n")
+
+    @unittest.skipUnless(os.environ.get("MESHD_LIB"), "libmeshd is not built, or with a sanitizer")
+    def test_find_c_finds_names_and_offers_one(self):
+        find = self.compile("find", (EXAMPLES / "find.c").read_text("utf-8"))
+        done = self.run_example(find, "web", "db")
+        self.assertEqual((done.returncode, done.stdout, done.stderr),
+                         (0, "web 127.0.0.1:80 n1\ndb [::1]:5432 n1\n", ""))
+        self.assertEqual(self.run_example(find, "web", "nobody").returncode, 1)
+        self.assertEqual(self.run_example(find).returncode, 2)
+        self.assertEqual(self.run_example(find, "--url", "tcp://127.0.0.1:1", "web").returncode, 3)
+        process = subprocess.Popen([find, "--url", f"ipc://{self.n1.socket}", "--offer", "late=127.0.0.1:9"],
+                                   stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=self.environment(),
+                                   preexec_fn=_die_with_parent)
+        until("it is offered", lambda: "late@local" in self.n1.rows())
+        process.communicate(b"\n")
+        self.assertEqual(process.returncode, 0)
+        self.assertNotIn("late@local", self.n1.rows())
 
     # ---- wait-for.sh ----
 
