@@ -76,6 +76,7 @@ class Watching(MeshTest):
                 node.local("withdraw", name, check=False)
             if step % 5 == 4:
                 until("the copies agree", all_agree)
+        until("n2 is live", lambda: n1.rows().get(f"web@{n2.host}", {}).get("connected"))
         n2.kill()
         until("n2 is stale", lambda: n1.rows().get(f"web@{n2.host}", {}).get("stale"))
         until("the copies agree while n2 is stale", all_agree)
