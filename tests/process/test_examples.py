@@ -151,9 +151,10 @@ class Examples(MeshTest):
 
     def test_wait_for_does_not_take_what_is_stale(self):
         n2 = self.mesh.node("n2", services=["late:10.0.0.2:8080"], peers=[self.n1]).start()
-        until("its link is live", lambda: self.n1.rows().get(f"late@{n2.host}", {}).get("connected"))
+        row = f"late@{n2.host}"
+        until("its link is live", lambda: self.n1.rows().get(row, {}).get("connected"))
         n2.kill()
-        until("it is stale", lambda: self.n1.rows()[f"late@{n2.host}"]["stale"])
+        until("it is stale", lambda: self.n1.rows()[row]["stale"])
         done = self.wait_for("late", "0")
         self.assertEqual((done.returncode, done.stdout), (1, ""))
 
