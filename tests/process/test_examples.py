@@ -3,6 +3,8 @@
 import os
 import pathlib
 import re
+import socket
+import struct
 import subprocess
 import unittest
 
@@ -91,6 +93,29 @@ class Examples(MeshTest):
         for part in shown:
             self.assertIn(part, program)
         self.assertLessEqual(len(program.splitlines()), 80)
+
+    def test_the_bytes_of_a_watch_are_those_of_the_readme(self):
+        text = (SOURCE / "README.md").read_text("utf-8")
+        asked, answered = (bytes.fromhex(re.search(rf"^{who} +((?:[0-9a-f]{{2}} +){{8}})", text, re.M).group(1))
+                           for who in ("watcher", "node"))
+        method = b"/meshd.v1.Registry/Watch"
+        header = b"\x0a" + bytes([len(method)]) + method + b"\x20\x01"  # CallHeader: method, wire_version 1
+        message = b"\0\0\0\1" + bytes([len(header)]) + header + b"\x1a\x03web"  # WatchRequest: name_glob
+        for local in (False, True):
+            family, address = ((socket.AF_UNIX, str(self.n1.socket)) if local
+                               else (socket.AF_INET, (self.n1.host, self.n1.port)))
+            lead = b"\1" if local else b""
+            with socket.socket(family) as s:
+                s.settimeout(10 * SLOW)
+                s.connect(address)
+                s.sendall(asked + lead + struct.pack(">Q", len(message)) + message)
+                stream = s.makefile("rb")
+                self.assertEqual(stream.read(8), answered)
+                self.assertEqual(stream.read(len(lead)), lead)
+                first = stream.read(struct.unpack(">Q", stream.read(8))[0])
+                self.assertEqual(first[:4], b"\0\0\0\1")
+                self.assertLess(first[4], 128)
+                self.assertIn(b"\x18\x01", first[5 + first[4]:], "WatchReply: resync")
 
     # ---- C ----
 

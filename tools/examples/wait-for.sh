@@ -23,6 +23,8 @@ case $seconds in
 esac
 errors=$(mktemp) || exit
 trap 'rm -f "$errors"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 deadline=$(($(date +%s) + seconds))
 
 while :; do
