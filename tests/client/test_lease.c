@@ -51,8 +51,8 @@ static void serve(struct fake *f, int fd)
         if (strcmp(call.method, "Withdraw") == 0) {
             cr_expect_str_eq(((const Meshd__V1__WithdrawRequest *)call.request)->lease_id,
                              lease_id);
-            fake_reply(f, fd, &call, 0, 0, "", &gone.base);
             sem_post(&withdrawn);
+            fake_reply(f, fd, &call, 0, 0, "", &gone.base);
             what = 'y';
         } else {
             note_offer((const Meshd__V1__OfferRequest *)call.request);
