@@ -91,10 +91,8 @@ enum mesh_status deadline_of(int deadline_ms, uint64_t *out_deadline_ms)
 
 /* ---- calls under way; all with the lock held ---- */
 
-static void enlist(struct mesh_call *call) REQUIRES(call->client->lock)
+static void enlist(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
-    struct mesh_client *client = call->client;
-
     call->held.prev = client->held.last;
     call->held.next = NULL;
     if (client->held.last)
@@ -105,10 +103,8 @@ static void enlist(struct mesh_call *call) REQUIRES(call->client->lock)
     call->held.under_way = true;
 }
 
-static void delist(struct mesh_call *call) REQUIRES(call->client->lock)
+static void delist(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
-    struct mesh_client *client = call->client;
-
     if (!call->held.under_way)
         return;
     if (call->held.prev)
@@ -122,9 +118,10 @@ static void delist(struct mesh_call *call) REQUIRES(call->client->lock)
     call->held.under_way = false;
 }
 
-static void finish(struct mesh_call *call, int error) REQUIRES(call->client->lock)
+static void finish(struct mesh_client *client, struct mesh_call *call, int error)
+    REQUIRES(client->lock)
 {
-    delist(call);
+    delist(client, call);
     call->held.done = true;
     call->held.error = error;
     if (call->held.waiting)
@@ -168,9 +165,8 @@ static int out_room(struct mesh_client *client, size_t len) REQUIRES(client->loc
 }
 
 /* The call's request, behind what is to be sent. The time it still has is told anew each time. */
-static int put_request(struct mesh_call *call) REQUIRES(call->client->lock)
+static int put_request(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
-    struct mesh_client *client = call->client;
     Meshd__V1__CallHeader header = MESHD__V1__CALL_HEADER__INIT;
     enum sp_framing framing = client->stream.framing;
     size_t head = sp_head_len(framing), frame, payload;
@@ -277,7 +273,7 @@ static int deliver(struct mesh_client *client, const uint8_t *payload, size_t le
     call->answer = malloc(call->answer_len + 1);
     if (call->answer)
         memcpy(call->answer, payload + backtrace, call->answer_len);
-    finish(call, call->answer ? 0 : -ENOMEM);
+    finish(client, call, call->answer ? 0 : -ENOMEM);
     return 0;
 }
 
@@ -311,31 +307,32 @@ static void lost(struct mesh_client *client, int error) REQUIRES(client->lock)
     /* What makes no sense now will make none when it is asked again. */
     if (status == MESH_PROTOCOL || status == MESH_INVALID)
         while (client->held.first)
-            finish(client->held.first, error);
+            finish(client, client->held.first, error);
 }
 
-static void sleep_locked(struct mesh_call *call, uint64_t until_ms) REQUIRES(call->client->lock)
+static void sleep_locked(struct mesh_client *client, struct mesh_call *call, uint64_t until_ms)
+    REQUIRES(client->lock)
 {
     struct timespec until = {.tv_sec = (time_t)(until_ms / 1000),
                              .tv_nsec = (long)(until_ms % 1000) * 1000000L};
 
     call->held.waiting = true;
-    call->client->held.waiting++;
-    pthread_cond_clockwait(&call->woken, &call->client->lock.os, CLOCK_MONOTONIC, &until);
-    call->client->held.waiting--;
+    client->held.waiting++;
+    pthread_cond_clockwait(&call->woken, &client->lock.os, CLOCK_MONOTONIC, &until);
+    client->held.waiting--;
     call->held.waiting = false;
 }
 
 /* One attempt, once it is time for it; then all calls are asked once more. */
-static void connect_again(struct mesh_call *call) REQUIRES(call->client->lock)
+static void connect_again(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
-    struct mesh_client *client = call->client;
     struct stream stream;
     int r;
 
     if (clock_ms() < client->held.again_ms) {
-        sleep_locked(call, client->held.again_ms < call->deadline_ms ? client->held.again_ms
-                                                                     : call->deadline_ms);
+        sleep_locked(client, call,
+                     client->held.again_ms < call->deadline_ms ? client->held.again_ms
+                                                               : call->deadline_ms);
         return;
     }
     mutex_unlock(&client->lock);
@@ -345,21 +342,20 @@ static void connect_again(struct mesh_call *call) REQUIRES(call->client->lock)
         client->stream = stream;
         client->held.connected = true;
         for (struct mesh_call *c = client->held.first; c && r == 0; c = c->held.next)
-            r = put_request(c);
+            r = put_request(client, c);
     }
     if (r < 0)
         lost(client, r);
 }
 
 /* What the reader does until something has happened. */
-static void read_some(struct mesh_call *call) REQUIRES(call->client->lock)
+static void read_some(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
-    struct mesh_client *client = call->client;
     bool want_out;
     int r;
 
     if (!client->held.connected) {
-        connect_again(call);
+        connect_again(client, call);
         return;
     }
     r = send_some(client);
@@ -373,28 +369,26 @@ static void read_some(struct mesh_call *call) REQUIRES(call->client->lock)
         r = deliver_all(client);
     /* No memory for more bytes: this call has come to its end, the connection has not. */
     if (r == -ENOMEM)
-        finish(call, r);
+        finish(client, call, r);
     else if (r < 0 && r != -EAGAIN && r != -ETIMEDOUT)
         lost(client, r);
 }
 
 /* Until the call is done or its time is up. */
-static void wait_locked(struct mesh_call *call) REQUIRES(call->client->lock)
+static void wait_locked(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
-    struct mesh_client *client = call->client;
-
     while (!call->held.done && clock_ms() < call->deadline_ms) {
         if (client->held.reading) {
             send_beside(client);
-            sleep_locked(call, call->deadline_ms);
+            sleep_locked(client, call, call->deadline_ms);
             continue;
         }
         client->held.reading = true;
-        read_some(call);
+        read_some(client, call);
         client->held.reading = false;
     }
     if (!call->held.done)
-        finish(call, client->held.connected ? -ETIMEDOUT : client->held.error);
+        finish(client, call, client->held.connected ? -ETIMEDOUT : client->held.error);
     hand_over(client);
 }
 
@@ -429,9 +423,9 @@ enum mesh_status client_call_begin(struct mesh_call *call)
     call->id = client->held.next_id++ | LAST_WORD;
     call->number = client->held.next_call++;
     if (client->held.connected)
-        r = put_request(call);
+        r = put_request(client, call);
     if (r == 0)
-        enlist(call);
+        enlist(client, call);
     mutex_unlock(&client->lock);
     return r < 0 ? error_errno(r, call->method) : MESH_OK;
 }
@@ -443,7 +437,7 @@ enum mesh_status client_call_answer(struct mesh_call *call, struct reply *out_re
 
     mutex_lock(&client->lock);
     if (!call->held.done)
-        wait_locked(call);
+        wait_locked(client, call);
     r = call->held.error;
     mutex_unlock(&client->lock);
     if (r == 0)
@@ -459,11 +453,13 @@ enum mesh_status client_call_answer(struct mesh_call *call, struct reply *out_re
 
 void client_call_free(struct mesh_call *call)
 {
+    struct mesh_client *client = call ? call->client : NULL;
+
     if (!call)
         return;
-    mutex_lock(&call->client->lock);
-    delist(call);
-    mutex_unlock(&call->client->lock);
+    mutex_lock(&client->lock);
+    delist(client, call);
+    mutex_unlock(&client->lock);
     pthread_cond_destroy(&call->woken);
     free(call->answer);
     free(call);
