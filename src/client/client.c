@@ -36,6 +36,7 @@
 #define LAST_WORD 0x80000000u /* marks it */
 #define METHOD_MAX 128u
 #define OUT_FIRST 16384u
+#define HOLD_MS 1 /* the longest that requests are held back to leave together */
 #define BACKOFF_MIN_MS 50
 #define BACKOFF_MAX_MS 1000
 
@@ -55,6 +56,8 @@ struct mesh_client {
         uint64_t next_call;
         uint8_t *out; /* to be sent: out_len bytes from out_off on */
         size_t out_off, out_len, out_cap;
+        size_t n_under_way, n_unsent; /* calls, and how many of them wait in out */
+        uint64_t batch;               /* of the calls in out; it ends when all of it has left */
     } held;
     /* The reader's, without the lock. It opens and closes it with the lock held, so that others may
      * send on its descriptor under the lock. */
@@ -72,6 +75,7 @@ struct mesh_call {
     struct { /* only with client->lock held */
         struct mesh_call *next, *prev;
         bool under_way, done, waiting;
+        uint64_t batch;
         int error; /* done: 0, or a negative errno */
     } held;
     uint8_t *answer; /* once it is done */
@@ -101,6 +105,7 @@ static void enlist(struct mesh_client *client, struct mesh_call *call) REQUIRES(
         client->held.first = call;
     client->held.last = call;
     call->held.under_way = true;
+    client->held.n_under_way++;
 }
 
 static void delist(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
@@ -116,6 +121,7 @@ static void delist(struct mesh_client *client, struct mesh_call *call) REQUIRES(
     else
         client->held.last = call->held.prev;
     call->held.under_way = false;
+    client->held.n_under_way--;
 }
 
 static void finish(struct mesh_client *client, struct mesh_call *call, int error)
@@ -190,13 +196,24 @@ static int put_request(struct mesh_client *client, struct mesh_call *call) REQUI
     frame_pack(&header.base, NULL, at + head + REQUEST_ID_LEN);
     memcpy(at + head + REQUEST_ID_LEN + frame, call->body, call->body_len);
     client->held.out_len += head + payload;
+    call->held.batch = client->held.batch;
+    client->held.n_unsent++;
     return 0;
+}
+
+static void out_empty(struct mesh_client *client) REQUIRES(client->lock)
+{
+    client->held.out_off = client->held.out_len = 0;
+    client->held.n_unsent = 0;
+    client->held.batch++;
 }
 
 /* Sends what the kernel takes at once: it never waits, so the lock may be held meanwhile. */
 static int send_some(struct mesh_client *client) REQUIRES(client->lock)
 {
-    while (client->held.connected && client->held.out_len) {
+    if (!client->held.connected || !client->held.out_len)
+        return 0;
+    while (client->held.out_len) {
         ssize_t n = send(client->stream.fd, client->held.out + client->held.out_off,
                          client->held.out_len, MSG_NOSIGNAL | MSG_DONTWAIT);
 
@@ -209,7 +226,7 @@ static int send_some(struct mesh_client *client) REQUIRES(client->lock)
             return errno == EPIPE ? -ECONNRESET : -errno;
         }
     }
-    client->held.out_off = 0;
+    out_empty(client);
     return 0;
 }
 
@@ -302,7 +319,7 @@ static void lost(struct mesh_client *client, int error) REQUIRES(client->lock)
     /* That the time of an attempt was over says less than what was there before. */
     if (error != -ETIMEDOUT || !client->held.error)
         client->held.error = error;
-    client->held.out_off = client->held.out_len = 0;
+    out_empty(client);
     client->held.again_ms = clock_ms() + backoff_next(&client->held.backoff, random_u64());
     /* What makes no sense now will make none when it is asked again. */
     if (status == MESH_PROTOCOL || status == MESH_INVALID)
@@ -348,23 +365,41 @@ static void connect_again(struct mesh_client *client, struct mesh_call *call) RE
         lost(client, r);
 }
 
+/* True while the answer is on its way and the node has more than half of all requests: what is to
+ * be sent had better leave in one piece a little later. Small pieces cost both sides a wake-up for
+ * each, where one would do for many. */
+static bool can_hold(const struct mesh_client *client, const struct mesh_call *call)
+    REQUIRES(client->lock)
+{
+    return client->held.out_len && !client->held.out_off &&
+           call->held.batch != client->held.batch &&
+           2 * client->held.n_unsent < client->held.n_under_way;
+}
+
 /* What the reader does until something has happened. */
 static void read_some(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
-    bool want_out;
-    int r;
+    uint64_t deadline = call->deadline_ms;
+    bool hold, want_out;
+    int r = 0;
 
     if (!client->held.connected) {
         connect_again(client, call);
         return;
     }
-    r = send_some(client);
-    want_out = client->held.out_len != 0;
+    hold = can_hold(client, call);
+    if (hold)
+        deadline = clock_ms() + HOLD_MS;
+    else
+        r = send_some(client);
+    want_out = !hold && client->held.out_len;
     if (r == 0) {
         mutex_unlock(&client->lock);
-        r = receive(client, want_out, call->deadline_ms);
+        r = receive(client, want_out, deadline < call->deadline_ms ? deadline : call->deadline_ms);
         mutex_lock(&client->lock);
     }
+    if (r == -ETIMEDOUT && hold)
+        r = send_some(client); /* 0 goes on to look for answers, of which there are none */
     if (r == 0)
         r = deliver_all(client);
     /* No memory for more bytes: this call has come to its end, the connection has not. */
