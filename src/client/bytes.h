@@ -31,6 +31,7 @@ static inline size_t bytes_len(const struct bytes *bytes)
     return (size_t)(bytes->end - bytes->at);
 }
 
+/* At most 64 bits, hence 10 bytes of which the last is 0 or 1. */
 static inline uint64_t bytes_varint(struct bytes *bytes)
 {
     uint64_t value = 0;
@@ -38,8 +39,9 @@ static inline uint64_t bytes_varint(struct bytes *bytes)
     for (unsigned shift = 0; bytes->at < bytes->end && shift < 70; shift += 7) {
         uint8_t byte = *bytes->at++;
 
-        if (shift < 64)
-            value |= (uint64_t)(byte & 0x7f) << shift;
+        if (shift == 63 && byte > 1)
+            break;
+        value |= (uint64_t)(byte & 0x7f) << shift;
         if (byte < 0x80)
             return value;
     }
@@ -60,6 +62,7 @@ static inline bool bytes_skip(struct bytes *bytes, uint64_t len)
 /* The next field; false at the end, or with bad set. */
 static inline bool bytes_next(struct bytes *bytes, struct bytes_field *out)
 {
+    const uint8_t *begin = bytes->at;
     uint64_t tag, len;
 
     *out = (struct bytes_field){.number = 0};
@@ -70,7 +73,7 @@ static inline bool bytes_next(struct bytes *bytes, struct bytes_field *out)
         .number = (uint32_t)(tag >> 3),
         .type = (enum bytes_type)(tag & 7),
     };
-    if (bytes->bad || tag >> 32 || !out->number) {
+    if (bytes->bad || tag >> 32 || !out->number || bytes->at - begin > 5) {
         bytes->bad = true;
         return false;
     }

@@ -43,6 +43,8 @@ void call_close(struct call_conn *conn)
 
 void call_closep(struct call_conn **conn) { call_close(*conn); }
 
+int call_fd(const struct call_conn *conn) { return conn->stream.fd; }
+
 void call_reply_free(struct call_reply *reply)
 {
     struct reply_full *full = (struct reply_full *)reply;

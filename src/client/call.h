@@ -32,6 +32,8 @@ int call_open(const char *url, uint64_t deadline_ms, struct call_conn **out_conn
 int call_adopt(int fd, enum sp_framing framing, uint64_t deadline_ms, struct call_conn **out_conn);
 void call_close(struct call_conn *conn);
 void call_closep(struct call_conn **conn);
+/* For poll(2): readable between calls means that the node has closed it, or broken the rules. */
+int call_fd(const struct call_conn *conn);
 
 struct call_reply {
     unsigned status; /* enum status, or a number that this version does not know */

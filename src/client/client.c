@@ -36,6 +36,7 @@
 #define LAST_WORD 0x80000000u /* marks it */
 #define METHOD_MAX 128u
 #define OUT_FIRST 16384u
+#define HOLD_MS 1 /* the longest that requests are held back to leave together */
 #define BACKOFF_MIN_MS 50
 #define BACKOFF_MAX_MS 1000
 
@@ -55,6 +56,8 @@ struct mesh_client {
         uint64_t next_call;
         uint8_t *out; /* to be sent: out_len bytes from out_off on */
         size_t out_off, out_len, out_cap;
+        size_t n_under_way, n_unsent; /* calls, and how many of them wait in out */
+        uint64_t batch;               /* of the calls in out; it ends when all of it has left */
     } held;
     /* The reader's, without the lock. It opens and closes it with the lock held, so that others may
      * send on its descriptor under the lock. */
@@ -72,6 +75,7 @@ struct mesh_call {
     struct { /* only with client->lock held */
         struct mesh_call *next, *prev;
         bool under_way, done, waiting;
+        uint64_t batch;
         int error; /* done: 0, or a negative errno */
     } held;
     uint8_t *answer; /* once it is done */
@@ -91,10 +95,8 @@ enum mesh_status deadline_of(int deadline_ms, uint64_t *out_deadline_ms)
 
 /* ---- calls under way; all with the lock held ---- */
 
-static void enlist(struct mesh_call *call) REQUIRES(call->client->lock)
+static void enlist(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
-    struct mesh_client *client = call->client;
-
     call->held.prev = client->held.last;
     call->held.next = NULL;
     if (client->held.last)
@@ -103,12 +105,11 @@ static void enlist(struct mesh_call *call) REQUIRES(call->client->lock)
         client->held.first = call;
     client->held.last = call;
     call->held.under_way = true;
+    client->held.n_under_way++;
 }
 
-static void delist(struct mesh_call *call) REQUIRES(call->client->lock)
+static void delist(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
-    struct mesh_client *client = call->client;
-
     if (!call->held.under_way)
         return;
     if (call->held.prev)
@@ -120,11 +121,13 @@ static void delist(struct mesh_call *call) REQUIRES(call->client->lock)
     else
         client->held.last = call->held.prev;
     call->held.under_way = false;
+    client->held.n_under_way--;
 }
 
-static void finish(struct mesh_call *call, int error) REQUIRES(call->client->lock)
+static void finish(struct mesh_client *client, struct mesh_call *call, int error)
+    REQUIRES(client->lock)
 {
-    delist(call);
+    delist(client, call);
     call->held.done = true;
     call->held.error = error;
     if (call->held.waiting)
@@ -168,9 +171,8 @@ static int out_room(struct mesh_client *client, size_t len) REQUIRES(client->loc
 }
 
 /* The call's request, behind what is to be sent. The time it still has is told anew each time. */
-static int put_request(struct mesh_call *call) REQUIRES(call->client->lock)
+static int put_request(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
-    struct mesh_client *client = call->client;
     Meshd__V1__CallHeader header = MESHD__V1__CALL_HEADER__INIT;
     enum sp_framing framing = client->stream.framing;
     size_t head = sp_head_len(framing), frame, payload;
@@ -194,13 +196,24 @@ static int put_request(struct mesh_call *call) REQUIRES(call->client->lock)
     frame_pack(&header.base, NULL, at + head + REQUEST_ID_LEN);
     memcpy(at + head + REQUEST_ID_LEN + frame, call->body, call->body_len);
     client->held.out_len += head + payload;
+    call->held.batch = client->held.batch;
+    client->held.n_unsent++;
     return 0;
+}
+
+static void out_empty(struct mesh_client *client) REQUIRES(client->lock)
+{
+    client->held.out_off = client->held.out_len = 0;
+    client->held.n_unsent = 0;
+    client->held.batch++;
 }
 
 /* Sends what the kernel takes at once: it never waits, so the lock may be held meanwhile. */
 static int send_some(struct mesh_client *client) REQUIRES(client->lock)
 {
-    while (client->held.connected && client->held.out_len) {
+    if (!client->held.connected || !client->held.out_len)
+        return 0;
+    while (client->held.out_len) {
         ssize_t n = send(client->stream.fd, client->held.out + client->held.out_off,
                          client->held.out_len, MSG_NOSIGNAL | MSG_DONTWAIT);
 
@@ -213,7 +226,7 @@ static int send_some(struct mesh_client *client) REQUIRES(client->lock)
             return errno == EPIPE ? -ECONNRESET : -errno;
         }
     }
-    client->held.out_off = 0;
+    out_empty(client);
     return 0;
 }
 
@@ -277,7 +290,7 @@ static int deliver(struct mesh_client *client, const uint8_t *payload, size_t le
     call->answer = malloc(call->answer_len + 1);
     if (call->answer)
         memcpy(call->answer, payload + backtrace, call->answer_len);
-    finish(call, call->answer ? 0 : -ENOMEM);
+    finish(client, call, call->answer ? 0 : -ENOMEM);
     return 0;
 }
 
@@ -306,36 +319,37 @@ static void lost(struct mesh_client *client, int error) REQUIRES(client->lock)
     /* That the time of an attempt was over says less than what was there before. */
     if (error != -ETIMEDOUT || !client->held.error)
         client->held.error = error;
-    client->held.out_off = client->held.out_len = 0;
+    out_empty(client);
     client->held.again_ms = clock_ms() + backoff_next(&client->held.backoff, random_u64());
     /* What makes no sense now will make none when it is asked again. */
     if (status == MESH_PROTOCOL || status == MESH_INVALID)
         while (client->held.first)
-            finish(client->held.first, error);
+            finish(client, client->held.first, error);
 }
 
-static void sleep_locked(struct mesh_call *call, uint64_t until_ms) REQUIRES(call->client->lock)
+static void sleep_locked(struct mesh_client *client, struct mesh_call *call, uint64_t until_ms)
+    REQUIRES(client->lock)
 {
     struct timespec until = {.tv_sec = (time_t)(until_ms / 1000),
                              .tv_nsec = (long)(until_ms % 1000) * 1000000L};
 
     call->held.waiting = true;
-    call->client->held.waiting++;
-    pthread_cond_clockwait(&call->woken, &call->client->lock.os, CLOCK_MONOTONIC, &until);
-    call->client->held.waiting--;
+    client->held.waiting++;
+    pthread_cond_clockwait(&call->woken, &client->lock.os, CLOCK_MONOTONIC, &until);
+    client->held.waiting--;
     call->held.waiting = false;
 }
 
 /* One attempt, once it is time for it; then all calls are asked once more. */
-static void connect_again(struct mesh_call *call) REQUIRES(call->client->lock)
+static void connect_again(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
-    struct mesh_client *client = call->client;
     struct stream stream;
     int r;
 
     if (clock_ms() < client->held.again_ms) {
-        sleep_locked(call, client->held.again_ms < call->deadline_ms ? client->held.again_ms
-                                                                     : call->deadline_ms);
+        sleep_locked(client, call,
+                     client->held.again_ms < call->deadline_ms ? client->held.again_ms
+                                                               : call->deadline_ms);
         return;
     }
     mutex_unlock(&client->lock);
@@ -345,56 +359,71 @@ static void connect_again(struct mesh_call *call) REQUIRES(call->client->lock)
         client->stream = stream;
         client->held.connected = true;
         for (struct mesh_call *c = client->held.first; c && r == 0; c = c->held.next)
-            r = put_request(c);
+            r = put_request(client, c);
     }
     if (r < 0)
         lost(client, r);
 }
 
-/* What the reader does until something has happened. */
-static void read_some(struct mesh_call *call) REQUIRES(call->client->lock)
+/* True while the answer is on its way and the node has more than half of all requests: what is to
+ * be sent had better leave in one piece a little later. Small pieces cost both sides a wake-up for
+ * each, where one would do for many. */
+static bool can_hold(const struct mesh_client *client, const struct mesh_call *call)
+    REQUIRES(client->lock)
 {
-    struct mesh_client *client = call->client;
-    bool want_out;
-    int r;
+    return client->held.out_len && !client->held.out_off &&
+           call->held.batch != client->held.batch &&
+           2 * client->held.n_unsent < client->held.n_under_way;
+}
+
+/* What the reader does until something has happened. */
+static void read_some(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
+{
+    uint64_t deadline = call->deadline_ms;
+    bool hold, want_out;
+    int r = 0;
 
     if (!client->held.connected) {
-        connect_again(call);
+        connect_again(client, call);
         return;
     }
-    r = send_some(client);
-    want_out = client->held.out_len != 0;
+    hold = can_hold(client, call);
+    if (hold)
+        deadline = clock_ms() + HOLD_MS;
+    else
+        r = send_some(client);
+    want_out = !hold && client->held.out_len;
     if (r == 0) {
         mutex_unlock(&client->lock);
-        r = receive(client, want_out, call->deadline_ms);
+        r = receive(client, want_out, deadline < call->deadline_ms ? deadline : call->deadline_ms);
         mutex_lock(&client->lock);
     }
+    if (r == -ETIMEDOUT && hold)
+        r = send_some(client); /* 0 goes on to look for answers, of which there are none */
     if (r == 0)
         r = deliver_all(client);
     /* No memory for more bytes: this call has come to its end, the connection has not. */
     if (r == -ENOMEM)
-        finish(call, r);
+        finish(client, call, r);
     else if (r < 0 && r != -EAGAIN && r != -ETIMEDOUT)
         lost(client, r);
 }
 
 /* Until the call is done or its time is up. */
-static void wait_locked(struct mesh_call *call) REQUIRES(call->client->lock)
+static void wait_locked(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
-    struct mesh_client *client = call->client;
-
     while (!call->held.done && clock_ms() < call->deadline_ms) {
         if (client->held.reading) {
             send_beside(client);
-            sleep_locked(call, call->deadline_ms);
+            sleep_locked(client, call, call->deadline_ms);
             continue;
         }
         client->held.reading = true;
-        read_some(call);
+        read_some(client, call);
         client->held.reading = false;
     }
     if (!call->held.done)
-        finish(call, client->held.connected ? -ETIMEDOUT : client->held.error);
+        finish(client, call, client->held.connected ? -ETIMEDOUT : client->held.error);
     hand_over(client);
 }
 
@@ -429,9 +458,9 @@ enum mesh_status client_call_begin(struct mesh_call *call)
     call->id = client->held.next_id++ | LAST_WORD;
     call->number = client->held.next_call++;
     if (client->held.connected)
-        r = put_request(call);
+        r = put_request(client, call);
     if (r == 0)
-        enlist(call);
+        enlist(client, call);
     mutex_unlock(&client->lock);
     return r < 0 ? error_errno(r, call->method) : MESH_OK;
 }
@@ -443,7 +472,7 @@ enum mesh_status client_call_answer(struct mesh_call *call, struct reply *out_re
 
     mutex_lock(&client->lock);
     if (!call->held.done)
-        wait_locked(call);
+        wait_locked(client, call);
     r = call->held.error;
     mutex_unlock(&client->lock);
     if (r == 0)
@@ -459,11 +488,13 @@ enum mesh_status client_call_answer(struct mesh_call *call, struct reply *out_re
 
 void client_call_free(struct mesh_call *call)
 {
+    struct mesh_client *client = call ? call->client : NULL;
+
     if (!call)
         return;
-    mutex_lock(&call->client->lock);
-    delist(call);
-    mutex_unlock(&call->client->lock);
+    mutex_lock(&client->lock);
+    delist(client, call);
+    mutex_unlock(&client->lock);
     pthread_cond_destroy(&call->woken);
     free(call->answer);
     free(call);

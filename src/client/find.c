@@ -75,24 +75,25 @@ enum mesh_status mesh_lookup_begin(struct mesh_client *client, const char *const
 
 enum mesh_status mesh_call_wait(struct mesh_call *call, struct mesh_list **out_list)
 {
-    CLEANUP(client_call_freep) struct mesh_call *ended = call;
-    struct mesh_list *list;
+    struct mesh_list *list = NULL;
     struct reply reply;
-    bool bad_name;
+    bool bad_name = false;
     enum mesh_status status = client_call_answer(call, &reply);
-    int r;
 
-    if (status != MESH_OK)
-        return status;
-    r = reply_lookup(reply.body, reply.body_len, client_call_names(call), &list, &bad_name);
-    if (r < 0)
-        return error_errno(r, "lookup");
+    if (status == MESH_OK) {
+        int r = reply_lookup(reply.body, reply.body_len, client_call_names(call), &list, &bad_name);
+
+        if (r < 0)
+            status = error_errno(r, "lookup");
+    }
+    client_call_free(call);
     if (bad_name) {
         mesh_list_free(list);
         return error_set(MESH_INVALID, "one of the names is no name of a service");
     }
-    *out_list = list;
-    return MESH_OK;
+    if (status == MESH_OK)
+        *out_list = list;
+    return status;
 }
 
 void mesh_call_cancel(struct mesh_call *call) { client_call_free(call); }

@@ -1,18 +1,21 @@
 /* lease - one offer, renewed by a thread of its own on a connection of its own.
  *
- * The thread sleeps until it is time to renew, or until the lease is closed. When the node was away
- * it connects again and makes the same offer anew, under the same lease id: that renews what is
- * still there and makes what is not. An attempt takes less than a second, so that closing can wait
- * for one and still say goodbye.
+ * The thread sleeps until it is time to renew, until the node closes the connection, or until the
+ * lease is closed. When the node was away it connects again and makes the same offer anew, under
+ * the same lease id: that renews what is still there and makes what is not. An attempt takes less
+ * than a second, so that closing can wait for one and still say goodbye.
  */
+#include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include "base/backoff.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -36,7 +39,7 @@ struct mesh_lease {
     struct call_conn *conn; /* the thread's once it runs; NULL: to be made */
     struct backoff backoff;
     pthread_t thread;
-    pthread_cond_t closing;
+    int wake_fd; /* closing wakes the thread */
     struct mutex lock;
     struct { /* only with lock held */
         bool closed;
@@ -90,21 +93,30 @@ static int offer(struct mesh_lease *lease, uint64_t deadline_ms, enum mesh_statu
 
 /* ---- the thread ---- */
 
-/* True once the lease is closed, and by when the thread is to have ended. */
-static bool sleep_for(struct mesh_lease *lease, uint64_t ms, uint64_t *out_close_by_ms)
+static bool is_closed(struct mesh_lease *lease, uint64_t *out_close_by_ms)
 {
-    uint64_t until_ms = clock_ms() + ms;
-    struct timespec until = {.tv_sec = (time_t)(until_ms / 1000),
-                             .tv_nsec = (long)(until_ms % 1000) * 1000000L};
     bool closed;
 
     mutex_lock(&lease->lock);
-    while (!lease->held.closed && clock_ms() < until_ms)
-        pthread_cond_clockwait(&lease->closing, &lease->lock.os, CLOCK_MONOTONIC, &until);
     closed = lease->held.closed;
     *out_close_by_ms = lease->held.close_by_ms;
     mutex_unlock(&lease->lock);
     return closed;
+}
+
+/* Until then, or until the lease is closed or the node has gone. */
+static void sleep_until(struct mesh_lease *lease, uint64_t until_ms)
+{
+    struct pollfd fds[2] = {
+        {.fd = lease->wake_fd, .events = POLLIN},
+        {.fd = lease->conn ? call_fd(lease->conn) : -1, .events = POLLIN},
+    };
+    uint64_t now = clock_ms();
+
+    if (now < until_ms && poll(fds, 2, (int)(until_ms - now)) < 0)
+        return; /* woken too early renews too early, which does no harm */
+    if (fds[1].revents)
+        call_close(TAKE(&lease->conn));
 }
 
 /* One renewal; how long to wait before the next. */
@@ -140,8 +152,12 @@ static void *run(void *arg)
     struct mesh_lease *lease = arg;
     uint64_t wait_ms = RENEW_MS, close_by_ms;
 
-    while (!sleep_for(lease, wait_ms, &close_by_ms))
+    for (;;) {
+        sleep_until(lease, clock_ms() + wait_ms);
+        if (is_closed(lease, &close_by_ms))
+            break;
         wait_ms = renew(lease);
+    }
     withdraw(lease, close_by_ms);
     return NULL;
 }
@@ -164,7 +180,8 @@ static int start(struct mesh_lease *lease)
 static void lease_free(struct mesh_lease *lease)
 {
     call_close(lease->conn);
-    pthread_cond_destroy(&lease->closing);
+    if (lease->wake_fd >= 0)
+        close(lease->wake_fd);
     mutex_fini(&lease->lock);
     free(lease->url);
     free(lease->name);
@@ -185,14 +202,14 @@ static struct mesh_lease *lease_new(const char *url, const char *name, const cha
     if (!lease)
         return NULL;
     mutex_init(&lease->lock);
-    pthread_cond_init(&lease->closing, NULL);
+    lease->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     backoff_init(&lease->backoff, BACKOFF_MIN_MS, BACKOFF_MAX_MS);
     snprintf(lease->id, sizeof(lease->id), "lib:%016llx%016llx", (unsigned long long)random_u64(),
              (unsigned long long)random_u64());
     lease->url = strdup(url);
     lease->name = strdup(name);
     lease->address = strdup(address);
-    if (lease->url && lease->name && lease->address)
+    if (lease->wake_fd >= 0 && lease->url && lease->name && lease->address)
         return lease;
     lease_free(lease);
     return NULL;
@@ -250,13 +267,16 @@ enum mesh_status mesh_lease_state(struct mesh_lease *lease)
 
 void mesh_lease_close(struct mesh_lease *lease)
 {
+    uint64_t one = 1;
+
     if (!lease)
         return;
     mutex_lock(&lease->lock);
     lease->held.closed = true;
     lease->held.close_by_ms = clock_ms() + CLOSE_MS;
-    pthread_cond_signal(&lease->closing);
     mutex_unlock(&lease->lock);
+    if (write(lease->wake_fd, &one, sizeof(one)) < 0)
+        assert(false); /* the first and only write to it */
     pthread_join(lease->thread, NULL);
     lease_free(lease);
 }

@@ -13,7 +13,7 @@
 
 /* Fields of mesh.proto. */
 enum { HEADER_STATUS = 1, HEADER_TEXT, HEADER_CALL_ID, HEADER_REASON, HEADER_MIN, HEADER_MAX };
-enum { REPLY_RESULTS = 3 };
+enum { REPLY_EPOCH = 1, REPLY_REVISION, REPLY_RESULTS };
 enum { RESULT_NAME = 1, RESULT_ROUTES, RESULT_REASON };
 enum {
     ROUTE_IP = 1,
@@ -124,7 +124,7 @@ static bool count_result(struct bytes result, struct list_size *size, bool *bad_
         case RESULT_REASON:
             if (field.type != BYTES_VARINT)
                 return false;
-            *bad_name |= field.value == MESHD__V1__REASON__REASON_BAD_NAME;
+            *bad_name |= (uint32_t)field.value == MESHD__V1__REASON__REASON_BAD_NAME;
             break;
         default:
             break;
@@ -209,8 +209,13 @@ int reply_lookup(const uint8_t *data, size_t len, size_t n, struct mesh_list **o
     int r;
 
     while (bytes_next(&reply, &field)) {
-        if (field.number != REPLY_RESULTS)
+        if (field.number > REPLY_RESULTS)
             continue;
+        if (field.number < REPLY_RESULTS) {
+            if (field.type != BYTES_VARINT)
+                return -EBADMSG;
+            continue;
+        }
         if (field.type != BYTES_TEXT || !count_result(field.inner, &size, &bad_name))
             return -EBADMSG;
     }

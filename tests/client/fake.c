@@ -48,17 +48,40 @@ static void listen_unix(struct fake *fake, int backlog)
     NEED(listen(fake->fd, backlog) == 0);
 }
 
+struct one {
+    struct fake *fake;
+    int fd;
+};
+
+static void *run_one(void *arg)
+{
+    struct one *one = arg;
+
+    one->fake->serve(one->fake, one->fd);
+    shutdown(one->fd, SHUT_RDWR); /* fake_stop closes it, so that its number is not used again */
+    free(one);
+    return NULL;
+}
+
 static void *run(void *arg)
 {
     struct fake *fake = arg;
 
     for (;;) {
         int fd = accept4(fake->fd, NULL, NULL, SOCK_CLOEXEC);
+        struct one *one;
 
         if (fd < 0)
             return NULL; /* fake_stop shut it */
-        fake->serve(fake, fd);
-        close(fd);
+        if (!fake->many) {
+            fake->serve(fake, fd);
+            close(fd);
+            continue;
+        }
+        NEED(fake->n < FAKE_MANY && (one = malloc(sizeof(*one))));
+        *one = (struct one){.fake = fake, .fd = fd};
+        fake->fds[fake->n] = fd;
+        NEED(pthread_create(&fake->threads[fake->n++], NULL, run_one, one) == 0);
     }
 }
 
@@ -79,6 +102,16 @@ void fake_start(struct fake *fake, enum sp_framing framing,
     begin(fake, framing, 16);
     fake->serve = serve;
     fake->ctx = ctx;
+    NEED(pthread_create(&fake->thread, NULL, run, fake) == 0);
+}
+
+void fake_start_many(struct fake *fake, enum sp_framing framing,
+                     void (*serve)(struct fake *fake, int fd), void *ctx)
+{
+    begin(fake, framing, 64);
+    fake->serve = serve;
+    fake->ctx = ctx;
+    fake->many = true;
     NEED(pthread_create(&fake->thread, NULL, run, fake) == 0);
 }
 
@@ -109,6 +142,11 @@ void fake_stop(struct fake *fake)
     shutdown(fake->fd, SHUT_RDWR);
     if (fake->serve)
         pthread_join(fake->thread, NULL);
+    for (size_t i = 0; i < fake->n; i++) {
+        shutdown(fake->fds[i], SHUT_RDWR);
+        pthread_join(fake->threads[i], NULL);
+        close(fake->fds[i]);
+    }
     close(fake->fd);
     if (fake->dir[0]) {
         snprintf(path, sizeof(path), "%s/meshd.sock", fake->dir);

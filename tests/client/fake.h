@@ -1,5 +1,6 @@
 /* fake - a node of the tests: a plain socket that speaks SP and frames, right or wrong, as a test
- * tells it to. One connection at a time, on a thread of its own. */
+ * tells it to. One connection at a time, on a thread of its own; or, if a test asks for that, each
+ * on its own. */
 #ifndef TESTS_CLIENT_FAKE_H
 #define TESTS_CLIENT_FAKE_H
 
@@ -9,6 +10,8 @@
 #include <meshd/v1/mesh.pb-c.h>
 #include "wire/check.h"
 #include "wire/sp.h"
+
+#define FAKE_MANY 64u /* connections of one fake, in all */
 
 struct fake {
     char url[160]; /* to dial */
@@ -20,10 +23,17 @@ struct fake {
     void (*serve)(struct fake *fake, int fd);
     void *ctx;
     pthread_t thread;
+    bool many;
+    pthread_t threads[FAKE_MANY]; /* of the connections, if many */
+    int fds[FAKE_MANY];
+    size_t n;
 };
 
 void fake_start(struct fake *fake, enum sp_framing framing,
                 void (*serve)(struct fake *fake, int fd), void *ctx);
+/* The same with connections side by side: serve runs on several threads. */
+void fake_start_many(struct fake *fake, enum sp_framing framing,
+                     void (*serve)(struct fake *fake, int fd), void *ctx);
 /* Listens and never accepts; with a full backlog, so that not even a connect succeeds. */
 void fake_black_hole(struct fake *fake, enum sp_framing framing);
 void fake_stop(struct fake *fake);

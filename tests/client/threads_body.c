@@ -1,0 +1,93 @@
+/* threads_body - see threads_body.h. */
+#include "client/threads_body.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <meshd/client.h>
+#include "client/answers.h"
+#include "client/fake.h"
+
+#define THREADS 8
+#define ROUNDS 60
+#define RING 5
+#define BREAK_AFTER 400 /* requests of one connection */
+#define DEADLINE_MS 60000
+
+static struct mesh_client *client;
+static atomic_int wrong;
+
+static void serve_and_break(struct fake *fake, int fd)
+{
+    struct fake_call call;
+
+    if (!fake_greet(fd))
+        return;
+    for (int i = 0; i < BREAK_AFTER && fake_read(fake, fd, &call); i++) {
+        answer_lookup(fake, fd, &call);
+        fake_call_fini(&call);
+    }
+}
+
+static void check(struct mesh_call *call, const char *name)
+{
+    struct mesh_list *list;
+
+    if (mesh_call_wait(call, &list) != MESH_OK) {
+        fprintf(stderr, "%s: %s\n", name, mesh_error_text());
+        atomic_fetch_add(&wrong, 1);
+        return;
+    }
+    if (mesh_list_count(list) != 1 || strcmp(mesh_list_at(list, 0)->name, name) != 0)
+        atomic_fetch_add(&wrong, 1);
+    mesh_list_free(list);
+}
+
+/* Rings of calls, one of which is cancelled now and then. */
+static void *run(void *arg)
+{
+    unsigned me = *(unsigned *)arg;
+
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        struct mesh_call *calls[RING];
+        char names[RING][32];
+
+        for (unsigned i = 0; i < RING; i++) {
+            const char *name = names[i];
+
+            snprintf(names[i], sizeof(names[i]), "t%u.r%u.c%u", me, round, i);
+            if (mesh_lookup_begin(client, &name, 1, DEADLINE_MS, &calls[i]) != MESH_OK) {
+                atomic_fetch_add(&wrong, 1);
+                return NULL;
+            }
+        }
+        for (unsigned i = RING; i-- > 0;) {
+            if ((me + round + i) % 17 == 0)
+                mesh_call_cancel(calls[i]);
+            else
+                check(calls[i], names[i]);
+        }
+    }
+    return NULL;
+}
+
+int threads_body(void)
+{
+    pthread_t threads[THREADS];
+    unsigned numbers[THREADS];
+    struct fake fake;
+
+    fake_start(&fake, SP_TCP, serve_and_break, NULL);
+    if (mesh_client_open(fake.url, DEADLINE_MS, &client) != MESH_OK)
+        return 1;
+    for (unsigned i = 0; i < THREADS; i++) {
+        numbers[i] = i;
+        if (pthread_create(&threads[i], NULL, run, &numbers[i]) != 0)
+            return 1;
+    }
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    mesh_client_close(client);
+    fake_stop(&fake);
+    return atomic_load(&wrong);
+}

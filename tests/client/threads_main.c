@@ -1,0 +1,4 @@
+/* The threads' test without Criterion, under which ThreadSanitizer cannot run. */
+#include "client/threads_body.h"
+
+int main(void) { return threads_body() == 0 ? 0 : 1; }
