@@ -1,7 +1,7 @@
-/* Every name has three instances, whose addresses all carry one generation; the node changes all
- * three in one message, or in a picture that takes many. So a reader that sees two generations in
- * one answer, or other than three instances, has seen half a change. Names that come and go are
- * there whole or not at all. */
+/* Every name has three instances, whose addresses all carry one generation; the node changes the
+ * three one after the other, in messages of which only the last says that it was all. So a reader
+ * that sees two generations in one answer, or other than three instances, has seen half a change.
+ * Names that come and go are there whole or not at all. */
 #include "client/replica_body.h"
 #include <pthread.h>
 #include <sched.h>
@@ -36,8 +36,10 @@ static void wrong(const char *what, const char *name)
 
 /* ---- the node ---- */
 
+static const char *const sources[SOURCES] = {"local", "10.0.0.1", "10.0.0.2"};
+
 struct texts {
-    struct fakewatch_event events[PER_MESSAGE * SOURCES];
+    struct fakewatch_event events[PER_MESSAGE];
     char name[PER_MESSAGE][32], backend[32];
     size_t n;
 };
@@ -48,15 +50,14 @@ static void texts_begin(struct texts *texts)
     snprintf(texts->backend, sizeof(texts->backend), "h:%u", shared.generation);
 }
 
-static void texts_add(struct texts *texts, unsigned i, Meshd__V1__WatchKind kind)
+static void texts_add(struct texts *texts, unsigned i, const char *source,
+                      Meshd__V1__WatchKind kind)
 {
-    static const char *const sources[SOURCES] = {"local", "10.0.0.1", "10.0.0.2"};
-    char *name = texts->name[texts->n / SOURCES];
+    char *name = texts->name[texts->n];
 
     snprintf(name, sizeof(texts->name[0]), "svc-%u", i);
-    for (unsigned s = 0; s < SOURCES; s++)
-        texts->events[texts->n++] = (struct fakewatch_event){kind, name, sources[s], texts->backend,
-                                                             FW_CONNECTED | FW_HEALTHY};
+    texts->events[texts->n++] =
+        (struct fakewatch_event){kind, name, source, texts->backend, FW_CONNECTED | FW_HEALTHY};
 }
 
 static bool tell(struct fakewatch *to, struct texts *texts, uint64_t revision, bool resync,
@@ -70,20 +71,21 @@ static bool tell(struct fakewatch *to, struct texts *texts, uint64_t revision, b
                                                           .n = texts->n});
 }
 
-/* with: those that come and go are there. */
+/* with: those that come and go are there. Source by source, so that each name is in many messages.
+ */
 static bool picture(struct fakewatch *to, bool with)
 {
     unsigned n = with ? NAMES : NAMES - COMING;
     struct texts texts;
 
     shared.generation++;
-    for (unsigned i = 0; i < n; i += PER_MESSAGE) {
-        bool last = i + PER_MESSAGE >= n;
+    for (unsigned at = 0; at < n * SOURCES; at += PER_MESSAGE) {
+        bool last = at + PER_MESSAGE >= n * SOURCES;
 
         texts_begin(&texts);
-        for (unsigned k = i; k < i + PER_MESSAGE && k < n; k++)
-            texts_add(&texts, k, FW_UP);
-        if (!tell(to, &texts, last ? shared.generation : 0, i == 0, last))
+        for (unsigned k = at; k < at + PER_MESSAGE && k < n * SOURCES; k++)
+            texts_add(&texts, k % n, sources[k / n], FW_UP);
+        if (!tell(to, &texts, last ? shared.generation : 0, at == 0, last))
             return false;
     }
     return true;
@@ -93,12 +95,15 @@ static bool storm(struct fakewatch *to)
 {
     struct texts texts;
 
-    for (unsigned i = 0; i < STORM; i++) {
-        shared.generation++;
+    for (unsigned i = 0; i < STORM * SOURCES; i++) {
+        unsigned change = i / SOURCES, s = i % SOURCES;
+
+        shared.generation += s == 0;
         texts_begin(&texts);
-        texts_add(&texts, i % (NAMES - COMING), FW_CHANGED);
-        texts_add(&texts, NAMES - COMING + i % COMING, i / COMING % 2 ? FW_UP : FW_DOWN);
-        if (!tell(to, &texts, shared.generation, false, false))
+        texts_add(&texts, change % (NAMES - COMING), sources[s], FW_CHANGED);
+        texts_add(&texts, NAMES - COMING + change % COMING, sources[s],
+                  change / COMING % 2 ? FW_UP : FW_DOWN);
+        if (!tell(to, &texts, s == SOURCES - 1 ? shared.generation : 0, false, false))
             return false;
     }
     return true;
