@@ -1,7 +1,6 @@
-/* connect - names looked up, addresses tried side by side. Every wait has the caller's deadline. */
+/* connect - names looked up, addresses tried side by side, step by step; none of them waits. */
 #include "client/connect.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -11,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -20,6 +20,7 @@
 
 #define NEXT_ADDRESS_MS 250u /* the "Connection Attempt Delay" that RFC 8305 5 recommends */
 #define PENDING_MAX 8u       /* connects under way at once */
+#define PAUSE_MS_MAX 16u     /* between looks at what cannot be polled for */
 
 /* For poll(2): what is left, rounded so that 0 means that the time is over. */
 static int remaining(uint64_t deadline_ms)
@@ -69,62 +70,14 @@ static int lookup_error(int r)
     }
 }
 
-/* getaddrinfo cannot be given a deadline, so glibc's own helper thread runs it. Takes job. */
-static int lookup_within(struct lookup *job, uint64_t deadline_ms, struct addrinfo **out_list)
+/* One that is being worked on cannot be called back: it stays glibc's for ever. */
+static void lookup_end(struct lookup *job)
 {
-    struct gaicb *jobs[1] = {&job->request};
-    int r = getaddrinfo_a(GAI_NOWAIT, jobs, 1, NULL);
-
-    if (r != 0) {
-        free(job);
-        return lookup_error(r);
-    }
-    for (;;) {
-        int ms = remaining(deadline_ms);
-        struct timespec wait = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
-
-        r = gai_error(&job->request);
-        if (r != EAI_INPROGRESS)
-            break;
-        if (ms == 0) {
-            /* One that is being worked on cannot be called back: it stays glibc's for ever. */
-            if (gai_cancel(&job->request) != EAI_NOTCANCELED) {
-                if (job->request.ar_result)
-                    freeaddrinfo(job->request.ar_result);
-                free(job);
-            }
-            return -ETIMEDOUT;
-        }
-        gai_suspend((const struct gaicb *const *)jobs, 1, &wait);
-    }
-    *out_list = job->request.ar_result;
+    if (!job || gai_cancel(&job->request) == EAI_NOTCANCELED)
+        return;
+    if (job->request.ar_result)
+        freeaddrinfo(job->request.ar_result);
     free(job);
-    return lookup_error(r);
-}
-
-static int look_up(const char *host, uint16_t port, uint64_t deadline_ms,
-                   struct addrinfo **out_list)
-{
-    struct lookup *job = calloc(1, sizeof(*job));
-    int r;
-
-    if (!job)
-        return -ENOMEM;
-    snprintf(job->host, sizeof(job->host), "%s", host);
-    snprintf(job->service, sizeof(job->service), "%u", (unsigned)port);
-    job->hints.ai_socktype = SOCK_STREAM;
-    /* Numbers first: they need neither a name server nor a thread. */
-    job->hints.ai_flags = AI_NUMERICSERV | AI_NUMERICHOST;
-    r = getaddrinfo(job->host, job->service, &job->hints, out_list);
-    if (r != EAI_NONAME) {
-        free(job);
-        return lookup_error(r);
-    }
-    job->hints.ai_flags = AI_NUMERICSERV;
-    job->request.ar_name = job->host;
-    job->request.ar_service = job->service;
-    job->request.ar_request = &job->hints;
-    return lookup_within(job, deadline_ms, out_list);
 }
 
 /* 0: connected; -EINPROGRESS: not yet, *out_fd is being connected; else nothing was opened. */
@@ -163,11 +116,11 @@ static void race_end(struct race *race)
     race->n = 0;
 }
 
-/* One round: 0 and *out_fd when one has won, -EINPROGRESS when none has, with *error and *failed
- * set when one has failed. */
-static int race_poll(struct race *race, int wait_ms, int *error, int *failed, int *out_fd)
+/* One look: 0 and *out_fd when one has won, -EINPROGRESS when none has, with *error and *failed set
+ * when one has failed. */
+static int race_look(struct race *race, int *error, bool *failed, int *out_fd)
 {
-    if (poll(race->at, race->n, wait_ms) < 0 && errno != EINTR)
+    if (poll(race->at, race->n, 0) < 0 && errno != EINTR)
         return -errno;
     for (size_t i = 0; i < race->n;) {
         int r = 0, fd = race->at[i].fd;
@@ -186,119 +139,243 @@ static int race_poll(struct race *race, int wait_ms, int *error, int *failed, in
         }
         close(fd);
         *error = -r;
-        *failed = 1;
+        *failed = true;
     }
     return -EINPROGRESS;
 }
 
-static int connect_first(const struct addrinfo *next, uint64_t deadline_ms, int *out_fd)
+struct connecting {
+    enum sp_framing framing;
+    int epoll;        /* holds the race */
+    uint64_t wake_ms; /* when a step is due whatever epoll says */
+    unsigned pause_ms;
+    /* SP_IPC */
+    struct sockaddr_un path;
+    /* SP_TCP */
+    char host[LIMIT_NAME + 1], port[6];
+    struct lookup *job; /* while the name is being looked up */
+    struct addrinfo *list;
+    const struct addrinfo *next; /* of list: to be tried next */
+    struct race race;
+    uint64_t next_ms; /* when that is due */
+    int error;        /* of the last address that has failed */
+};
+
+void connecting_free(struct connecting *c)
 {
-    CLEANUP(race_end) struct race race = {.n = 0};
-    uint64_t next_at = 0;
-    int error = -ENXIO, r;
-
-    for (;;) {
-        bool room = next && race.n < PENDING_MAX;
-        uint64_t until = deadline_ms;
-        int failed = 0;
-
-        if (room && clock_ms() >= next_at) {
-            int fd = -1;
-
-            r = begin(next, &fd);
-            next = next->ai_next;
-            if (r == 0) {
-                *out_fd = fd;
-                return 0;
-            }
-            if (r != -EINPROGRESS) {
-                error = r;
-                continue;
-            }
-            race.at[race.n++] = (struct pollfd){.fd = fd, .events = POLLOUT};
-            next_at = clock_ms() + NEXT_ADDRESS_MS;
-            room = next && race.n < PENDING_MAX;
-        }
-        if (race.n == 0 && !next)
-            return error;
-        if (room && next_at < until)
-            until = next_at;
-        r = race_poll(&race, remaining(until), &error, &failed, out_fd);
-        if (r != -EINPROGRESS)
-            return r;
-        if (failed)
-            next_at = 0;
-        if (clock_ms() >= deadline_ms)
-            return -ETIMEDOUT;
-    }
+    if (!c)
+        return;
+    lookup_end(c->job);
+    if (c->list)
+        freeaddrinfo(c->list);
+    race_end(&c->race);
+    if (c->epoll >= 0)
+        close(c->epoll);
+    free(c);
 }
 
-static int connect_tcp(const char *address, uint64_t deadline_ms, int *out_fd)
+void connecting_freep(struct connecting **c) { connecting_free(*c); }
+
+static int parse_url(struct connecting *c, const char *url)
 {
-    struct addrinfo *list = NULL;
-    char host[LIMIT_NAME + 1];
     uint16_t port;
-    int r;
-
-    if (addr_split(address, strlen(address), host, &port) < 0)
-        return -EINVAL;
-    r = look_up(host, port, deadline_ms, &list);
-    if (r < 0)
-        return r;
-    r = connect_first(list, deadline_ms, out_fd);
-    freeaddrinfo(list);
-    return r;
-}
-
-/* A full backlog of a Unix socket cannot be polled for (connect says EAGAIN), so the kernel waits
- * for it with a send time-out. */
-static int connect_unix(const char *path, uint64_t deadline_ms, int *out_fd)
-{
-    struct sockaddr_un to = {.sun_family = AF_UNIX};
-    int ms = remaining(deadline_ms), fd, r = 0;
-    struct timeval wait = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
-
-    if (path[0] == '\0')
-        return -EINVAL;
-    if (strlen(path) >= sizeof(to.sun_path))
-        return -ENAMETOOLONG;
-    if (ms == 0)
-        return -ETIMEDOUT; /* and a zero time-out would mean none */
-    memcpy(to.sun_path, path, strlen(path));
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -errno;
-    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)) < 0)
-        r = -errno;
-    else if (connect(fd, (const struct sockaddr *)&to, sizeof(to)) < 0)
-        r = errno == EAGAIN ? -ETIMEDOUT : -errno;
-    else if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
-        r = -errno;
-    if (r < 0) {
-        close(fd);
-        return r;
-    }
-    *out_fd = fd;
-    return 0;
-}
-
-int connect_url(const char *url, uint64_t deadline_ms, enum sp_framing *out_framing, int *out_fd)
-{
-    int r;
 
     if (strncmp(url, "tls://", 6) == 0)
         return -ENOTSUP;
     if (strncmp(url, "tcp://", 6) == 0) {
-        r = connect_tcp(url + 6, deadline_ms, out_fd);
-        if (r == 0)
-            *out_framing = SP_TCP;
+        c->framing = SP_TCP;
+        if (addr_split(url + 6, strlen(url + 6), c->host, &port) < 0)
+            return -EINVAL;
+        snprintf(c->port, sizeof(c->port), "%u", (unsigned)port);
+        return 0;
+    }
+    if (strncmp(url, "ipc://", 6) != 0 || url[6] == '\0')
+        return -EINVAL;
+    c->framing = SP_IPC;
+    c->path.sun_family = AF_UNIX;
+    if (strlen(url + 6) >= sizeof(c->path.sun_path))
+        return -ENAMETOOLONG;
+    memcpy(c->path.sun_path, url + 6, strlen(url + 6));
+    return 0;
+}
+
+int connecting_new(const char *url, struct connecting **out_connecting)
+{
+    CLEANUP(connecting_freep) struct connecting *c = calloc(1, sizeof(*c));
+    int r;
+
+    if (!c)
+        return -ENOMEM;
+    c->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (c->epoll < 0)
+        return -errno;
+    c->error = -ENXIO;
+    r = parse_url(c, url);
+    if (r < 0)
+        return r;
+    *out_connecting = TAKE(&c);
+    return 0;
+}
+
+/* What cannot be polled for is looked at again and again, ever more rarely. */
+static void wake_soon(struct connecting *c)
+{
+    c->pause_ms = c->pause_ms == 0             ? 1
+                  : c->pause_ms < PAUSE_MS_MAX ? c->pause_ms * 2
+                                               : PAUSE_MS_MAX;
+    c->wake_ms = clock_ms() + c->pause_ms;
+}
+
+static int step_unix(struct connecting *c, int *out_fd)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), r;
+
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (const struct sockaddr *)&c->path, sizeof(c->path)) == 0) {
+        *out_fd = fd;
+        return 0;
+    }
+    r = -errno;
+    close(fd);
+    if (r != -EAGAIN)
+        return r;
+    wake_soon(c); /* the backlog is full */
+    return -EINPROGRESS;
+}
+
+/* getaddrinfo cannot be given a deadline, so glibc's own helper thread runs it. */
+static int look_up_begin(struct connecting *c)
+{
+    struct gaicb *jobs[1];
+    struct lookup *job;
+    int r;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
+                             .ai_flags = AI_NUMERICSERV | AI_NUMERICHOST};
+
+    /* Numbers first: they need neither a name server nor a thread. */
+    r = getaddrinfo(c->host, c->port, &hints, &c->list);
+    if (r != EAI_NONAME) {
+        c->next = c->list;
+        return lookup_error(r);
+    }
+    job = calloc(1, sizeof(*job));
+    if (!job)
+        return -ENOMEM;
+    memcpy(job->host, c->host, sizeof(job->host));
+    memcpy(job->service, c->port, sizeof(job->service));
+    job->hints = hints;
+    job->hints.ai_flags = AI_NUMERICSERV;
+    job->request.ar_name = job->host;
+    job->request.ar_service = job->service;
+    job->request.ar_request = &job->hints;
+    jobs[0] = &job->request;
+    r = getaddrinfo_a(GAI_NOWAIT, jobs, 1, NULL);
+    if (r != 0) {
+        free(job);
+        return lookup_error(r);
+    }
+    c->job = job;
+    return 0;
+}
+
+static int look_up(struct connecting *c)
+{
+    int r = c->job ? 0 : look_up_begin(c);
+
+    if (r < 0 || !c->job)
+        return r;
+    r = gai_error(&c->job->request);
+    if (r == EAI_INPROGRESS) {
+        wake_soon(c);
+        return -EINPROGRESS;
+    }
+    c->next = c->list = c->job->request.ar_result;
+    free(TAKE(&c->job));
+    return r == 0 && !c->list ? -ENXIO : lookup_error(r);
+}
+
+/* Begins with the next address. 0: connected; -EINPROGRESS: it is in the race, or has failed. */
+static int try_next(struct connecting *c, int *out_fd)
+{
+    struct epoll_event event = {.events = EPOLLOUT};
+    int fd = -1, r = begin(c->next, &fd);
+
+    c->next = c->next->ai_next;
+    if (r == -EINPROGRESS) {
+        if (epoll_ctl(c->epoll, EPOLL_CTL_ADD, fd, &event) < 0) {
+            r = -errno;
+            close(fd);
+            return r;
+        }
+        c->race.at[c->race.n++] = (struct pollfd){.fd = fd, .events = POLLOUT};
+        c->next_ms = clock_ms() + NEXT_ADDRESS_MS;
         return r;
     }
-    if (strncmp(url, "ipc://", 6) == 0) {
-        r = connect_unix(url + 6, deadline_ms, out_fd);
-        if (r == 0)
-            *out_framing = SP_IPC;
-        return r;
+    if (r == 0) {
+        *out_fd = fd;
+        return 0;
     }
-    return -EINVAL;
+    c->error = r;
+    return -EINPROGRESS;
+}
+
+static int step_tcp(struct connecting *c, int *out_fd)
+{
+    int r = c->list ? 0 : look_up(c);
+
+    if (r < 0)
+        return r;
+    for (;;) {
+        bool failed = false;
+
+        r = race_look(&c->race, &c->error, &failed, out_fd);
+        if (r != -EINPROGRESS)
+            return r;
+        if (c->race.n == 0 && !c->next)
+            return c->error;
+        if (!c->next || c->race.n == PENDING_MAX) {
+            c->wake_ms = UINT64_MAX;
+            return -EINPROGRESS;
+        }
+        if (c->race.n > 0 && !failed && clock_ms() < c->next_ms) {
+            c->wake_ms = c->next_ms;
+            return -EINPROGRESS;
+        }
+        r = try_next(c, out_fd);
+        if (r != -EINPROGRESS)
+            return r;
+    }
+}
+
+int connecting_step(struct connecting *c, enum sp_framing *out_framing, int *out_fd)
+{
+    int r = c->framing == SP_IPC ? step_unix(c, out_fd) : step_tcp(c, out_fd);
+
+    if (r == 0)
+        *out_framing = c->framing;
+    return r;
+}
+
+int connecting_fd(const struct connecting *c) { return c->epoll; }
+
+uint64_t connecting_wake_ms(const struct connecting *c) { return c->wake_ms; }
+
+int connect_url(const char *url, uint64_t deadline_ms, enum sp_framing *out_framing, int *out_fd)
+{
+    CLEANUP(connecting_freep) struct connecting *c = NULL;
+    int r = connecting_new(url, &c);
+
+    if (r < 0)
+        return r;
+    for (;;) {
+        r = connecting_step(c, out_framing, out_fd);
+        if (r != -EINPROGRESS)
+            return r;
+        if (clock_ms() >= deadline_ms)
+            return -ETIMEDOUT;
+        r = connect_wait(c->epoll, POLLIN, c->wake_ms < deadline_ms ? c->wake_ms : deadline_ms);
+        if (r < 0 && r != -ETIMEDOUT)
+            return r;
+    }
 }

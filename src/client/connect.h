@@ -18,6 +18,18 @@
  * of a Unix socket; -ENXIO: no address for that name; -ETIMEDOUT. */
 int connect_url(const char *url, uint64_t deadline_ms, enum sp_framing *out_framing, int *out_fd);
 
+/* The same as an attempt that never waits. Nothing is dialled by _new: 0, -ENOMEM, or what is wrong
+ * with the URL, as above. */
+struct connecting;
+int connecting_new(const char *url, struct connecting **out_connecting);
+void connecting_free(struct connecting *connecting); /* accepts NULL */
+void connecting_freep(struct connecting **connecting);
+/* 0: connected; -EINPROGRESS: step again when _fd is readable or the time _wake_ms has come; else
+ * the attempt has failed, as connect_url would. After anything but -EINPROGRESS it is over. */
+int connecting_step(struct connecting *connecting, enum sp_framing *out_framing, int *out_fd);
+int connecting_fd(const struct connecting *connecting);
+uint64_t connecting_wake_ms(const struct connecting *connecting); /* UINT64_MAX: none */
+
 /* Waits for events of poll(2) on fd (or an error of it). 0 or -ETIMEDOUT. */
 int connect_wait(int fd, short events, uint64_t deadline_ms);
 

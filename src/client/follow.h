@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <meshd/v1/mesh.pb-c.h>
+#include "wire/sp.h"
 #include "wire/status.h"
 
 struct follow;
@@ -30,21 +31,27 @@ struct follow_settings {
 int follow_new(const struct follow_settings *settings, struct follow **out_follow);
 void follow_free(struct follow *follow); /* accepts NULL */
 void follow_freep(struct follow **follow);
+/* Takes a connected stream socket in place of its next attempt to connect. 0 or -errno, and then
+ * fd is closed. */
+int follow_adopt(struct follow *follow, int fd, enum sp_framing framing);
 
 enum follow_outcome {
     FOLLOW_LOST = 1, /* the connection is gone, or an attempt has failed; follow_error says why. The
                         next call tries on. Told for every loss and every failed attempt. */
     FOLLOW_ENDED,    /* the node refused for good; follow_status says how. So will the next call. */
 };
-/* The next message, which lives until the next call. -ETIMEDOUT, -ENOMEM, or a follow_outcome. */
+/* The next message, which lives until the next call. -ETIMEDOUT, -ENOMEM, or a follow_outcome.
+ * An attempt to connect goes on over any number of calls, however short their deadlines; it has 5 s
+ * until the node has answered. */
 int follow_next(struct follow *follow, uint64_t deadline_ms,
                 const Meshd__V1__WatchReply **out_reply);
 /* The packed WatchReply of the last message, as it came; likewise. */
 void follow_raw(const struct follow *follow, const uint8_t **out_data, size_t *out_len);
 
 struct follow_status {
-    int error;       /* FOLLOW_LOST: why, a negative errno */
-    unsigned status; /* FOLLOW_ENDED: enum status */
+    int error;       /* FOLLOW_LOST: why, a negative errno; -EBUSY: turned away for now; -EBADMSG,
+                        -EMSGSIZE, -E2BIG: what answers there speaks something else */
+    unsigned status; /* FOLLOW_ENDED, and FOLLOW_LOST with -EBUSY: enum status; else STATUS_OK */
     Meshd__V1__Reason reason;
     const char *text; /* never NULL; not to be trusted with control bytes */
     uint32_t wire_version_min, wire_version_max; /* spoken there; 0: unknown */
