@@ -191,7 +191,7 @@ void table_state(struct table *table, const char *state); /* in its colour */
 void table_number(struct table *table, uint64_t number);
 void table_time(struct table *table, uint64_t unix_s); /* 0: "-" */
 void table_print(const struct table *table, FILE *out);
-void table_free(struct table *table);
+void table_free(struct table *table); /* accepts NULL */
 void table_freep(struct table **table);
 
 /* "2009-02-13T23:31:30Z", or the number for a year that no calendar has. */

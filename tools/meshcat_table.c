@@ -201,6 +201,8 @@ void table_print(const struct table *table, FILE *out)
 
 void table_free(struct table *table)
 {
+    if (!table)
+        return;
     for (size_t i = 0; i < table->n; i++)
         free(table->cells[i].text);
     free(table->cells);
