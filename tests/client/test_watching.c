@@ -48,7 +48,7 @@ static void tells(struct fake *f, int fd)
 
 static void setup(void) { alarm(60); }
 
-TestSuite(watch, .init = setup);
+TestSuite(watching, .init = setup);
 
 /* "2026-11-25T21:21:12Z" at the beginning of every line but the first becomes "T". */
 static const char *without_times(const char *text)
@@ -71,7 +71,7 @@ static const char *without_times(const char *text)
     return out;
 }
 
-Test(watch, every_change_is_a_line)
+Test(watching, every_change_is_a_line)
 {
     fake_start(&fake, SP_TCP, tells, NULL);
     RUN(&run, "watch", "--dial", fake.url, "--count", "4");
@@ -100,7 +100,7 @@ Test(watch, every_change_is_a_line)
     cr_expect_eq(asked.from_epoch, 0);
 }
 
-Test(watch, filters_and_the_place_reach_the_node)
+Test(watching, filters_and_the_place_reach_the_node)
 {
     fake_start(&fake, SP_IPC, tells, NULL);
     RUN(&run, "watch", "we*", "--peer", "n2", "--from", "42:7", "--dial", fake.url, "-C1", "-q");
@@ -119,7 +119,7 @@ Test(watch, filters_and_the_place_reach_the_node)
     "\"" backend "\",\"connected\":" connected ",\"stale\":" stale ",\"last_seen\":0,"             \
     "\"peer_id\":\"10.0.0.2\",\"healthy\":" healthy ",\"draining\":false,\"link\":\"\"}}\n"
 
-Test(watch, json_is_a_document_for_each_line)
+Test(watching, json_is_a_document_for_each_line)
 {
     fake_start(&fake, SP_TCP, tells, NULL);
     for (int lined = 0; lined < 2; lined++) {
@@ -144,7 +144,7 @@ Test(watch, json_is_a_document_for_each_line)
     fake_stop(&fake);
 }
 
-Test(watch, messages_are_shown_as_they_came_but_not_signs_of_life)
+Test(watching, messages_are_shown_as_they_came_but_not_signs_of_life)
 {
     fake_start(&fake, SP_TCP, tells, NULL);
     RUN(&run, "watch", "--dial", fake.url, "-C3", "--hex", "-q");
@@ -173,7 +173,7 @@ static void breaks(struct fake *f, int fd)
     fake_drain(fd);
 }
 
-Test(watch, a_lost_connection_is_told_and_made_again)
+Test(watching, a_lost_connection_is_told_and_made_again)
 {
     fake_start(&fake, SP_TCP, breaks, NULL);
     RUN(&run, "watch", "--dial", fake.url, "-C4", "-v");
@@ -233,7 +233,7 @@ static void is_full(struct fake *f, int fd)
     fake_drain(fd);
 }
 
-Test(watch, the_first_answer_fails_with_the_exit_codes_of_the_other_commands)
+Test(watching, the_first_answer_fails_with_the_exit_codes_of_the_other_commands)
 {
     static const struct {
         void (*serve)(struct fake *f, int fd);
@@ -262,7 +262,7 @@ Test(watch, the_first_answer_fails_with_the_exit_codes_of_the_other_commands)
     cr_expect_eq(run.code, 2);
 }
 
-Test(watch, a_reader_that_leaves_ends_it_and_is_no_error)
+Test(watching, a_reader_that_leaves_ends_it_and_is_no_error)
 {
     fake_start(&fake, SP_TCP, tells, NULL);
     run_meshcat(&run, (const char *const[]){"watch", "--dial", fake.url, NULL}, NULL,
