@@ -187,7 +187,8 @@ class Meshcat(MeshTest):
         """What a run with a terminal as its output wrote there."""
         ours, theirs = pty.openpty()
         done = subprocess.Popen([MESHCAT, "--dial", self.n1.url, *args], stdout=theirs,
-                                env={**clean_environment(), **env}, stdin=subprocess.DEVNULL)
+                                env={**clean_environment(), **env}, stdin=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL)
         os.close(theirs)
         text = b""
         try:
