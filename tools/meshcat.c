@@ -28,6 +28,7 @@ int main(int argc, char **argv)
     code = opts_parse(argc, argv, &opts, &complaint);
     if (code)
         return show_error(&opts, code, -1, "%s", complaint.text);
+    table_colors(&opts);
     if (opts.help && opts.cmd)
         help_command(stdout, opts.cmd);
     else if (opts.help)
@@ -36,6 +37,6 @@ int main(int argc, char **argv)
         printf("meshcat %s (wire versions %u to %u)\n", MESHD_VERSION, WIRE_VERSION_MIN,
                WIRE_VERSION_MAX);
     else
-        code = opts.cmd->run(&opts);
+        code = cmd_run(&opts);
     return show_end(&opts, code);
 }

@@ -1,6 +1,7 @@
 /* meshcat_ask - questions out, answers in, and what every failure means for who asked. */
 #include "meshcat_ask.h"
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/cleanup.h"
@@ -15,8 +16,7 @@ void session_fini(struct session *s)
 
 /* ---- what went wrong ---- */
 
-/* A failure below the calls. connecting: before anything was asked. */
-static int tell_failure(const struct session *s, int error, bool connecting)
+int tell_failure(const struct session *s, int error, bool connecting)
 {
     const struct meshcat_opts *o = s->opts;
 
@@ -106,7 +106,7 @@ int tell_status(const struct session *s, const struct call_reply *reply)
     int code = EXIT_STATUS + (int)reply->status;
 
     if (reply->status == STATUS_FAILED_PRECONDITION &&
-        reply->reason == MESHD__V1__REASON__REASON_WIRE_VERSION)
+        reply->reason == MESHD__V1__REASON__REASON_WIRE_VERSION && reply->wire_version_max > 0)
         return show_error(s->opts, EXIT_PROTOCOL, (int)reply->status,
                           "%s speaks wire versions %u to %u and this meshcat %u to %u; use the "
                           "meshcat of the node's version",
@@ -116,7 +116,9 @@ int tell_status(const struct session *s, const struct call_reply *reply)
         code = EXIT_DENIED;
     else if (reply->status == STATUS_DEADLINE_EXCEEDED)
         code = EXIT_TIMEOUT;
-    else if (reply->status >= 128 - EXIT_STATUS) /* no code is left below those of signals */
+    else if (reply->status >= 128 - EXIT_STATUS ||
+             reply->reason == MESHD__V1__REASON__REASON_WIRE_VERSION) /* no code is left below those
+                                                                         of signals */
         code = EXIT_PROTOCOL;
     return show_error(s->opts, code, reply->status > INT32_MAX ? -1 : (int)reply->status,
                       "%s answers %s%s%s; %s", s->url, status_name(reply->status),
@@ -132,6 +134,12 @@ int session_connect(struct session *s)
     return r < 0 ? tell_failure(s, r, true) : 0;
 }
 
+void session_at(struct session *s, const struct meshcat_opts *opts, const char *url)
+{
+    *s = (struct session){
+        .opts = opts, .url = must_dup(url), .deadline_ms = clock_ms() + opts->timeout_ms};
+}
+
 int session_begin(struct session *s, const struct meshcat_opts *opts, bool local_only)
 {
     int code;
@@ -144,9 +152,18 @@ int session_begin(struct session *s, const struct meshcat_opts *opts, bool local
 int ask_any(struct session *s, const char *method, const ProtobufCMessage *request,
             struct call_reply **out_reply)
 {
-    int r = call_invoke(s->conn, method, request, s->deadline_ms, out_reply);
+    CLEANUP(call_reply_freep) struct call_reply *reply = NULL;
+    int r = call_invoke(s->conn, method, request, s->deadline_ms, &reply);
 
-    return r < 0 ? tell_failure(s, r, false) : 0;
+    if (r < 0)
+        return tell_failure(s, r, false);
+    if (reply->packed_len > s->opts->recv_max)
+        return show_error(s->opts, EXIT_PROTOCOL, -1,
+                          "the answer of %s has %zu bytes and --recv-maxsz allows %" PRIu32
+                          "; raise it, or ask for less with --name or --limit",
+                          s->url, reply->packed_len, s->opts->recv_max);
+    *out_reply = TAKE(&reply);
+    return 0;
 }
 
 int ask(struct session *s, const char *method, const ProtobufCMessage *request,

@@ -15,6 +15,8 @@ struct session {
 
 /* Chooses the node and connects; the deadline begins now. *s needs session_fini in any case. */
 int session_begin(struct session *s, const struct meshcat_opts *opts, bool local_only);
+/* Not connected yet; the deadline begins now, and session_connect may follow. */
+void session_at(struct session *s, const struct meshcat_opts *opts, const char *url);
 int session_connect(struct session *s); /* to s->url, by s->deadline_ms */
 void session_fini(struct session *s);
 
@@ -24,6 +26,8 @@ int ask_any(struct session *s, const char *method, const ProtobufCMessage *reque
 /* 0 and an answer whose status is OK. */
 int ask(struct session *s, const char *method, const ProtobufCMessage *request,
         struct call_reply **out_reply);
+/* Tells of a failure below the calls, a negative errno. connecting: before anything was asked. */
+int tell_failure(const struct session *s, int error, bool connecting);
 /* Tells of an answer whose status is not OK. */
 int tell_status(const struct session *s, const struct call_reply *reply);
 

@@ -4,10 +4,30 @@
 static const char exits[] =
     "Exit codes:\n"
     "  0   found                         5   not a meshd, or no wire version in common\n"
-    "  1   nothing matched               6   not allowed\n"
+    "  1   nothing matched; diff: differ 6   not allowed\n"
     "  2   the command line is wrong     7   only some of it found or answered\n"
     "  3   cannot connect                8   the answer could not be written\n"
     "  4   timed out                     64+n  the node's status n, e.g. 67 INVALID_ARGUMENT\n";
+
+static const char formats[] =
+    "Formats:\n"
+    "  table   columns, for people (the default)\n"
+    "  json    one document; errors are JSON too, on stderr\n"
+    "  jsonl   a document per line, one for each row, link, route, ping, event ...; introspect's\n"
+    "          have a member map, node's a member kind\n"
+    "  text    the node's answer as protobuf's text format (the default of call)\n"
+    "  raw     the node's answer as it came, packed; pages one after the other\n"
+    "  hex, quoted, ascii   the same bytes as nngcat shows them\n";
+
+static const char examples[] =
+    "Examples:\n"
+    "  meshcat services                          what the node on this host knows\n"
+    "  meshcat services --name 'web*' --format jsonl | jq -r .backend_addr\n"
+    "  meshcat lookup web db --dial tcp://10.0.0.7:7400\n"
+    "  meshcat watch 'web*'                      every change from now on\n"
+    "  meshcat diff 10.0.0.7:7400 10.0.0.8:7400  whether two nodes agree\n"
+    "  meshcat offer web 127.0.0.1:8080 --ttl 60\n"
+    "  meshcat call Lookup -D 'names: \"web\"'    any method, by hand\n";
 
 static const char target[] =
     "Without --dial, -x and -l the node is that of MESHD_ADDR; else the one whose socket lies in\n"
@@ -33,9 +53,13 @@ void help_overall(FILE *out)
     fputs("\nLong options may be abbreviated and take their value after =, : or as the next "
           "word.\n\n",
           out);
+    fputs(formats, out);
+    fputc('\n', out);
     fputs(target, out);
     fputc('\n', out);
     fputs(exits, out);
+    fputc('\n', out);
+    fputs(examples, out);
 }
 
 void help_command(FILE *out, const struct meshcat_cmd *cmd)
@@ -44,6 +68,8 @@ void help_command(FILE *out, const struct meshcat_cmd *cmd)
             cmd->args[0] ? " " : "", cmd->args, cmd->more);
     opts_help(out, cmd->bit, false);
     opts_help(out, cmd->bit, true);
+    fputc('\n', out);
+    fputs(formats, out);
     fputc('\n', out);
     fputs(exits, out);
 }

@@ -1,94 +1,60 @@
-/* meshcat_opts - the command line, in the manner of nngcat.
- *
- * Long options may be abbreviated as long as only one is meant, and take their value after `=`,
- * after
- * `:` or as the next word. Short options take it glued or as the next word and are not combined.
- * Options stand before or after the command; `--` ends them.
- */
+/* meshcat_opts - the options, what each is for and takes, and what a command line comes to. */
 #include <limits.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/limits.h"
-#include "meshcat.h"
+#include "client/call.h"
+#include "meshcat_args.h"
 
 #define TIMEOUT_DEFAULT_MS 5000u
 #define SECONDS_MAX 600.0 /* the longest deadline a call may have */
 #define TTL_MAX 86400.0   /* seconds; of mesh.proto */
 #define FILTERS (CMD_INTROSPECT | CMD_SERVICES | CMD_PEERS)
 
-enum opt_id {
-    OPT_DIAL,
-    OPT_IPC,
-    OPT_LOCAL,
-    OPT_FORMAT,
-    OPT_TIMEOUT,
-    OPT_SILENT,
-    OPT_VERBOSE,
-    OPT_HELP,
-    OPT_VERSION,
-    OPT_COUNT,
-    OPT_INTERVAL,
-    OPT_NAME,
-    OPT_PEER,
-    OPT_STATE,
-    OPT_LIMIT,
-    OPT_TTL,
-    OPT_LEASE,
-    OPT_N,
-};
+#define ALL CMD_ALL
+#define ONE_NODE (CMD_ALL & ~CMD_DIFF) /* diff names its two as words */
 
-static const struct opt_spec {
-    const char *name, *other; /* long names without "--"; other: a second one, or NULL */
-    char letter;              /* or 0 */
-    enum opt_id id;
-    unsigned commands; /* which ones it is for */
-    const char *value; /* what it takes, or NULL */
-    const char *help;
-} specs[] = {
-    {"dial", "connect", 0, OPT_DIAL, CMD_ALL, "URL", "ask tcp://host:port or ipc:///path"},
-    {"connect-ipc", NULL, 'x', OPT_IPC, CMD_ALL, "PATH", "ask on this Unix socket"},
-    {"connect-local", NULL, 'l', OPT_LOCAL, CMD_ALL, "PORT", "ask tcp://127.0.0.1:PORT"},
-    {"format", NULL, 0, OPT_FORMAT, CMD_ALL, "FORMAT", "table (the default) or json"},
-    {"timeout", NULL, 0, OPT_TIMEOUT, CMD_ALL, "SECONDS",
-     "for all of it: connect, send, receive; fractions are fine; default 5"},
-    {"silent", "quiet", 'q', OPT_SILENT, CMD_ALL, NULL, "no data: the exit code is the answer"},
-    {"verbose", NULL, 'v', OPT_VERBOSE, CMD_ALL, NULL, "say on stderr who answered what"},
-    {"help", NULL, 'h', OPT_HELP, CMD_ALL, NULL, "this help, or that of a command"},
-    {"version", NULL, 'V', OPT_VERSION, CMD_ALL, NULL, "the version"},
-    {"name", NULL, 0, OPT_NAME, FILTERS, "GLOB", "only services whose name matches (* and ?)"},
-    {"peer", NULL, 0, OPT_PEER, FILTERS, "WHO", "only of local, a source label, or a peer id"},
+static const struct opt_spec specs[] = {
+    {"dial", "connect", 0, OPT_DIAL, ONE_NODE, "URL", "ask tcp://host:port or ipc:///path"},
+    {"connect-ipc", NULL, 'x', OPT_IPC, ONE_NODE, "PATH", "ask on this Unix socket"},
+    {"connect-local", NULL, 'l', OPT_LOCAL, ONE_NODE, "PORT", "ask tcp://127.0.0.1:PORT"},
+    {"format", NULL, 0, OPT_FORMAT, ALL, "FORMAT", "one of those below; default table"},
+    {"ascii", NULL, 'A', OPT_ASCII, ALL, NULL, "the same as --format ascii"},
+    {"quoted", NULL, 'Q', OPT_QUOTED, ALL, NULL, "the same as --format quoted"},
+    {"hex", NULL, 0, OPT_HEX, ALL, NULL, "the same as --format hex"},
+    {"raw", NULL, 0, OPT_RAW, ALL, NULL, "the same as --format raw"},
+    {"color", NULL, 0, OPT_COLOR, ALL, "WHEN", "auto (on a terminal; the default), always, never"},
+    {"timeout", NULL, 0, OPT_TIMEOUT, ALL, "SECONDS",
+     "for connect, send and receive in all; fractions are fine; default 5"},
+    {"recv-maxsz", NULL, 'Z', OPT_RECV_MAX, ALL & ~CMD_WATCH, "BYTES",
+     "the longest answer that is taken; default 16777216"},
+    {"silent", "quiet", 'q', OPT_SILENT, ALL, NULL, "no data: the exit code is the answer"},
+    {"verbose", NULL, 'v', OPT_VERBOSE, ALL, NULL, "say on stderr who answered what"},
+    {"help", NULL, 'h', OPT_HELP, ALL, NULL, "this help, or that of a command"},
+    {"version", NULL, 'V', OPT_VERSION, ALL, NULL, "the version"},
+    {"name", NULL, 0, OPT_NAME, FILTERS | CMD_WATCH, "GLOB",
+     "only services whose name matches (* and ?)"},
+    {"peer", NULL, 0, OPT_PEER, FILTERS | CMD_WATCH, "WHO",
+     "only of local, a source label, or a peer id"},
     {"state", NULL, 0, OPT_STATE, FILTERS, "STATE", "only connected, stale or draining"},
     {"limit", NULL, 0, OPT_LIMIT, FILTERS, "N", "at most N rows of each map"},
-    {"count", NULL, 'C', OPT_COUNT, CMD_PING, "N", "ask N times; default 1"},
-    {"interval", NULL, 'i', OPT_INTERVAL, CMD_PING, "SECONDS",
+    {"count", NULL, 'C', OPT_COUNT, CMD_ROUNDS | CMD_WATCH, "N",
+     "ask N times, default 1; watch: end after N events"},
+    {"interval", NULL, 'i', OPT_INTERVAL, CMD_ROUNDS, "SECONDS",
      "wait between; default 1; without --count: until interrupted"},
+    {"delay", NULL, 'd', OPT_DELAY, CMD_ROUNDS, "SECONDS", "wait before the first question"},
     {"ttl", NULL, 0, OPT_TTL, CMD_OFFER, "SECONDS", "1 to 86400; default: until withdrawn"},
     {"lease", NULL, 0, OPT_LEASE, CMD_OFFER | CMD_WITHDRAW, "ID",
      "the lease; default meshcat:NAME to offer, any to withdraw"},
+    {"data", NULL, 'D', OPT_DATA, CMD_CALL, "TEXT", "the request; without it and -F: an empty one"},
+    {"file", NULL, 'F', OPT_FILE, CMD_CALL, "FILE", "the request is in FILE; - is standard input"},
+    {"input", NULL, 0, OPT_INPUT, CMD_CALL, "KIND",
+     "text (protobuf's text format; the default) or binary"},
+    {"dump-request", NULL, 0, OPT_DUMP, CMD_CALL, "FILE",
+     "write the request for any nng program (- is stdout), do not call"},
+    {"from", NULL, 0, OPT_FROM, CMD_WATCH, "EPOCH:REVISION", "go on from there"},
 };
 #define N_SPECS (sizeof(specs) / sizeof(*specs))
-
-struct parser {
-    struct meshcat_opts *opts;
-    struct meshcat_complaint *complaint;
-    bool failed;
-    bool seen[OPT_N];
-};
-
-/* Keeps the first complaint only: what follows it is often its echo. */
-static void __attribute__((format(printf, 2, 3)))
-complain(struct parser *p, const char *format, ...)
-{
-    va_list ap;
-
-    if (p->failed)
-        return;
-    p->failed = true;
-    va_start(ap, format);
-    vsnprintf(p->complaint->text, sizeof(p->complaint->text), format, ap);
-    va_end(ap);
-}
 
 /* Decimal digits with at most one point, nothing else: no exponent, no sign, no "inf". */
 static bool seconds_valid(const char *text, double least, double most, double *out_seconds)
@@ -133,7 +99,8 @@ static bool printable(const char *text)
     return *text == '\0';
 }
 
-/* Which of the words text begins, or is: its index; -1: none, or more than one. */
+/* Which of the words text begins, or is: its index; -1: none, or more than one. A word that begins
+ * the others counts: "j" is json and not jsonl. */
 static int one_of(const char *text, const char *const *words)
 {
     int found = -1;
@@ -141,13 +108,35 @@ static int one_of(const char *text, const char *const *words)
     if (text[0] == '\0')
         return -1;
     for (int i = 0; words[i]; i++) {
-        if (strncmp(words[i], text, strlen(text)) == 0) {
-            if (found >= 0)
-                return -1;
+        if (strncmp(words[i], text, strlen(text)) != 0)
+            continue;
+        if (found < 0)
             found = i;
-        }
+        else if (strncmp(words[i], words[found], strlen(words[found])) != 0)
+            return -1;
     }
     return found;
+}
+
+/* EPOCH:REVISION, both not 0. */
+static bool place_valid(const char *text, uint64_t *out_epoch, uint64_t *out_revision)
+{
+    uint64_t *const out[2] = {out_epoch, out_revision};
+
+    for (int i = 0; i < 2; i++) {
+        uint64_t v = 0;
+        size_t digits = 0;
+
+        for (; *text >= '0' && *text <= '9'; text++, digits++) {
+            if (__builtin_mul_overflow(v, (uint64_t)10, &v) ||
+                __builtin_add_overflow(v, (uint64_t)(*text - '0'), &v))
+                return false;
+        }
+        if (digits == 0 || v == 0 || *text++ != (i == 0 ? ':' : '\0'))
+            return false;
+        *out[i] = v;
+    }
+    return true;
 }
 
 static void bad_value(struct parser *p, const struct opt_spec *spec, const char *value,
@@ -169,7 +158,10 @@ static void set_seconds(struct parser *p, const struct opt_spec *spec, const cha
 
 static void set_value(struct parser *p, const struct opt_spec *spec, const char *value)
 {
-    static const char *const formats[] = {"table", "json", NULL};
+    static const char *const formats[] = {"table", "json",   "jsonl", "text", "raw",
+                                          "hex",   "quoted", "ascii", NULL};
+    static const char *const whens[] = {"auto", "always", "never", NULL};
+    static const char *const inputs[] = {"text", "binary", NULL};
     static const char *const states[] = {"", "connected", "stale", "draining", NULL};
     struct meshcat_opts *o = p->opts;
     uint32_t number = 0;
@@ -194,9 +186,20 @@ static void set_value(struct parser *p, const struct opt_spec *spec, const char 
     case OPT_FORMAT:
         i = one_of(value, formats);
         if (i >= 0)
-            o->format = i == 0 ? FORMAT_TABLE : FORMAT_JSON;
+            o->format = (enum meshcat_format)i; /* the words stand in the order of the enum */
         else
-            bad_value(p, spec, value, "table or json");
+            bad_value(p, spec, value, "table, json, jsonl, text, raw, hex, quoted or ascii");
+        return;
+    case OPT_COLOR:
+        i = one_of(value, whens);
+        if (i >= 0)
+            o->color = (enum meshcat_color)i;
+        else
+            bad_value(p, spec, value, "auto, always or never");
+        return;
+    case OPT_RECV_MAX:
+        if (!number_valid(value, 1, CALL_MESSAGE_MAX, &o->recv_max))
+            bad_value(p, spec, value, "a number of bytes, 1 to 16777216");
         return;
     case OPT_TIMEOUT:
         set_seconds(p, spec, value, SECONDS_MAX, "seconds, 0.001 to 600", &o->timeout_ms);
@@ -207,6 +210,29 @@ static void set_value(struct parser *p, const struct opt_spec *spec, const char 
         return;
     case OPT_INTERVAL:
         set_seconds(p, spec, value, SECONDS_MAX, "seconds, 0.001 to 600", &o->interval_ms);
+        return;
+    case OPT_DELAY:
+        set_seconds(p, spec, value, SECONDS_MAX, "seconds, 0.001 to 600", &o->delay_ms);
+        return;
+    case OPT_DATA:
+        o->data = value;
+        return;
+    case OPT_FILE:
+        o->file = value;
+        return;
+    case OPT_DUMP:
+        o->dump = value;
+        return;
+    case OPT_INPUT:
+        i = one_of(value, inputs);
+        if (i >= 0)
+            o->binary_input = i == 1;
+        else
+            bad_value(p, spec, value, "text or binary");
+        return;
+    case OPT_FROM:
+        if (!place_valid(value, &o->from_epoch, &o->from_revision))
+            bad_value(p, spec, value, "EPOCH:REVISION, as a synced line of watch has it");
         return;
     case OPT_NAME:
         if (value[0] && strlen(value) <= LIMIT_NAME)
@@ -223,7 +249,7 @@ static void set_value(struct parser *p, const struct opt_spec *spec, const char 
     case OPT_STATE:
         i = one_of(value, states);
         if (i > 0)
-            o->state = (Meshd__V1__RowState)i; /* the words stand in the order of the enum */
+            o->state = (Meshd__V1__RowState)i; /* likewise */
         else
             bad_value(p, spec, value, "connected, stale or draining");
         return;
@@ -241,12 +267,39 @@ static void set_value(struct parser *p, const struct opt_spec *spec, const char 
         else
             bad_value(p, spec, value, "1 to 64 printable ASCII characters");
         return;
+    case OPT_ASCII:
+    case OPT_QUOTED:
+    case OPT_HEX:
+    case OPT_RAW:
     case OPT_SILENT:
     case OPT_VERBOSE:
     case OPT_HELP:
     case OPT_VERSION:
     case OPT_N:
         return; /* flags */
+    }
+}
+
+/* A flag that names a format. */
+static void set_format(struct parser *p, const struct opt_spec *spec)
+{
+    static const struct {
+        enum opt_id id;
+        enum meshcat_format format;
+    } formats[] = {
+        {OPT_ASCII, FORMAT_ASCII},
+        {OPT_QUOTED, FORMAT_QUOTED},
+        {OPT_HEX, FORMAT_HEX},
+        {OPT_RAW, FORMAT_RAW},
+    };
+
+    for (size_t i = 0; i < sizeof(formats) / sizeof(*formats); i++) {
+        if (formats[i].id != spec->id)
+            continue;
+        if (p->seen[OPT_FORMAT] && p->opts->format != formats[i].format)
+            complain(p, "--%s comes beside another format; give one", spec->name);
+        p->seen[OPT_FORMAT] = true;
+        p->opts->format = formats[i].format;
     }
 }
 
@@ -264,6 +317,7 @@ static void set_option(struct parser *p, const struct opt_spec *spec, const char
     bool *seen = &p->seen[spec->id];
 
     if (!spec->value) {
+        set_format(p, spec);
         set_flag(p->opts, spec->id); /* saying it twice means the same */
         return;
     }
@@ -273,109 +327,34 @@ static void set_option(struct parser *p, const struct opt_spec *spec, const char
     set_value(p, spec, value);
 }
 
-static bool begins(const char *name, const char *text, size_t len)
+static void set_word(struct parser *p, char *word)
 {
-    return name && strncmp(name, text, len) == 0;
-}
-
-/* The option that text[0..len) names or abbreviates; NULL after a complaint. */
-static const struct opt_spec *find_long(struct parser *p, const char *text, size_t len)
-{
-    const struct opt_spec *found = NULL;
-    char meant[128] = "";
-    size_t n = 0, at = 0;
-
-    for (size_t i = 0; i < N_SPECS; i++) {
-        const char *names[2] = {specs[i].name, specs[i].other};
-        bool counted = false;
-
-        for (size_t k = 0; k < 2; k++) {
-            if (!begins(names[k], text, len))
-                continue;
-            if (names[k][len] == '\0')
-                return &specs[i]; /* said in full, even if another one begins so too */
-            at += (size_t)snprintf(meant + at, at < sizeof(meant) ? sizeof(meant) - at : 0,
-                                   "%s--%s", at ? ", " : "", names[k]);
-            if (at > sizeof(meant))
-                at = sizeof(meant);
-            n += !counted;
-            counted = true;
-            found = &specs[i];
-        }
-    }
-    if (n == 0)
-        complain(p, "there is no option --%.*s; see meshcat --help", len > 60 ? 60 : (int)len,
-                 text);
-    if (n > 1)
-        complain(p, "--%.*s may mean %s; write more of it", len > 60 ? 60 : (int)len, text, meant);
-    return n == 1 ? found : NULL;
-}
-
-/* Reads the option at argv[*i], and its value if that is the next word. */
-static void long_option(struct parser *p, int argc, char **argv, int *i)
-{
-    const char *text = argv[*i] + 2;
-    size_t len = strcspn(text, "=:");
-    const struct opt_spec *spec = find_long(p, text, len);
-
-    if (!spec)
-        return;
-    if (!spec->value) {
-        if (text[len])
-            complain(p, "--%s takes no value", spec->name);
-        set_option(p, spec, NULL);
+    if (p->asked) { /* a word of the command: those gather where argv began */
+        p->opts->args[p->opts->n_args++] = word;
         return;
     }
-    if (text[len]) {
-        set_option(p, spec, text + len + 1);
-        return;
-    }
-    if (*i + 1 >= argc) {
-        complain(p, "--%s needs a value: %s", spec->name, spec->value);
-        return;
-    }
-    set_option(p, spec, argv[++*i]);
-}
-
-static void short_option(struct parser *p, int argc, char **argv, int *i)
-{
-    const char *text = argv[*i] + 1;
-    const struct opt_spec *spec = NULL;
-
-    for (size_t k = 0; k < N_SPECS; k++) {
-        if (specs[k].letter && specs[k].letter == text[0])
-            spec = &specs[k];
-    }
-    if (!spec) {
-        complain(p, "there is no option -%.1s; see meshcat --help", text);
-        return;
-    }
-    if (!spec->value) {
-        if (text[1])
-            complain(p, "-%c takes no value, and options are not combined; write them one by one",
-                     spec->letter);
-        set_option(p, spec, NULL);
-        return;
-    }
-    if (text[1]) {
-        set_option(p, spec, text + 1);
-        return;
-    }
-    if (*i + 1 >= argc) {
-        complain(p, "-%c needs a value: %s", spec->letter, spec->value);
-        return;
-    }
-    set_option(p, spec, argv[++*i]);
-}
-
-static void set_command(struct parser *p, const char *word)
-{
+    p->asked = true;
     for (const struct meshcat_cmd *cmd = meshcat_cmds; cmd->name; cmd++) {
         if (strcmp(cmd->name, word) == 0)
             p->opts->cmd = cmd;
     }
     if (!p->opts->cmd)
         complain(p, "there is no command '%.60s'; meshcat --help lists them", word);
+}
+
+/* Which formats a command has. */
+static void check_formats(struct parser *p)
+{
+    struct meshcat_opts *o = p->opts;
+
+    if (o->cmd->bit == CMD_PING && o->format == FORMAT_JSON && o->interval_ms && !o->count)
+        complain(p, "JSON is one document, so it needs an end; give --count too, or take jsonl");
+    if (o->cmd->bit == CMD_DIFF && o->format >= FORMAT_TEXT)
+        complain(p, "diff shows no message of a node; it takes --format table, json or jsonl");
+    if (o->cmd->bit == CMD_CALL && !p->seen[OPT_FORMAT])
+        o->format = FORMAT_TEXT;
+    else if (o->cmd->bit == CMD_CALL && o->format == FORMAT_TABLE)
+        complain(p, "call knows no table for its answer; it takes --format text, json, raw ...");
 }
 
 /* What only the whole line shows. */
@@ -385,6 +364,10 @@ static void check_whole(struct parser *p)
 
     if (p->seen[OPT_DIAL] + p->seen[OPT_IPC] + p->seen[OPT_LOCAL] > 1)
         complain(p, "more than one node to ask; give one of --dial, -x and -l");
+    if (o->data && o->file)
+        complain(p, "the request is given twice; give --data or --file");
+    if (o->name_glob && o->cmd && o->cmd->bit == CMD_WATCH && o->n_args > 0)
+        complain(p, "the name is given twice; give it as a word or with --name");
     if (o->help || o->version)
         return;
     if (!o->cmd) {
@@ -402,35 +385,25 @@ static void check_whole(struct parser *p)
         complain(p, "%s takes %s, '%.60s' is too much; see meshcat %s --help", o->cmd->name,
                  o->cmd->args[0] ? o->cmd->args : "no words", o->args[o->cmd->args_most],
                  o->cmd->name);
-    if (o->cmd->bit == CMD_PING && o->format == FORMAT_JSON && o->interval_ms && !o->count)
-        complain(p, "JSON is one document, so it needs an end; give --count too");
+    check_formats(p);
 }
 
 int opts_parse(int argc, char **argv, struct meshcat_opts *out_opts,
                struct meshcat_complaint *out_complaint)
 {
-    struct parser p = {.opts = out_opts, .complaint = out_complaint};
-    bool options = true, asked = false;
-    int kept = 1;
+    struct parser p = {
+        .specs = specs,
+        .n_specs = N_SPECS,
+        .set = set_option,
+        .word = set_word,
+        .opts = out_opts,
+        .complaint = out_complaint,
+    };
 
-    *out_opts = (struct meshcat_opts){.timeout_ms = TIMEOUT_DEFAULT_MS};
+    *out_opts = (struct meshcat_opts){
+        .timeout_ms = TIMEOUT_DEFAULT_MS, .recv_max = CALL_MESSAGE_MAX, .args = argv + 1};
     out_complaint->text[0] = '\0';
-    out_opts->args = argv + 1;
-    for (int i = 1; i < argc; i++) {
-        if (options && strcmp(argv[i], "--") == 0) {
-            options = false;
-        } else if (options && strncmp(argv[i], "--", 2) == 0) {
-            long_option(&p, argc, argv, &i);
-        } else if (options && argv[i][0] == '-' && argv[i][1]) {
-            short_option(&p, argc, argv, &i);
-        } else if (!asked) {
-            asked = true;
-            set_command(&p, argv[i]);
-        } else {
-            argv[kept++] = argv[i];
-            out_opts->n_args++;
-        }
-    }
+    args_read(&p, argc, argv);
     check_whole(&p);
     return p.failed ? EXIT_USAGE : 0;
 }
@@ -441,7 +414,8 @@ void opts_help(FILE *out, unsigned commands, bool common)
         const struct opt_spec *s = &specs[i];
         char letter[4] = "", other[24] = "", left[80];
 
-        if (!(s->commands & commands) || common != (s->commands == CMD_ALL))
+        if (!(s->commands & commands) ||
+            common != ((s->commands | CMD_DIFF | CMD_WATCH) == CMD_ALL))
             continue;
         if (s->letter)
             snprintf(letter, sizeof(letter), "-%c,", s->letter);
@@ -449,6 +423,6 @@ void opts_help(FILE *out, unsigned commands, bool common)
             snprintf(other, sizeof(other), "|--%s", s->other);
         snprintf(left, sizeof(left), "%3s --%s%s %s", letter, s->name, other,
                  s->value ? s->value : "");
-        fprintf(out, "  %-30s %s\n", left, s->help);
+        fprintf(out, "  %-32s %s\n", left, s->help);
     }
 }

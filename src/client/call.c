@@ -126,6 +126,17 @@ static int send_request(struct call_conn *conn, const char *method, const Protob
     return r;
 }
 
+static int keep_packed(struct reply_full *full, const uint8_t *data, size_t len)
+{
+    uint8_t *copy = arena_alloc(&full->arena, len ? len : 1);
+
+    if (!copy)
+        return full->arena.error;
+    full->reply.packed = len ? memcpy(copy, data, len) : copy;
+    full->reply.packed_len = len;
+    return 0;
+}
+
 /* A reply's frame, without its backtrace. */
 static int decode(const uint8_t *data, size_t len, uint64_t call_id,
                   const ProtobufCMessageDescriptor *type, struct reply_full *full)
@@ -154,6 +165,8 @@ static int decode(const uint8_t *data, size_t len, uint64_t call_id,
     if (header->status != STATUS_OK && parts.body_len == 0)
         return 0;
     r = wire_unpack(type, parts.body, parts.body_len, &full->arena, &message);
+    if (r == 0)
+        r = keep_packed(full, parts.body, parts.body_len);
     if (r == 0)
         full->reply.message = message;
     return r;

@@ -41,8 +41,10 @@ struct call_reply {
     const char *text; /* why, for people; never NULL; not to be trusted with control bytes */
     uint32_t wire_version_min, wire_version_max; /* spoken there */
     /* The reply message of the method; NULL when the node sent none beside a status other than OK.
-     * Lives as long as the reply. */
+     * Lives as long as the reply, as its bytes do. */
     const ProtobufCMessage *message;
+    const uint8_t *packed; /* the same as it came */
+    size_t packed_len;
 };
 
 /* Calls a method of the service by its name in the .proto, e.g. "Lookup", with its request message.

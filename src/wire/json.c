@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "wire/check.h"
+#include "wire/field.h"
 
 /* U+FFFD for every byte that does not belong to a well-formed character. */
 static json_t *repaired_string(const char *text)
@@ -130,42 +131,12 @@ static json_t *value_json(const ProtobufCFieldDescriptor *field, const void *at)
     abort(); /* no such type */
 }
 
-static size_t value_size(const ProtobufCFieldDescriptor *field)
-{
-    switch (field->type) {
-    case PROTOBUF_C_TYPE_INT32:
-    case PROTOBUF_C_TYPE_SINT32:
-    case PROTOBUF_C_TYPE_SFIXED32:
-    case PROTOBUF_C_TYPE_UINT32:
-    case PROTOBUF_C_TYPE_FIXED32:
-    case PROTOBUF_C_TYPE_FLOAT:
-        return 4;
-    case PROTOBUF_C_TYPE_INT64:
-    case PROTOBUF_C_TYPE_SINT64:
-    case PROTOBUF_C_TYPE_SFIXED64:
-    case PROTOBUF_C_TYPE_UINT64:
-    case PROTOBUF_C_TYPE_FIXED64:
-    case PROTOBUF_C_TYPE_DOUBLE:
-        return 8;
-    case PROTOBUF_C_TYPE_BOOL:
-        return sizeof(protobuf_c_boolean);
-    case PROTOBUF_C_TYPE_ENUM:
-        return sizeof(int);
-    case PROTOBUF_C_TYPE_BYTES:
-        return sizeof(ProtobufCBinaryData);
-    case PROTOBUF_C_TYPE_STRING:
-    case PROTOBUF_C_TYPE_MESSAGE:
-        return sizeof(void *);
-    }
-    abort(); /* no such type */
-}
-
 static json_t *list_json(const ProtobufCFieldDescriptor *field, const char *at, size_t count)
 {
     json_t *list = json_array();
 
     for (size_t i = 0; list && i < count; i++) {
-        if (json_array_append_new(list, value_json(field, at + i * value_size(field))) < 0) {
+        if (json_array_append_new(list, value_json(field, at + i * field_size(field))) < 0) {
             json_decref(list);
             return NULL;
         }

@@ -2,8 +2,9 @@
  *
  * Printing: a line per field, two blanks of indentation per message, fields in the order of their
  * numbers, those with their default (zero, false, empty) left out, as protobuf's own printers do in
- * proto3; enums by name, or as a number when they have none here. Strings and bytes are quoted with
- * every byte that is not printable ASCII as an octal escape.
+ * proto3; enums by name, or as a number when they have none here. Strings and bytes are quoted;
+ * \n \r \t \" \' \\ are written so, every other byte that is not printable ASCII as an octal escape.
+ * Unknown fields are left out. Numbers with fractions and oneofs are in no message that this is for.
  * Parsing: fields as `name: value` or `name { ... }` (also `name: { ... }`, `< ... >`), in any
  * order, separated by blanks, commas or semicolons; repeated ones again and again or as a list
  * `[a, b]`; comments from # to the end of the line; numbers decimal, 0x hexadecimal or 0 octal;

@@ -35,7 +35,7 @@ Test(opts, a_value_comes_after_equals_colon_or_as_the_next_word)
     static const char *const lines[] = {
         "services --dial tcp://h:1", "services --dial=tcp://h:1",    "services --dial:tcp://h:1",
         "--dial tcp://h:1 services", "--connect tcp://h:1 services", "services --connect=tcp://h:1",
-        "services --di:tcp://h:1",   "services --d tcp://h:1",
+        "services --di:tcp://h:1",   "services --di tcp://h:1",
     };
 
     for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++) {
@@ -142,14 +142,14 @@ Test(opts, what_is_wrong_is_told_with_what_to_do)
         {"services --frob", "there is no option --frob"},
         {"services --frob=1", "there is no option --frob;"},
         {"services -z", "there is no option -z"},
-        {"services --co x", "may mean --connect, --connect-ipc, --connect-local, --count"},
+        {"services --co x", "may mean --connect, --connect-ipc, --connect-local, --color, --count"},
         {"services --l 1", "may mean --limit, --lease"},
         {"services -qv", "not combined"},
         {"services --verbose=1", "takes no value"},
         {"services --dial", "needs a value: URL"},
         {"services -x", "needs a value: PATH"},
-        {"services --format xml", "it takes table or json"},
-        {"services --format=", "it takes table or json"},
+        {"services --format xml", "it takes table, json, jsonl, text, raw, hex"},
+        {"services --format=", "it takes table, json, jsonl, text, raw, hex"},
         {"services --state x", "connected, stale or draining"},
         {"services --limit 0", "a number from 1"},
         {"services --limit 99999999999", "a number from 1"},
@@ -170,12 +170,73 @@ Test(opts, what_is_wrong_is_told_with_what_to_do)
         {"ping -i 1 --format json", "give --count too"},
         {"ping -C 0", "1 to 1000000"},
         {"lookup a --dial", "needs a value"},
+        {"services --d x", "may mean --dial, --delay, --data, --dump-request"},
+        {"services --raw --hex", "--hex comes beside another format; give one"},
+        {"services --format json -A", "--ascii comes beside another format; give one"},
+        {"services -A --format json", "--format is given twice"},
+        {"services --color x", "it takes auto, always or never"},
+        {"services -Z 0", "a number of bytes, 1 to 16777216"},
+        {"services -Z 16777217", "a number of bytes, 1 to 16777216"},
+        {"services -d 0", "seconds, 0.001 to 600"},
+        {"watch a b", "'b' is too much"},
+        {"watch a --name b", "the name is given twice"},
+        {"watch --from 5", "EPOCH:REVISION"},
+        {"watch --from 0:5", "EPOCH:REVISION"},
+        {"watch --from 5:5x", "EPOCH:REVISION"},
+        {"watch --from 18446744073709551616:1", "EPOCH:REVISION"},
+        {"watch -Z 5", "--recv-maxsz is not an option of watch"},
+        {"diff a", "diff needs NODE NODE"},
+        {"diff a b --dial c", "--dial is not an option of diff"},
+        {"diff a b --raw", "diff shows no message of a node"},
+        {"call", "call needs METHOD"},
+        {"call Lookup -D a -F b", "the request is given twice"},
+        {"call Lookup --format table", "call knows no table"},
+        {"call Lookup --input x", "it takes text or binary"},
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
         cr_expect_eq(parse(rows[i].line), EXIT_USAGE, "%s", rows[i].line);
         cr_expect(strstr(complaint.text, rows[i].part), "%s: %s", rows[i].line, complaint.text);
     }
+}
+
+Test(opts, formats_have_short_forms_and_the_shorter_word_counts)
+{
+    static const struct {
+        const char *line;
+        enum meshcat_format format;
+    } rows[] = {
+        {"services -A", FORMAT_ASCII},         {"services --asc", FORMAT_ASCII},
+        {"services -Q", FORMAT_QUOTED},        {"services --quoted", FORMAT_QUOTED},
+        {"services --hex", FORMAT_HEX},        {"services --raw", FORMAT_RAW},
+        {"services --format=j", FORMAT_JSON},  {"services --format:jsonl", FORMAT_JSONL},
+        {"services --format te", FORMAT_TEXT}, {"services --raw --raw", FORMAT_RAW},
+        {"call Lookup", FORMAT_TEXT},          {"call Lookup --format json", FORMAT_JSON},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        cr_assert_eq(parse(rows[i].line), 0, "%s: %s", rows[i].line, complaint.text);
+        cr_expect_eq(opts.format, rows[i].format, "%s", rows[i].line);
+    }
+    cr_expect_eq(parse("services --format t"), EXIT_USAGE);
+}
+
+Test(opts, the_options_of_the_newer_commands_are_read)
+{
+    cr_assert_eq(parse("watch web --peer n2 -C5 --from 18446744073709551615:7"), 0);
+    cr_expect_eq(opts.from_epoch, UINT64_MAX);
+    cr_expect_eq(opts.from_revision, 7);
+    cr_expect_eq(opts.count, 5);
+    cr_assert_eq(parse("call Lookup -Fx --input b --dump=-"), 0, "%s", complaint.text);
+    cr_expect_str_eq(opts.file, "x");
+    cr_expect_str_eq(opts.dump, "-");
+    cr_expect(opts.binary_input);
+    cr_assert_eq(parse("services -d.5 -Z4096 --color never -i 2"), 0, "%s", complaint.text);
+    cr_expect_eq(opts.delay_ms, 500);
+    cr_expect_eq(opts.recv_max, 4096);
+    cr_expect_eq(opts.color, COLOR_NEVER);
+    cr_expect_eq(opts.interval_ms, 2000);
+    cr_expect_eq(opts.count, 0);
 }
 
 Test(opts, the_format_is_known_even_after_an_error)

@@ -1,0 +1,235 @@
+/* meshcat diff between two nodes whose beliefs are fixed. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include "client/fake.h"
+#include "client/run.h"
+
+static struct fake fakes[2];
+static struct run run;
+
+#define S(text) ((char *)(text))
+
+/* What a node of these tests says of one owner. */
+struct owner {
+    const char *label, *id;
+    uint64_t digest;
+    bool stale;
+    const char *services[4][2]; /* name, backend */
+};
+
+struct belief {
+    const char *id;
+    bool draining;
+    struct owner owners[4]; /* the first is itself */
+    unsigned lists;         /* that were asked for */
+};
+
+static size_t count(const struct owner *owner)
+{
+    size_t n = 0;
+
+    while (n < 4 && owner->services[n][0])
+        n++;
+    return n;
+}
+
+/* The services of the owner with that label, and one of another owner, which is to be passed over.
+ */
+static void fill_services(struct belief *belief, const char *label,
+                          Meshd__V1__IntrospectReply *reply, Meshd__V1__ServiceRow rows[8],
+                          Meshd__V1__ServiceRow *list[8])
+{
+    for (size_t i = 0; i < 4 && belief->owners[i].id; i++) {
+        const struct owner *owner = &belief->owners[i];
+
+        for (size_t k = 0; k < count(owner) && reply->n_services < 7; k++) {
+            Meshd__V1__ServiceRow *row = &rows[reply->n_services];
+
+            if (strcmp(owner->label, label) != 0 && k > 0)
+                continue;
+            meshd__v1__service_row__init(row);
+            row->name = S(owner->services[k][0]);
+            row->backend_addr = S(owner->services[k][1]);
+            row->peer_id = S(owner->id);
+            list[reply->n_services++] = row;
+        }
+    }
+    reply->services = list;
+}
+
+static void fill_peers(const struct belief *belief, Meshd__V1__IntrospectReply *reply,
+                       Meshd__V1__PeerServicesRow rows[4], Meshd__V1__PeerServicesRow *list[4])
+{
+    for (size_t i = 1; i < 4 && belief->owners[i].id; i++) {
+        Meshd__V1__PeerServicesRow *row = &rows[i];
+
+        meshd__v1__peer_services_row__init(row);
+        row->peer_ip = S(belief->owners[i].label);
+        row->peer_id = S(belief->owners[i].id);
+        row->digest = belief->owners[i].digest;
+        row->services_total = (uint32_t)count(&belief->owners[i]);
+        row->stale = belief->owners[i].stale;
+        row->connected = !row->stale;
+        list[reply->n_peer_services++] = row;
+    }
+    reply->peer_services = list;
+}
+
+static void serve(struct fake *f, int fd)
+{
+    struct belief *belief = f->ctx;
+    struct fake_call call;
+
+    if (!fake_greet(fd))
+        return;
+    while (fake_read(f, fd, &call)) {
+        const Meshd__V1__IntrospectRequest *request =
+            (const Meshd__V1__IntrospectRequest *)call.request;
+        Meshd__V1__IntrospectReply reply = MESHD__V1__INTROSPECT_REPLY__INIT;
+        Meshd__V1__NodeInfo node = MESHD__V1__NODE_INFO__INIT;
+        Meshd__V1__ServiceRow rows[8], *services[8];
+        Meshd__V1__PeerServicesRow peers[4], *list[4];
+
+        reply.peer_id = S(belief->id);
+        reply.epoch = 42;
+        reply.revision = 7;
+        reply.local_digest = belief->owners[0].digest;
+        reply.local_total = (uint32_t)count(&belief->owners[0]);
+        node.draining = belief->draining;
+        reply.node = &node;
+        if (request->sections[0] == MESHD__V1__SECTION__SECTION_PEERS) {
+            fill_peers(belief, &reply, peers, list);
+        } else {
+            fill_services(belief, request->peer, &reply, rows, services);
+            belief->lists++;
+        }
+        fake_reply(f, fd, &call, 0, 0, "", &reply.base);
+        fake_call_fini(&call);
+    }
+}
+
+static void start(struct belief *a, struct belief *b)
+{
+    fake_start(&fakes[0], SP_TCP, serve, a);
+    fake_start(&fakes[1], SP_TCP, serve, b);
+}
+
+static void stop(void)
+{
+    fake_stop(&fakes[0]);
+    fake_stop(&fakes[1]);
+}
+
+static void setup(void) { alarm(60); }
+
+TestSuite(diff, .init = setup);
+
+#define GOLDEN(code_, out_, ...)                                                                   \
+    do {                                                                                           \
+        RUN(&run, "diff", fakes[0].url, fakes[1].url + strlen("tcp://"), __VA_ARGS__);             \
+        cr_expect_eq(run.code, code_, "exit code %d, stderr: %s", run.code, run.err);              \
+        cr_expect_str_eq(run.out, out_, "printed:\n%s", run.out);                                  \
+    } while (0)
+
+Test(diff, zero_and_nothing_when_they_agree)
+{
+    struct belief a = {"n1",
+                       false,
+                       {{"local", "n1", 5, false, {{"web", "h:80"}}},
+                        {"10.0.0.2", "n2", 6, false, {{"db", "h:1"}}}},
+                       0};
+    struct belief b = {"n2",
+                       false,
+                       {{"local", "n2", 6, false, {{"db", "h:1"}}},
+                        {"10.0.0.1", "n1", 5, false, {{"web", "h:80"}}}},
+                       0};
+
+    start(&a, &b);
+    GOLDEN(0, "", "-v");
+    cr_expect(strstr(run.err, "knows 2; 0 differences"), "%s", run.err);
+    RUN(&run, "diff", fakes[0].url, fakes[1].url, "--format", "json");
+    cr_expect_eq(run.code, 0);
+    cr_expect(strstr(run.out, "{\"nodes\":[{\"url\":\"tcp://127.0.0.1:") == run.out, "%s", run.out);
+    cr_expect(
+        strstr(run.out, "\"peer_id\":\"n2\",\"epoch\":42,\"revision\":7}],\"differences\":[]}"),
+        "%s", run.out);
+    stop();
+    cr_expect_eq(a.lists + b.lists, 0); /* equal digests: no list was fetched */
+}
+
+/* n2's own list against what n1 has of it; n3 known to n1 only; n1 stale at n2. */
+static struct belief
+    one = {"n1",
+           false,
+           {{"local", "n1", 5, false, {{"web", "h:80"}}},
+            {"10.0.0.2", "n2", 6, false, {{"mq", "h:2"}, {"db", "h:1"}, {"old", "h:9"}}},
+            {"10.0.0.3", "n3", 7, false, {{"x", "h:3"}}}},
+           0},
+    two = {"n2",
+           false,
+           {{"local", "n2", 8, false, {{"db", "h:1"}, {"mq", "h:3"}, {"new", "h:4"}}},
+            {"10.0.0.1", "n1", 5, true, {{"web", "h:80"}}}},
+           0};
+
+Test(diff, one_and_a_line_for_each_difference)
+{
+    start(&one, &two);
+    GOLDEN(1,
+           "OWNER  NAME  n1         n2\n"
+           "n1     -     connected  stale\n"
+           "n2     mq    h:2        h:3\n"
+           "n2     new   -          h:4\n"
+           "n2     old   h:9        -\n"
+           "n3     -     connected  -\n",
+           "--color=never");
+    stop();
+    cr_expect_eq(one.lists, 1);
+    cr_expect_eq(two.lists, 1);
+}
+
+Test(diff, jsonl_is_a_line_for_each_difference)
+{
+    start(&one, &two);
+    GOLDEN(
+        1,
+        "{\"owner\":\"n1\",\"name\":null,\"what\":\"state\",\"values\":[\"connected\",\"stale\"]}\n"
+        "{\"owner\":\"n2\",\"name\":\"mq\",\"what\":\"backend\",\"values\":[\"h:2\",\"h:3\"]}\n"
+        "{\"owner\":\"n2\",\"name\":\"new\",\"what\":\"backend\",\"values\":[null,\"h:4\"]}\n"
+        "{\"owner\":\"n2\",\"name\":\"old\",\"what\":\"backend\",\"values\":[\"h:9\",null]}\n"
+        "{\"owner\":\"n3\",\"name\":null,\"what\":\"owner\",\"values\":[\"connected\",null]}\n",
+        "--format=jsonl");
+    GOLDEN(1, "", "-q");
+    stop();
+}
+
+Test(diff, one_node_twice_is_named_by_its_urls)
+{
+    struct belief a = {"n1", true, {{"local", "n1", 5, false, {{NULL}}}}, 0};
+    struct belief b = {"n1", false, {{"local", "n1", 5, false, {{NULL}}}}, 0};
+    char want[2048];
+
+    start(&a, &b);
+    snprintf(want, sizeof(want), "OWNER  NAME  %-*s  %s\nn1     -     %-*s  connected\n",
+             (int)strlen(fakes[0].url), fakes[0].url, fakes[1].url, (int)strlen(fakes[0].url),
+             "draining");
+    GOLDEN(1, want, "--timeout", "5");
+    stop();
+}
+
+Test(diff, a_node_that_is_away_is_told_and_not_a_difference)
+{
+    struct belief a = {"n1", false, {{"local", "n1", 5, false, {{NULL}}}}, 0};
+    char url[64];
+
+    snprintf(url, sizeof(url), "127.0.0.1:%u", fake_free_port());
+    fake_start(&fakes[0], SP_TCP, serve, &a);
+    RUN(&run, "diff", fakes[0].url, url);
+    cr_expect_eq(run.code, 3);
+    cr_expect(strstr(run.err, url) && strstr(run.err, "Connection refused"), "%s", run.err);
+    RUN(&run, "diff", "http://x", fakes[0].url, "--format", "json");
+    cr_expect_eq(run.code, 2);
+    cr_expect(strstr(run.err, "\"code\":\"USAGE\""), "%s", run.err);
+    fake_stop(&fakes[0]);
+}

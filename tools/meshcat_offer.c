@@ -1,0 +1,102 @@
+/* meshcat_offer - what changes a node, through its own socket: offer, withdraw. */
+#include <inttypes.h>
+#include <string.h>
+#include "base/cleanup.h"
+#include "base/hash.h"
+#include "base/limits.h"
+#include "meshcat.h"
+#include "meshcat_ask.h"
+#include "meshcat_format.h"
+#include "wire/name.h"
+
+/* "meshcat:" and the name; of a name too long for it the beginning and its hash, so that the same
+ * name has the same lease next time. */
+static void default_lease(const char *name, char out[LIMIT_PEER_ID + 1])
+{
+    int n = snprintf(out, LIMIT_PEER_ID + 1, "meshcat:%s", name);
+
+    if (n > (int)LIMIT_PEER_ID)
+        snprintf(out, LIMIT_PEER_ID + 1, "meshcat:%.39s~%016" PRIx64, name,
+                 hash_entry(name, strlen(name), "", 0));
+}
+
+/* The first word as a canonical name; 0, or the exit code of an error that was told. */
+static int name_arg(const struct meshcat_opts *opts, char out_name[LIMIT_NAME + 1])
+{
+    enum name_error e = name_canon(opts->args[0], strlen(opts->args[0]), out_name);
+
+    if (e == NAME_OK)
+        return 0;
+    return show_error(opts, EXIT_USAGE, -1,
+                      "'%s' %s; a name has letters, digits, - _ and dots, at most 253 bytes",
+                      opts->args[0], name_error_text(e));
+}
+
+int run_offer(const struct meshcat_opts *opts)
+{
+    CLEANUP(session_fini) struct session s = {.conn = NULL};
+    CLEANUP(call_reply_freep) struct call_reply *reply = NULL;
+    Meshd__V1__OfferRequest request = MESHD__V1__OFFER_REQUEST__INIT;
+    char name[LIMIT_NAME + 1], backend[LIMIT_BACKEND + 1], lease[LIMIT_PEER_ID + 1];
+    int code = name_arg(opts, name);
+
+    if (code)
+        return code;
+    if (backend_canon(opts->args[1], strlen(opts->args[1]), backend) < 0)
+        return show_error(opts, EXIT_USAGE, -1,
+                          "'%s' is no address of a service; write host:port or [v6]:port",
+                          opts->args[1]);
+    default_lease(name, lease);
+    request.lease_id = opts->lease ? (char *)opts->lease : lease;
+    request.name = name;
+    request.backend_addr = backend;
+    request.ttl_ms = opts->ttl_ms;
+    code = session_begin(&s, opts, true);
+    if (code == 0)
+        code = ask(&s, "Offer", &request.base, &reply);
+    if (code)
+        return code;
+    if (format_is_message(opts))
+        format_message(opts, reply->message, reply->packed, reply->packed_len);
+    else
+        show_offer(opts, (const Meshd__V1__OfferReply *)reply->message, request.lease_id, backend);
+    if (opts->verbose)
+        show_note(opts, "%s offers %s at %s now", s.url, name, backend);
+    return EXIT_FOUND;
+}
+
+int run_withdraw(const struct meshcat_opts *opts)
+{
+    CLEANUP(session_fini) struct session s = {.conn = NULL};
+    CLEANUP(call_reply_freep) struct call_reply *reply = NULL;
+    Meshd__V1__WithdrawRequest request = MESHD__V1__WITHDRAW_REQUEST__INIT;
+    char name[LIMIT_NAME + 1];
+    uint32_t removed = 0;
+    int code = name_arg(opts, name);
+
+    if (code)
+        return code;
+    request.name = name;
+    if (opts->lease)
+        request.lease_id = (char *)opts->lease;
+    code = session_begin(&s, opts, true);
+    if (code == 0)
+        code = ask_any(&s, "Withdraw", &request.base, &reply);
+    /* That there is nothing to withdraw is an answer like any other here. */
+    if (code == 0 && reply->status != STATUS_OK && reply->status != STATUS_NOT_FOUND)
+        code = tell_status(&s, reply);
+    if (code)
+        return code;
+    if (reply->status == STATUS_OK)
+        removed = ((const Meshd__V1__WithdrawReply *)reply->message)->removed;
+    if (!format_is_message(opts))
+        show_withdraw(opts, name, removed);
+    else if (reply->message)
+        format_message(opts, reply->message, reply->packed, reply->packed_len);
+    if (removed > 0)
+        return EXIT_FOUND;
+    show_note(opts,
+              "%s: no lease holds it; meshcat services --peer local lists what is offered here",
+              name);
+    return EXIT_NOTHING;
+}
