@@ -145,74 +145,117 @@ static void bad_value(struct parser *p, const struct opt_spec *spec, const char 
     complain(p, "--%s: '%.100s' is not allowed; it takes %s", spec->name, value, allowed);
 }
 
-static void set_seconds(struct parser *p, const struct opt_spec *spec, const char *value,
-                        double most, const char *allowed, uint32_t *out_ms)
-{
-    double seconds;
+/* ---- values, by what they are ---- */
 
-    if (seconds_valid(value, spec->id == OPT_TTL ? 1 : 0.001, most, &seconds))
-        *out_ms = (uint32_t)(seconds * 1000 + 0.5);
+static void set_seconds(struct parser *p, const struct opt_spec *spec, const char *value)
+{
+    struct meshcat_opts *o = p->opts;
+    bool ttl = spec->id == OPT_TTL;
+    double seconds;
+    uint32_t ms;
+
+    if (!seconds_valid(value, ttl ? 1 : 0.001, ttl ? TTL_MAX : SECONDS_MAX, &seconds)) {
+        bad_value(p, spec, value, ttl ? "seconds, 1 to 86400" : "seconds, 0.001 to 600");
+        return;
+    }
+    ms = (uint32_t)(seconds * 1000 + 0.5);
+    if (spec->id == OPT_TIMEOUT)
+        o->timeout_ms = ms;
+    else if (spec->id == OPT_INTERVAL)
+        o->interval_ms = ms;
+    else if (spec->id == OPT_DELAY)
+        o->delay_ms = ms;
     else
-        bad_value(p, spec, value, allowed);
+        o->ttl_ms = ms;
 }
 
-static void set_value(struct parser *p, const struct opt_spec *spec, const char *value)
+static void set_number(struct parser *p, const struct opt_spec *spec, const char *value)
+{
+    struct meshcat_opts *o = p->opts;
+    uint32_t port = 0;
+
+    if (spec->id == OPT_LOCAL && !number_valid(value, 1, 65535, &port))
+        bad_value(p, spec, value, "a port, 1 to 65535");
+    else if (spec->id == OPT_LOCAL)
+        o->local_port = (uint16_t)port;
+    else if (spec->id == OPT_RECV_MAX && !number_valid(value, 1, CALL_MESSAGE_MAX, &o->recv_max))
+        bad_value(p, spec, value, "a number of bytes, 1 to 16777216");
+    else if (spec->id == OPT_COUNT && !number_valid(value, 1, 1000000, &o->count))
+        bad_value(p, spec, value, "a number, 1 to 1000000");
+    else if (spec->id == OPT_LIMIT && !number_valid(value, 1, UINT_MAX, &o->limit))
+        bad_value(p, spec, value, "a number from 1");
+    else if (spec->id == OPT_FROM && !place_valid(value, &o->from_epoch, &o->from_revision))
+        bad_value(p, spec, value, "EPOCH:REVISION, as a synced line of watch has it");
+}
+
+/* The words stand in the order of their enums. */
+static void set_choice(struct parser *p, const struct opt_spec *spec, const char *value)
 {
     static const char *const formats[] = {"table", "json",   "jsonl", "text", "raw",
                                           "hex",   "quoted", "ascii", NULL};
     static const char *const whens[] = {"auto", "always", "never", NULL};
     static const char *const inputs[] = {"text", "binary", NULL};
     static const char *const states[] = {"", "connected", "stale", "draining", NULL};
+    static const struct {
+        enum opt_id id;
+        const char *const *words;
+        const char *allowed;
+    } choices[] = {
+        {OPT_FORMAT, formats, "table, json, jsonl, text, raw, hex, quoted or ascii"},
+        {OPT_COLOR, whens, "auto, always or never"},
+        {OPT_INPUT, inputs, "text or binary"},
+        {OPT_STATE, states, "connected, stale or draining"},
+    };
     struct meshcat_opts *o = p->opts;
-    uint32_t number = 0;
+    size_t which = 0;
     int i;
+
+    while (choices[which].id != spec->id)
+        which++;
+    i = one_of(value, choices[which].words);
+    if (i < 0)
+        bad_value(p, spec, value, choices[which].allowed);
+    else if (spec->id == OPT_FORMAT)
+        o->format = (enum meshcat_format)i;
+    else if (spec->id == OPT_COLOR)
+        o->color = (enum meshcat_color)i;
+    else if (spec->id == OPT_INPUT)
+        o->binary_input = i == 1;
+    else
+        o->state = (Meshd__V1__RowState)i;
+}
+
+/* A text that may not be any text. */
+static void set_text(struct parser *p, const struct opt_spec *spec, const char *value)
+{
+    struct meshcat_opts *o = p->opts;
+    size_t len = strlen(value);
+
+    if (spec->id == OPT_IPC && len == 0)
+        bad_value(p, spec, value, "the path of a Unix socket");
+    else if (spec->id == OPT_IPC)
+        o->ipc_path = value;
+    else if (spec->id == OPT_NAME && (len == 0 || len > LIMIT_NAME))
+        bad_value(p, spec, value, "a pattern of 1 to 253 bytes, such as 'web*'");
+    else if (spec->id == OPT_NAME)
+        o->name_glob = value;
+    else if (spec->id == OPT_PEER && len == 0)
+        bad_value(p, spec, value, "local, a source such as 192.0.2.10, or a peer id");
+    else if (spec->id == OPT_PEER)
+        o->peer = value;
+    else if (len == 0 || len > LIMIT_PEER_ID || !printable(value))
+        bad_value(p, spec, value, "1 to 64 printable ASCII characters");
+    else
+        o->lease = value;
+}
+
+static void set_value(struct parser *p, const struct opt_spec *spec, const char *value)
+{
+    struct meshcat_opts *o = p->opts;
 
     switch (spec->id) {
     case OPT_DIAL:
         o->dial = value;
-        return;
-    case OPT_IPC:
-        if (value[0])
-            o->ipc_path = value;
-        else
-            bad_value(p, spec, value, "the path of a Unix socket");
-        return;
-    case OPT_LOCAL:
-        if (number_valid(value, 1, 65535, &number))
-            o->local_port = (uint16_t)number;
-        else
-            bad_value(p, spec, value, "a port, 1 to 65535");
-        return;
-    case OPT_FORMAT:
-        i = one_of(value, formats);
-        if (i >= 0)
-            o->format = (enum meshcat_format)i; /* the words stand in the order of the enum */
-        else
-            bad_value(p, spec, value, "table, json, jsonl, text, raw, hex, quoted or ascii");
-        return;
-    case OPT_COLOR:
-        i = one_of(value, whens);
-        if (i >= 0)
-            o->color = (enum meshcat_color)i;
-        else
-            bad_value(p, spec, value, "auto, always or never");
-        return;
-    case OPT_RECV_MAX:
-        if (!number_valid(value, 1, CALL_MESSAGE_MAX, &o->recv_max))
-            bad_value(p, spec, value, "a number of bytes, 1 to 16777216");
-        return;
-    case OPT_TIMEOUT:
-        set_seconds(p, spec, value, SECONDS_MAX, "seconds, 0.001 to 600", &o->timeout_ms);
-        return;
-    case OPT_COUNT:
-        if (!number_valid(value, 1, 1000000, &o->count))
-            bad_value(p, spec, value, "a number, 1 to 1000000");
-        return;
-    case OPT_INTERVAL:
-        set_seconds(p, spec, value, SECONDS_MAX, "seconds, 0.001 to 600", &o->interval_ms);
-        return;
-    case OPT_DELAY:
-        set_seconds(p, spec, value, SECONDS_MAX, "seconds, 0.001 to 600", &o->delay_ms);
         return;
     case OPT_DATA:
         o->data = value;
@@ -223,49 +266,30 @@ static void set_value(struct parser *p, const struct opt_spec *spec, const char 
     case OPT_DUMP:
         o->dump = value;
         return;
+    case OPT_FORMAT:
+    case OPT_COLOR:
     case OPT_INPUT:
-        i = one_of(value, inputs);
-        if (i >= 0)
-            o->binary_input = i == 1;
-        else
-            bad_value(p, spec, value, "text or binary");
-        return;
-    case OPT_FROM:
-        if (!place_valid(value, &o->from_epoch, &o->from_revision))
-            bad_value(p, spec, value, "EPOCH:REVISION, as a synced line of watch has it");
-        return;
-    case OPT_NAME:
-        if (value[0] && strlen(value) <= LIMIT_NAME)
-            o->name_glob = value;
-        else
-            bad_value(p, spec, value, "a pattern of 1 to 253 bytes, such as 'web*'");
-        return;
-    case OPT_PEER:
-        if (value[0])
-            o->peer = value;
-        else
-            bad_value(p, spec, value, "local, a source such as 192.0.2.10, or a peer id");
-        return;
     case OPT_STATE:
-        i = one_of(value, states);
-        if (i > 0)
-            o->state = (Meshd__V1__RowState)i; /* likewise */
-        else
-            bad_value(p, spec, value, "connected, stale or draining");
+        set_choice(p, spec, value);
         return;
-    case OPT_LIMIT:
-        if (!number_valid(value, 1, UINT_MAX, &o->limit))
-            bad_value(p, spec, value, "a number from 1");
-        return;
+    case OPT_TIMEOUT:
+    case OPT_INTERVAL:
+    case OPT_DELAY:
     case OPT_TTL:
-        set_seconds(p, spec, value, TTL_MAX, "seconds, 1 to 86400", &number);
-        o->ttl_ms = number;
+        set_seconds(p, spec, value);
         return;
+    case OPT_LOCAL:
+    case OPT_RECV_MAX:
+    case OPT_COUNT:
+    case OPT_LIMIT:
+    case OPT_FROM:
+        set_number(p, spec, value);
+        return;
+    case OPT_IPC:
+    case OPT_NAME:
+    case OPT_PEER:
     case OPT_LEASE:
-        if (value[0] && strlen(value) <= LIMIT_PEER_ID && printable(value))
-            o->lease = value;
-        else
-            bad_value(p, spec, value, "1 to 64 printable ASCII characters");
+        set_text(p, spec, value);
         return;
     case OPT_ASCII:
     case OPT_QUOTED:

@@ -258,10 +258,13 @@ static bool wait_for_it(struct watch *w, bool idle)
     return !at[0].revents && !at[1].revents;
 }
 
-/* A reader that has left loses nothing: what is still in the buffer goes too. */
+/* What could not be written for a reader that has left is no loss. */
 static void forget_output(void)
 {
-    if (ferror(stdout) && errno == EPIPE) {
+    struct pollfd at = {.fd = STDOUT_FILENO};
+
+    fflush(stdout);
+    if (ferror(stdout) && poll(&at, 1, 0) > 0 && (at.revents & (POLLERR | POLLHUP))) {
         __fpurge(stdout);
         clearerr(stdout);
     }
@@ -297,12 +300,9 @@ static int follow_on(struct watch *w)
             if (show_reply(w, reply))
                 break;
         }
-        errno = 0;
-        if (fflush(stdout) != 0 || ferror(stdout))
+        if (fflush(stdout) != 0 || ferror(stdout)) /* each line as it comes */
             break;
     }
-    errno = 0;
-    fflush(stdout);
     forget_output();
     return EXIT_FOUND;
 }

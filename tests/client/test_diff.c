@@ -233,3 +233,50 @@ Test(diff, a_node_that_is_away_is_told_and_not_a_difference)
     cr_expect(strstr(run.err, "\"code\":\"USAGE\""), "%s", run.err);
     fake_stop(&fakes[0]);
 }
+
+static void says_nothing(struct fake *f, int fd)
+{
+    if (fake_greet(fd))
+        fake_drain(fd);
+}
+
+static void cuts(struct fake *f, int fd)
+{
+    struct fake_call call;
+
+    if (!fake_greet(fd) || !fake_read(f, fd, &call))
+        return;
+    fake_send(fd, "\0\0\0\0\0\0\1\0half", 12);
+    fake_call_fini(&call);
+}
+
+/* Answers for digests, and dies when a list is asked for. */
+static void dies_later(struct fake *f, int fd)
+{
+    struct fake_call call;
+    Meshd__V1__IntrospectReply reply = MESHD__V1__INTROSPECT_REPLY__INIT;
+
+    if (!fake_greet(fd) || !fake_read(f, fd, &call))
+        return;
+    reply.peer_id = S("n1");
+    reply.local_digest = 9;
+    fake_reply(f, fd, &call, 0, 0, "", &reply.base);
+    fake_call_fini(&call);
+}
+
+Test(diff, a_node_that_fails_half_way_is_told_and_nothing_is_shown)
+{
+    static const struct {
+        void (*serve)(struct fake *f, int fd);
+        int code;
+    } cases[] = {{says_nothing, 4}, {cuts, 5}, {dies_later, 5}};
+    struct belief a = {"n1", false, {{"local", "n1", 5, false, {{"web", "h:80"}}}}, 0};
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        fake_start(&fakes[0], SP_TCP, serve, &a);
+        fake_start(&fakes[1], SP_TCP, cases[i].serve, NULL);
+        GOLDEN(cases[i].code, "", "--timeout=0.3");
+        cr_expect(strstr(run.err, fakes[1].url), "%s", run.err);
+        stop();
+    }
+}

@@ -11,6 +11,7 @@
 
 static struct fake fake;
 static struct run run;
+static Meshd__V1__Section section; /* the first that was asked for last; read after fake_stop */
 
 #define S(text) ((char *)(text))
 
@@ -84,6 +85,7 @@ static void introspect(struct fake *f, int fd, const struct fake_call *call)
     Meshd__V1__Limit limit = MESHD__V1__LIMIT__INIT, *limits[] = {&limit};
     Meshd__V1__Section first = request->n_sections ? request->sections[0] : 0;
 
+    section = first;
     reply.peer_id = S("n1");
     reply.revision = 7;
     web.key = S("web@local");
@@ -317,6 +319,28 @@ Test(formats, rounds_are_set_apart_in_tables_and_lines_in_json)
            "x", "-Q", "-C", "2", "-i.001");
 }
 
+/* Its services are asked for only where they are shown, or counted by a filter. */
+Test(formats, peers_asks_for_no_more_than_it_shows)
+{
+    static const struct {
+        const char *args[3];
+        Meshd__V1__Section section;
+    } cases[] = {
+        {{"--format=table"}, MESHD__V1__SECTION__SECTION_PEERS},
+        {{"--name", "m*"}, MESHD__V1__SECTION__SECTION_PEER_SERVICES},
+        {{"--format=json"}, MESHD__V1__SECTION__SECTION_PEER_SERVICES},
+        {{"--raw"}, MESHD__V1__SECTION__SECTION_PEER_SERVICES},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        RUN(&run, "--dial", fake.url, "peers", cases[i].args[0], cases[i].args[1]);
+        cr_expect_eq(run.code, 0, "%s", run.err);
+        fake_stop(&fake);
+        cr_expect_eq(section, cases[i].section, "%s", cases[i].args[0]);
+        fake_start(&fake, SP_IPC, serve, NULL);
+    }
+}
+
 Test(formats, an_answer_longer_than_recv_maxsz_is_refused)
 {
     GOLDEN(5, "", "lookup", "x", "-Z", "6");
@@ -387,6 +411,9 @@ Test(formats, dump_request_writes_the_frame_and_does_not_call)
         "--dial", "tcp://nowhere.invalid:1");
     cr_expect_eq(run.code, 0, "%s", run.err);
     cr_expect_str_eq(run.out, frame);
+    RUN(&run, "call", "Lookup", "--dump-request", "/nowhere/request");
+    cr_expect_eq(run.code, 8);
+    cr_expect(strstr(run.err, "cannot write /nowhere/request: No such file"), "%s", run.err);
 }
 
 /* ---- jq ---- */
