@@ -6,9 +6,11 @@
 #include <string.h>
 #include "base/clock.h"
 #include "wire/name.h"
+#include "wire/routes.h"
 
 #define ROUTES_DEFAULT 16u
 #define ROUTES_MAX 256u
+#define RESULTS_FIRST 4096u
 
 bool serve_who(void *ctx, uint32_t conn, struct rpc_caller *out_caller)
 {
@@ -50,44 +52,86 @@ static bool fill_route(struct serve *serve, struct arena *arena, const struct re
     return out->ip && out->peer_id && out->backend_addr;
 }
 
-static bool fill_routes(struct serve *serve, struct arena *arena,
-                        const struct registry_routes *routes, Meshd__V1__LookupResult *out)
-{
-    Meshd__V1__Route *at = arena_alloc(arena, routes->n * sizeof *at);
+/* A Lookup under way: its results, packed one after the other as they are found. */
+struct results {
+    struct serve *serve;
+    struct arena *arena;
+    uint8_t *data;
+    size_t len, cap;
+    uint64_t revision;
+    bool too_long; /* for one message */
+};
 
-    out->routes = arena_alloc(arena, routes->n * sizeof *out->routes);
-    if (!at || !out->routes)
+/* Room for one more result. False: no memory, or more than a message may have. */
+static bool results_room(struct results *results, size_t more)
+{
+    size_t cap = results->cap ? results->cap : RESULTS_FIRST;
+    uint8_t *data;
+
+    if (results->len + more > results->serve->limits.message_bytes) {
+        results->too_long = true;
         return false;
-    for (size_t i = 0; i < routes->n; i++) {
-        if (!fill_route(serve, arena, &routes->at[i], &at[i]))
-            return false;
-        out->routes[i] = &at[i];
     }
-    out->n_routes = routes->n;
+    while (cap < results->len + more)
+        cap *= 2;
+    if (cap == results->cap)
+        return true;
+    data = arena_alloc(results->arena, cap);
+    if (!data)
+        return false;
+    if (results->len)
+        memcpy(data, results->data, results->len);
+    results->data = data;
+    results->cap = cap;
     return true;
 }
 
-/* One name's routes; false: no memory. */
-static bool lookup_one(struct serve *serve, struct arena *arena, const char *asked, size_t most,
-                       Meshd__V1__LookupResult *out, uint64_t *out_revision)
+static bool results_put(struct results *results, const struct routes_result *result)
 {
+    if (!results_room(results, routes_size(result)))
+        return false;
+    results->len = (size_t)(routes_pack(result, results->data + results->len) - results->data);
+    return true;
+}
+
+static struct routes_text text_of(const char *text)
+{
+    return (struct routes_text){.text = text, .len = strlen(text)};
+}
+
+/* One name's routes; false as results_room. */
+static bool lookup_one(struct results *results, const char *asked, size_t most)
+{
+    struct serve *serve = results->serve;
     struct registry_route room[ROUTES_MAX];
     struct registry_routes routes = {.at = room, .cap = most};
+    struct routes_one at[ROUTES_MAX];
+    struct routes_result result = {.name = text_of(asked), .at = at};
     char name[LIMIT_NAME + 1];
     bool ok;
 
-    meshd__v1__lookup_result__init(out);
-    if (name_canon(asked, strlen(asked), name) != NAME_OK) {
-        out->name = (char *)asked;
-        out->reason = MESHD__V1__REASON__REASON_BAD_NAME;
-        return true;
+    if (name_canon(asked, result.name.len, name) != NAME_OK) {
+        result.reason = MESHD__V1__REASON__REASON_BAD_NAME;
+        return results_put(results, &result);
     }
-    out->name = arena_strdup(arena, name);
-    if (!out->name)
-        return false;
-    registry_lookup(serve->registry, name, strlen(name), &routes);
-    *out_revision = routes.revision;
-    ok = !routes.n || fill_routes(serve, arena, &routes, out);
+    result.name = text_of(name);
+    registry_lookup(serve->registry, name, result.name.len, &routes);
+    results->revision = routes.revision;
+    for (; result.n < routes.n; result.n++) {
+        const struct registry_route *from = &room[result.n];
+
+        at[result.n] = (struct routes_one){
+            .ip = text_of(from->label),
+            .peer_id = text_of(from->local ? serve->peer_id : from->peer_id),
+            .backend = {from->row->backend, from->row->backend_len},
+            .connected = from->connected,
+            .stale = from->stale,
+            .healthy = from->healthy,
+            .draining = from->draining,
+            .last_seen = from->local ? 0 : from->last_seen_s,
+        };
+    }
+    ok = results_put(results, &result);
     registry_routes_fini(&routes);
     return ok;
 }
@@ -97,9 +141,9 @@ static void lookup(Meshd__V1__Registry_Service *service, const Meshd__V1__Lookup
 {
     struct serve *serve = (struct serve *)service;
     struct rpc_call *call = closure_data;
-    struct arena *arena = rpc_call_arena(call);
+    struct results results = {.serve = serve, .arena = rpc_call_arena(call)};
     Meshd__V1__LookupReply reply = MESHD__V1__LOOKUP_REPLY__INIT;
-    Meshd__V1__LookupResult *results;
+    ProtobufCMessageUnknownField field;
     size_t most = request->max_routes ? request->max_routes : ROUTES_DEFAULT;
 
     if (!request->n_names || request->n_names > LIMIT_LOOKUP_NAMES || most > ROUTES_MAX) {
@@ -107,20 +151,18 @@ static void lookup(Meshd__V1__Registry_Service *service, const Meshd__V1__Lookup
                        "a Lookup takes 1 to 1000 names and at most 256 routes for each", NULL);
         return;
     }
-    results = arena_alloc(arena, request->n_names * sizeof *results);
-    reply.results = arena_alloc(arena, request->n_names * sizeof *reply.results);
-    if (!results || !reply.results) {
-        no_memory(call);
+    for (size_t i = 0; i < request->n_names; i++) {
+        if (lookup_one(&results, request->names[i], most))
+            continue;
+        if (results.too_long)
+            rpc_call_reply(call, STATUS_RESOURCE_EXHAUSTED, MESHD__V1__REASON__REASON_LIMIT,
+                           "the reply is larger than limits.message_bytes", NULL);
+        else
+            no_memory(call);
         return;
     }
-    for (size_t i = 0; i < request->n_names; i++) {
-        if (!lookup_one(serve, arena, request->names[i], most, &results[i], &reply.revision)) {
-            no_memory(call);
-            return;
-        }
-        reply.results[i] = &results[i];
-    }
-    reply.n_results = request->n_names;
+    routes_attach(results.data, results.len, &field, &reply);
+    reply.revision = results.revision;
     reply.epoch = registry_epoch(serve->registry);
     closure(&reply, call);
 }

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "process"))
-from harness import Mesh, MeshTest, SLOW, SOURCE, _die_with_parent, clean_environment, main  # noqa: E402
+from harness import Mesh, MeshTest, SLOW, SOURCE, _die_with_parent, clean_environment, main, until  # noqa: E402
 
 CMAKE, CC = os.environ["CMAKE"], os.environ["CC"]
 EXAMPLE = SOURCE / "tools" / "examples" / "find.c"
@@ -104,6 +104,22 @@ class Package(MeshTest):
         program = self.work / "find-shared"
         run(CC, *STRICT, EXAMPLE, STRANGER, *self.pkg_config("--cflags", "--libs"), "-o", program)
         self.finds(program, {"LD_LIBRARY_PATH": str(self.lib)})
+
+    def test_an_offer_comes_back_with_its_node(self):
+        program, node = self.work / "find-restart", self.mesh.node("n2").start()
+        run(CC, *STRICT, EXAMPLE, *self.pkg_config("--cflags", "--libs"), "-o", program)
+        argv = [str(program), "--url", f"ipc://{node.socket}", "--offer", "mine=127.0.0.1:99"]
+        with subprocess.Popen(argv, env={**clean_environment(), "LD_LIBRARY_PATH": str(self.lib)}, text=True,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              preexec_fn=_die_with_parent) as offering:
+            self.assertEqual(offering.stdout.readline(), "offered mine=127.0.0.1:99\n")
+            self.assertIn("mine@local", node.rows())
+            node.kill()
+            node.start()
+            until("it is offered again", lambda: "mine@local" in node.rows())
+            offering.stdin.close()
+            self.assertEqual(offering.wait(10 * SLOW), 0)
+        self.assertNotIn("mine@local", node.rows())
 
     def test_a_static_program_by_pkg_config(self):
         program = self.work / "find-static"
