@@ -4,7 +4,10 @@
  * connects, sends what is to be sent, receives, and hands each reply to its call by the request's
  * id; when it has its own answer, or its time is up, another one goes on. The others sleep on their
  * calls. Requests are collected until somebody waits whose answer is not there yet, so that a
- * thread with many calls under way sends and receives many at once.
+ * thread with many calls under way sends and receives many at once. Small lookups that leave
+ * together travel as one Lookup of all their names, and each gets its part of the answer: a node
+ * spends much more on a message than on a name. If such a request is turned down, each is asked
+ * once more alone.
  *
  * A call stays in `calls` until its answer has come or nobody wants it any more; a reply that no
  * call waits for is passed over. When the connection is lost, the calls stay: whoever waits first
@@ -36,7 +39,7 @@
 #define LAST_WORD 0x80000000u /* marks it */
 #define METHOD_MAX 128u
 #define OUT_FIRST 16384u
-#define HOLD_MS 1 /* the longest that requests are held back to leave together */
+#define JOIN_NAMES 64u /* of lookups that travel together; their answer stays far below 1 MiB */
 #define BACKOFF_MIN_MS 50
 #define BACKOFF_MAX_MS 1000
 
@@ -56,30 +59,38 @@ struct mesh_client {
         uint64_t next_call;
         uint8_t *out; /* to be sent: out_len bytes from out_off on */
         size_t out_off, out_len, out_cap;
-        size_t n_under_way, n_unsent; /* calls, and how many of them wait in out */
-        uint64_t batch;               /* of the calls in out; it ends when all of it has left */
+        struct request *open; /* the last one in out, while none of its bytes has left, or NULL */
+        size_t open_at;       /* where it begins, from out_off on */
     } held;
     /* The reader's, without the lock. It opens and closes it with the lock held, so that others may
      * send on its descriptor under the lock. */
     struct stream stream;
 };
 
+/* What travels: one call's request, or that of several lookups; and its answer. */
+struct request {
+    unsigned refs; /* calls; with the lock held */
+    uint32_t id;
+    uint64_t number;
+    size_t names, calls; /* in it; with the lock held until it has left */
+    uint8_t *answer;     /* once its calls are done */
+    size_t answer_len;
+};
+
 struct mesh_call {
     struct mesh_client *client;
     const char *method;
     uint64_t deadline_ms;
-    size_t names;
-    uint32_t id;
-    uint64_t number;
+    size_t names; /* of a Lookup; else 0 */
+    bool alone;   /* its request is its own */
     pthread_cond_t woken;
     struct { /* only with client->lock held */
         struct mesh_call *next, *prev;
         bool under_way, done, waiting;
-        uint64_t batch;
-        int error; /* done: 0, or a negative errno */
+        int error;               /* done: 0, or a negative errno */
+        struct request *request; /* or NULL: not on its way */
+        size_t first;            /* of its names in the request */
     } held;
-    uint8_t *answer; /* once it is done */
-    size_t answer_len;
     size_t body_len;
     uint8_t body[]; /* the request message */
 };
@@ -105,7 +116,6 @@ static void enlist(struct mesh_client *client, struct mesh_call *call) REQUIRES(
         client->held.first = call;
     client->held.last = call;
     call->held.under_way = true;
-    client->held.n_under_way++;
 }
 
 static void delist(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
@@ -121,7 +131,6 @@ static void delist(struct mesh_client *client, struct mesh_call *call) REQUIRES(
     else
         client->held.last = call->held.prev;
     call->held.under_way = false;
-    client->held.n_under_way--;
 }
 
 static void finish(struct mesh_client *client, struct mesh_call *call, int error)
@@ -170,6 +179,64 @@ static int out_room(struct mesh_client *client, size_t len) REQUIRES(client->loc
     return 0;
 }
 
+static void leave_request(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
+{
+    struct request *request = TAKE(&call->held.request);
+
+    if (!request || --request->refs > 0)
+        return;
+    if (client->held.open == request)
+        client->held.open = NULL;
+    free(request->answer);
+    free(request);
+}
+
+static bool can_join(const struct mesh_client *client, const struct mesh_call *call)
+    REQUIRES(client->lock)
+{
+    const struct request *open = client->held.open;
+
+    return open && call->names && !call->alone && open->names + call->names <= JOIN_NAMES;
+}
+
+/* The call's names go behind those of the open request: messages of one type that stand one behind
+ * the other are one message (protobuf.dev/programming-guides/encoding, "Last One Wins"). */
+static int join_request(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
+{
+    enum sp_framing framing = client->stream.framing;
+    struct request *open = client->held.open;
+    int r = out_room(client, call->body_len);
+    uint8_t *at;
+
+    if (r < 0)
+        return r;
+    at = client->held.out + client->held.out_off;
+    memcpy(at + client->held.out_len, call->body, call->body_len);
+    client->held.out_len += call->body_len;
+    sp_head_pack(framing, client->held.out_len - client->held.open_at - sp_head_len(framing),
+                 at + client->held.open_at);
+    call->held.request = open;
+    call->held.first = open->names;
+    open->refs++;
+    open->calls++;
+    open->names += call->names;
+    return 0;
+}
+
+static struct request *new_request(struct mesh_client *client, const struct mesh_call *call)
+    REQUIRES(client->lock)
+{
+    struct request *request = calloc(1, sizeof(*request));
+
+    if (!request)
+        return NULL;
+    request->refs = request->calls = 1;
+    request->names = call->names;
+    request->id = client->held.next_id++ | LAST_WORD;
+    request->number = client->held.next_call++;
+    return request;
+}
+
 /* The call's request, behind what is to be sent. The time it still has is told anew each time. */
 static int put_request(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
@@ -177,35 +244,40 @@ static int put_request(struct mesh_client *client, struct mesh_call *call) REQUI
     enum sp_framing framing = client->stream.framing;
     size_t head = sp_head_len(framing), frame, payload;
     uint64_t now = clock_ms();
-    uint32_t word = htobe32(call->id);
+    struct request *request;
+    uint32_t word;
     uint8_t *at;
     int r;
 
+    leave_request(client, call);
+    if (can_join(client, call))
+        return join_request(client, call);
+    request = new_request(client, call);
+    if (!request)
+        return -ENOMEM;
     header.method = (char *)call->method;
-    header.call_id = call->number;
+    header.call_id = request->number;
     header.deadline_ms = now < call->deadline_ms ? (uint32_t)(call->deadline_ms - now) : 1;
     header.wire_version = WIRE_VERSION_MAX;
     frame = frame_size(&header.base, NULL);
     payload = REQUEST_ID_LEN + frame + call->body_len;
     r = out_room(client, head + payload);
-    if (r < 0)
+    if (r < 0) {
+        free(request);
         return r;
+    }
+    client->held.open_at = client->held.out_len;
+    client->held.open = call->names && !call->alone ? request : NULL;
     at = client->held.out + client->held.out_off + client->held.out_len;
+    word = htobe32(request->id);
     sp_head_pack(framing, payload, at);
     memcpy(at + head, &word, REQUEST_ID_LEN);
     frame_pack(&header.base, NULL, at + head + REQUEST_ID_LEN);
     memcpy(at + head + REQUEST_ID_LEN + frame, call->body, call->body_len);
     client->held.out_len += head + payload;
-    call->held.batch = client->held.batch;
-    client->held.n_unsent++;
+    call->held.request = request;
+    call->held.first = 0;
     return 0;
-}
-
-static void out_empty(struct mesh_client *client) REQUIRES(client->lock)
-{
-    client->held.out_off = client->held.out_len = 0;
-    client->held.n_unsent = 0;
-    client->held.batch++;
 }
 
 /* Sends what the kernel takes at once: it never waits, so the lock may be held meanwhile. */
@@ -217,6 +289,7 @@ static int send_some(struct mesh_client *client) REQUIRES(client->lock)
         ssize_t n = send(client->stream.fd, client->held.out + client->held.out_off,
                          client->held.out_len, MSG_NOSIGNAL | MSG_DONTWAIT);
 
+        client->held.open = NULL;
         if (n > 0) {
             client->held.out_off += (size_t)n;
             client->held.out_len -= (size_t)n;
@@ -226,7 +299,7 @@ static int send_some(struct mesh_client *client) REQUIRES(client->lock)
             return errno == EPIPE ? -ECONNRESET : -errno;
         }
     }
-    out_empty(client);
+    client->held.out_off = 0;
     return 0;
 }
 
@@ -270,11 +343,12 @@ static int receive(struct mesh_client *client, bool want_out, uint64_t deadline_
     return fds[0].revents & ~POLLOUT ? stream_receive(&client->stream) : -EAGAIN;
 }
 
-/* Hands a reply to the call that it is for, if that still wants it. */
+/* Hands a reply to the calls that it is for, as far as they still want it. */
 static int deliver(struct mesh_client *client, const uint8_t *payload, size_t len)
     REQUIRES(client->lock)
 {
-    struct mesh_call *call = client->held.first;
+    struct mesh_call *call = client->held.first, *next;
+    struct request *request;
     size_t backtrace;
     uint32_t word;
 
@@ -282,15 +356,20 @@ static int deliver(struct mesh_client *client, const uint8_t *payload, size_t le
         return -EBADMSG;
     memcpy(&word, payload, REQUEST_ID_LEN);
     /* Replies come about in the order of their requests, so it is found soon. */
-    while (call && call->id != be32toh(word))
+    while (call && !(call->held.request && call->held.request->id == be32toh(word)))
         call = call->held.next;
     if (!call)
         return 0;
-    call->answer_len = len - backtrace;
-    call->answer = malloc(call->answer_len + 1);
-    if (call->answer)
-        memcpy(call->answer, payload + backtrace, call->answer_len);
-    finish(client, call, call->answer ? 0 : -ENOMEM);
+    request = call->held.request;
+    request->answer_len = len - backtrace;
+    request->answer = malloc(request->answer_len + 1);
+    if (request->answer)
+        memcpy(request->answer, payload + backtrace, request->answer_len);
+    /* Those that left together stand together. */
+    for (; call && call->held.request == request; call = next) {
+        next = call->held.next;
+        finish(client, call, request->answer ? 0 : -ENOMEM);
+    }
     return 0;
 }
 
@@ -319,7 +398,8 @@ static void lost(struct mesh_client *client, int error) REQUIRES(client->lock)
     /* That the time of an attempt was over says less than what was there before. */
     if (error != -ETIMEDOUT || !client->held.error)
         client->held.error = error;
-    out_empty(client);
+    client->held.out_off = client->held.out_len = 0;
+    client->held.open = NULL;
     client->held.again_ms = clock_ms() + backoff_next(&client->held.backoff, random_u64());
     /* What makes no sense now will make none when it is asked again. */
     if (status == MESH_PROTOCOL || status == MESH_INVALID)
@@ -365,41 +445,23 @@ static void connect_again(struct mesh_client *client, struct mesh_call *call) RE
         lost(client, r);
 }
 
-/* True while the answer is on its way and the node has more than half of all requests: what is to
- * be sent had better leave in one piece a little later. Small pieces cost both sides a wake-up for
- * each, where one would do for many. */
-static bool can_hold(const struct mesh_client *client, const struct mesh_call *call)
-    REQUIRES(client->lock)
-{
-    return client->held.out_len && !client->held.out_off &&
-           call->held.batch != client->held.batch &&
-           2 * client->held.n_unsent < client->held.n_under_way;
-}
-
 /* What the reader does until something has happened. */
 static void read_some(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
-    uint64_t deadline = call->deadline_ms;
-    bool hold, want_out;
-    int r = 0;
+    bool want_out;
+    int r;
 
     if (!client->held.connected) {
         connect_again(client, call);
         return;
     }
-    hold = can_hold(client, call);
-    if (hold)
-        deadline = clock_ms() + HOLD_MS;
-    else
-        r = send_some(client);
-    want_out = !hold && client->held.out_len;
+    r = send_some(client);
+    want_out = client->held.out_len != 0;
     if (r == 0) {
         mutex_unlock(&client->lock);
-        r = receive(client, want_out, deadline < call->deadline_ms ? deadline : call->deadline_ms);
+        r = receive(client, want_out, call->deadline_ms);
         mutex_lock(&client->lock);
     }
-    if (r == -ETIMEDOUT && hold)
-        r = send_some(client); /* 0 goes on to look for answers, of which there are none */
     if (r == 0)
         r = deliver_all(client);
     /* No memory for more bytes: this call has come to its end, the connection has not. */
@@ -455,8 +517,7 @@ enum mesh_status client_call_begin(struct mesh_call *call)
     int r = 0;
 
     mutex_lock(&client->lock);
-    call->id = client->held.next_id++ | LAST_WORD;
-    call->number = client->held.next_call++;
+    call->held.done = false;
     if (client->held.connected)
         r = put_request(client, call);
     if (r == 0)
@@ -465,25 +526,48 @@ enum mesh_status client_call_begin(struct mesh_call *call)
     return r < 0 ? error_errno(r, call->method) : MESH_OK;
 }
 
-enum mesh_status client_call_answer(struct mesh_call *call, struct reply *out_reply)
+/* The answer to the request that the call was part of, into *out_reply. 0 or a negative errno. */
+static int wait_for(struct mesh_call *call, struct reply *out_reply, bool *out_joined)
 {
     struct mesh_client *client = call->client;
+    const struct request *request;
     int r;
 
     mutex_lock(&client->lock);
     if (!call->held.done)
         wait_locked(client, call);
     r = call->held.error;
+    request = call->held.request; /* it has left: nobody changes it any more */
     mutex_unlock(&client->lock);
     if (r == 0)
-        r = reply_split(call->answer, call->answer_len, out_reply);
+        r = reply_split(request->answer, request->answer_len, out_reply);
     /* A node that could not read the header of the call does not know its number. */
-    if (r == 0 && out_reply->call_id != call->number &&
+    if (r == 0 && out_reply->call_id != request->number &&
         (out_reply->answer.status == 0 || out_reply->call_id != 0))
         r = -EBADMSG;
-    if (r < 0)
-        return error_errno(r, client->url);
-    return out_reply->answer.status ? error_answer(&out_reply->answer) : MESH_OK;
+    *out_joined = r == 0 && request->calls > 1;
+    return r;
+}
+
+enum mesh_status client_call_answer(struct mesh_call *call, struct reply *out_reply)
+{
+    enum mesh_status status;
+    bool joined;
+
+    for (;;) {
+        int r = wait_for(call, out_reply, &joined);
+        if (r < 0)
+            return error_errno(r, call->client->url);
+        if (!out_reply->answer.status)
+            return MESH_OK;
+        if (!joined || clock_ms() >= call->deadline_ms)
+            return error_answer(&out_reply->answer);
+        /* It may be what the others asked, or that all together is too much. */
+        call->alone = true;
+        status = client_call_begin(call);
+        if (status != MESH_OK)
+            return status;
+    }
 }
 
 void client_call_free(struct mesh_call *call)
@@ -494,9 +578,9 @@ void client_call_free(struct mesh_call *call)
         return;
     mutex_lock(&client->lock);
     delist(client, call);
+    leave_request(client, call);
     mutex_unlock(&client->lock);
     pthread_cond_destroy(&call->woken);
-    free(call->answer);
     free(call);
 }
 
@@ -504,7 +588,12 @@ void client_call_freep(struct mesh_call **call) { client_call_free(*call); }
 
 void client_call_set_names(struct mesh_call *call, size_t n) { call->names = n; }
 
-size_t client_call_names(const struct mesh_call *call) { return call->names; }
+size_t client_call_names(const struct mesh_call *call, size_t *out_first, size_t *out_all)
+{
+    *out_first = call->held.first;
+    *out_all = call->held.request->names;
+    return call->names;
+}
 
 enum mesh_status client_ask(struct mesh_client *client, const char *method,
                             const ProtobufCMessage *request, uint64_t deadline_ms,

@@ -81,7 +81,11 @@ enum mesh_status mesh_call_wait(struct mesh_call *call, struct mesh_list **out_l
     enum mesh_status status = client_call_answer(call, &reply);
 
     if (status == MESH_OK) {
-        int r = reply_lookup(reply.body, reply.body_len, client_call_names(call), &list, &bad_name);
+        struct reply_part part;
+        int r;
+
+        part.n = client_call_names(call, &part.first, &part.all);
+        r = reply_lookup(reply.body, reply.body_len, &part, &list, &bad_name);
 
         if (r < 0)
             status = error_errno(r, "lookup");

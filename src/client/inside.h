@@ -32,8 +32,11 @@ enum mesh_status client_ask(struct mesh_client *client, const char *method,
                             const ProtobufCMessage *request, uint64_t deadline_ms,
                             struct arena *arena, const ProtobufCMessage **out_message);
 
-/* How many names the call asks for is kept with it. */
+/* How many names the call asks for is kept with it; before it begins. Calls with names are lookups:
+ * small ones travel together. */
 void client_call_set_names(struct mesh_call *call, size_t n);
-size_t client_call_names(const struct mesh_call *call);
+/* After its answer: how many they are, at which of the answer's results they begin, and how many
+ * results it has in all. */
+size_t client_call_names(const struct mesh_call *call, size_t *out_first, size_t *out_all);
 
 #endif

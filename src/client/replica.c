@@ -149,7 +149,8 @@ static int apply_event(struct mesh_replica *replica, const Meshd__V1__WatchEvent
     }
 }
 
-/* Readers see what was told. After -ENOMEM the rest stays dirty, for the picture that comes then. */
+/* Readers see what was told. After -ENOMEM the rest stays dirty, for the picture that comes then.
+ */
 static int publish(struct mesh_replica *replica)
 {
     while (replica->dirty) {

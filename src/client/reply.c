@@ -198,36 +198,41 @@ static void fill_result(struct bytes result, struct mesh_list *list)
             fill_route(field.inner, name, list);
 }
 
-int reply_lookup(const uint8_t *data, size_t len, size_t n, struct mesh_list **out_list,
-                 bool *out_bad_name)
+static bool is_in(const struct reply_part *part, size_t result)
+{
+    return result >= part->first && result - part->first < part->n;
+}
+
+int reply_lookup(const uint8_t *data, size_t len, const struct reply_part *part,
+                 struct mesh_list **out_list, bool *out_bad_name)
 {
     struct bytes reply = bytes_of(data, len), again = reply;
     struct list_size size = {.instances = 0};
     struct bytes_field field;
     struct mesh_list *list;
     bool bad_name = false;
+    size_t results = 0;
     int r;
 
     while (bytes_next(&reply, &field)) {
         if (field.number > REPLY_RESULTS)
             continue;
-        if (field.number < REPLY_RESULTS) {
-            if (field.type != BYTES_VARINT)
-                return -EBADMSG;
-            continue;
-        }
-        if (field.type != BYTES_TEXT || !count_result(field.inner, &size, &bad_name))
+        if (field.type != (field.number < REPLY_RESULTS ? BYTES_VARINT : BYTES_TEXT))
+            return -EBADMSG;
+        if (field.number == REPLY_RESULTS && is_in(part, results++) &&
+            !count_result(field.inner, &size, &bad_name))
             return -EBADMSG;
     }
-    if (reply.bad || size.groups != n)
+    if (reply.bad || results != part->all || size.groups != part->n)
         return -EBADMSG;
     if (list_bytes(&size) / FACTOR > len + SLACK / FACTOR)
         return -E2BIG;
     r = list_new(&size, &list);
     if (r < 0)
         return r;
+    results = 0;
     while (bytes_next(&again, &field))
-        if (field.number == REPLY_RESULTS)
+        if (field.number == REPLY_RESULTS && is_in(part, results++))
             fill_result(field.inner, list);
     *out_list = list;
     *out_bad_name = bad_name;

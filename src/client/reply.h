@@ -18,10 +18,14 @@ struct reply {
 /* A reply's frame (wire/frame.h, 2), without its backtrace. 0 or -EBADMSG. */
 int reply_split(const uint8_t *data, size_t len, struct reply *out);
 
-/* A LookupReply as a new list, one group per result. 0; -EBADMSG: not such a message, or not of n
- * results; -E2BIG: it would need more than 8 times its length and 64 KiB; -ENOMEM. *out_bad_name: a
- * name was refused as one that cannot be. */
-int reply_lookup(const uint8_t *data, size_t len, size_t n, struct mesh_list **out_list,
-                 bool *out_bad_name);
+struct reply_part { /* of a LookupReply that has `all` results: those from first on, n of them */
+    size_t first, n, all;
+};
+
+/* A part of a LookupReply as a new list, one group per result. 0; -EBADMSG: not such a message, or
+ * not of so many results; -E2BIG: it would need more than 8 times the message's length and 64 KiB;
+ * -ENOMEM. *out_bad_name: a name of the part was refused as one that cannot be. */
+int reply_lookup(const uint8_t *data, size_t len, const struct reply_part *part,
+                 struct mesh_list **out_list, bool *out_bad_name);
 
 #endif
