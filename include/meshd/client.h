@@ -4,17 +4,19 @@
  *
  * Threads:   any number of threads may use one mesh_client at the same time; their calls are under
  *            way side by side on its one connection. A lease, a call, a watch and a reader belong
- * to one thread at a time; a list, once it is there, to all. Leases and replicas have one thread
- * each of the library's own, with all signals blocked; nothing ever calls you back on it. After
- * fork(2) the child may use none of them. Ownership: what arrives through out_... is yours; end it
- * with its _close, _cancel or _free, which accept NULL. A const pointer is borrowed from the object
- * it came from. Strings that are handed in are copied. Time:      deadline_ms counts from the call,
- * 1 to 600000, and bounds all that a function does. Failure:   unless MESH_OK comes back, no
- * out_... was written and nothing has changed; only after MESH_TIMEOUT and MESH_GONE may a request
- * still take effect. mesh_error_text() says why. Loss:      a connection that breaks is made again,
- * and what was asked is asked again, as long as there is time: every call here may safely be
- * carried out twice. Sources:   proto/meshd/v1/mesh.proto and the README's protocol section say
- * what travels.
+ *            to one thread at a time; a list, once it is there, to all. Leases and replicas have
+ *            one thread each of the library's own, with all signals blocked; nothing ever calls
+ *            you back on it. After fork(2) the child may use none of them.
+ * Ownership: what arrives through out_... is yours; end it with its _close, _cancel or _free,
+ *            which accept NULL. A const pointer is borrowed from the object it came from. Strings
+ *            that are handed in are copied.
+ * Time:      deadline_ms counts from the call, 1 to 600000, and bounds all that a function does.
+ * Failure:   unless MESH_OK comes back, no out_... was written and nothing has changed; only after
+ *            MESH_TIMEOUT and MESH_GONE may a request still take effect. mesh_error_text() says
+ *            why.
+ * Loss:      a connection that breaks is made again, and what was asked is asked again, as long as
+ *            there is time: every call here may safely be carried out twice.
+ * Sources:   proto/meshd/v1/mesh.proto and the README's protocol section say what travels.
  */
 #ifndef MESHD_CLIENT_H
 #define MESHD_CLIENT_H
@@ -87,7 +89,8 @@ const char *mesh_client_url(const struct mesh_client *client); /* the one chosen
  * MESH_NOT_FOUND instead of an empty list. */
 enum mesh_status mesh_lookup(struct mesh_client *client, const char *name, int deadline_ms,
                              struct mesh_list **out_list);
-/* 1 to 1000 names in one request. MESH_OK also when none is found: see mesh_list_of. */
+/* 1 to 1000 names in one request. MESH_OK also when none is found: see mesh_list_of. MESH_INVALID
+ * when one of them cannot be a name. */
 enum mesh_status mesh_lookup_many(struct mesh_client *client, const char *const *names, size_t n,
                                   int deadline_ms, struct mesh_list **out_list);
 

@@ -400,6 +400,8 @@ enum mesh_status mesh_introspect(struct mesh_client *client, const char *topic, 
     request.n_sections = 1;
     do {
         status = ask_page(client, &request, deadline, &arena, &page);
+        if (status == MESH_NOT_FOUND && request.page_token.len)
+            return error_set(MESH_TIMEOUT, "the pages were not asked for soon enough");
         if (status != MESH_OK)
             return status;
         if (show_message(&pairs, 0, &page->base))

@@ -471,10 +471,13 @@ static void read_some(struct mesh_client *client, struct mesh_call *call) REQUIR
         lost(client, r);
 }
 
-/* Until the call is done or its time is up. */
+/* Until the call is done or its time is up; what has come by then is looked at in any case. */
 static void wait_locked(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
-    while (!call->held.done && clock_ms() < call->deadline_ms) {
+    bool last = false;
+
+    while (!call->held.done && !last) {
+        last = clock_ms() >= call->deadline_ms;
         if (client->held.reading) {
             send_beside(client);
             sleep_locked(client, call, call->deadline_ms);

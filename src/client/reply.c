@@ -166,6 +166,7 @@ static void fill_route(struct bytes route, const char *name, struct mesh_list *l
         case ROUTE_STALE:
         case ROUTE_HEALTHY:
         case ROUTE_DRAINING:
+            it.state &= ~states[field.number]; /* of a field that comes twice the last one counts */
             if (field.value)
                 it.state |= states[field.number];
             break;

@@ -259,6 +259,16 @@ Test(ask, what_a_node_says_of_itself_comes_in_pairs)
     stop();
 }
 
+Test(ask, pairs_of_a_picture_that_went_away_end_with_a_timeout)
+{
+    struct seen seen = {.n = 0};
+    int lost = 1;
+
+    start(pages, &lost);
+    cr_expect_eq(mesh_introspect(client, "services", SOON, on_pair, &seen), MESH_TIMEOUT);
+    stop();
+}
+
 Test(ask, rows_are_numbered_across_pages)
 {
     struct seen seen = {.n = 0};

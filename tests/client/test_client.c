@@ -2,6 +2,7 @@
  */
 #include <criterion/criterion.h>
 #include <endian.h>
+#include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
@@ -348,6 +349,21 @@ Test(client, a_late_answer_is_dropped)
     cr_expect_eq(lookup("slow", 50), MESH_TIMEOUT);
     cr_expect_geq(clock_ms() - began, 50);
     expect_answer(begin("quick", SOON), "quick");
+    stop();
+}
+
+Test(client, an_answer_that_is_there_counts_although_the_time_is_over)
+{
+    struct mesh_call *late;
+    uint64_t began = clock_ms();
+
+    start(tell_each, NULL);
+    late = begin("late", 30);
+    cr_assert_eq(mesh_client_flush(client), MESH_OK);
+    sem_wait(&seen);
+    while (clock_ms() < began + 60)
+        poll(NULL, 0, 5);
+    expect_answer(late, "late");
     stop();
 }
 

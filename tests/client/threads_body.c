@@ -71,6 +71,57 @@ static void *run(void *arg)
     return NULL;
 }
 
+/* ---- leases: each with a thread of its own, on a node that breaks off with every other call ----
+ */
+
+#define LEASE_ROUNDS 5
+
+static void serve_leases(struct fake *fake, int fd)
+{
+    Meshd__V1__OfferReply yes = MESHD__V1__OFFER_REPLY__INIT;
+    struct fake_call call;
+
+    if (!fake_greet(fd) || !fake_read(fake, fd, &call))
+        return;
+    fake_reply(fake, fd, &call, 0, 0, "", &yes.base);
+    fake_call_fini(&call);
+}
+
+static void *lease(void *arg)
+{
+    for (int round = 0; round < LEASE_ROUNDS; round++) {
+        struct mesh_lease *lease;
+
+        if (mesh_register(arg, "web", "127.0.0.1:80", DEADLINE_MS, &lease) != MESH_OK) {
+            fprintf(stderr, "lease: %s\n", mesh_error_text());
+            atomic_fetch_add(&wrong, 1);
+            return NULL;
+        }
+        mesh_lease_state(lease);
+        mesh_lease_close(lease);
+    }
+    return NULL;
+}
+
+static void lease_bodies(void)
+{
+    struct mesh_client *local;
+    pthread_t threads[2];
+    struct fake fake;
+
+    fake_start_many(&fake, SP_IPC, serve_leases, NULL);
+    if (mesh_client_open(fake.url, DEADLINE_MS, &local) != MESH_OK) {
+        atomic_fetch_add(&wrong, 1);
+        return;
+    }
+    for (int i = 0; i < 2; i++)
+        pthread_create(&threads[i], NULL, lease, local);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    mesh_client_close(local);
+    fake_stop(&fake);
+}
+
 int threads_body(void)
 {
     pthread_t threads[THREADS];
@@ -89,5 +140,6 @@ int threads_body(void)
         pthread_join(threads[i], NULL);
     mesh_client_close(client);
     fake_stop(&fake);
+    lease_bodies();
     return atomic_load(&wrong);
 }
