@@ -44,11 +44,20 @@ static void stop(void)
 
 TestSuite(client, .init = setup);
 
-static struct mesh_call *begin(const char *name, int deadline_ms)
+static struct mesh_call *begin_joined(const char *name, int deadline_ms)
 {
     struct mesh_call *call = NULL;
 
     cr_assert_eq(mesh_lookup_begin(client, &name, 1, deadline_ms, &call), MESH_OK);
+    return call;
+}
+
+/* In a request of its own. */
+static struct mesh_call *begin(const char *name, int deadline_ms)
+{
+    struct mesh_call *call = begin_joined(name, deadline_ms);
+
+    cr_assert_eq(mesh_client_flush(client), MESH_OK);
     return call;
 }
 
@@ -321,6 +330,109 @@ Test(client, a_call_that_was_cancelled_disturbs_no_other)
 }
 
 Test(client, many_threads_share_one_connection) { cr_expect_eq(threads_body(), 0); }
+
+/* ---- lookups that travel together ---- */
+
+static atomic_uint requests, most_names;
+
+/* Counts, and with a refusal in ctx turns down whatever asks for more than one name. */
+static void count_requests(struct fake *f, int fd)
+{
+    const struct refusal *refusal = f->ctx;
+    struct fake_call call;
+
+    if (!fake_greet(fd))
+        return;
+    while (fake_read(f, fd, &call)) {
+        unsigned names = (unsigned)((const Meshd__V1__LookupRequest *)call.request)->n_names;
+
+        atomic_fetch_add(&requests, 1);
+        if (names > atomic_load(&most_names))
+            atomic_store(&most_names, names);
+        if (refusal && names > 1)
+            fake_reply(f, fd, &call, refusal->status, refusal->reason, "too much at once", NULL);
+        else
+            answer_lookup(f, fd, &call);
+        fake_call_fini(&call);
+    }
+}
+
+Test(client, lookups_that_leave_together_travel_as_one_and_each_gets_its_part)
+{
+    const char *pair[] = {"x", "nobody"};
+    struct mesh_call *a, *b, *c, *d;
+    struct mesh_list *list = NULL;
+    size_t n;
+
+    start(count_requests, NULL);
+    a = begin_joined("a", SOON);
+    b = begin_joined("bad..name", SOON);
+    cr_assert_eq(mesh_lookup_begin(client, pair, 2, SOON, &c), MESH_OK);
+    d = begin_joined("d", SOON);
+    expect_answer(d, "d");
+    cr_assert_eq(mesh_call_wait(c, &list), MESH_OK);
+    cr_expect_eq(mesh_list_count(list), 1u);
+    cr_expect_str_eq(mesh_list_of(list, 0, &n)->name, "x");
+    cr_expect_null(mesh_list_of(list, 1, &n));
+    cr_expect_null(mesh_list_of(list, 2, &n));
+    mesh_list_free(list);
+    cr_expect_eq(mesh_call_wait(b, &list), MESH_INVALID, "one bad name is not the others' trouble");
+    expect_answer(a, "a");
+    cr_expect_eq(atomic_load(&requests), 1u);
+    cr_expect_eq(atomic_load(&most_names), 5u);
+    stop();
+}
+
+Test(client, what_is_turned_down_together_is_asked_alone)
+{
+    const struct refusal refusal = {STATUS_RESOURCE_EXHAUSTED, MESHD__V1__REASON__REASON_LIMIT};
+    struct mesh_call *calls[3];
+    static const char *const names[] = {"a", "b", "c"};
+
+    start(count_requests, (void *)&refusal);
+    for (int i = 0; i < 3; i++)
+        calls[i] = begin_joined(names[i], SOON);
+    for (int i = 2; i >= 0; i--)
+        expect_answer(calls[i], names[i]);
+    cr_expect_eq(atomic_load(&requests), 4u);
+    stop();
+}
+
+Test(client, who_gives_up_takes_nobody_along)
+{
+    struct mesh_call *a, *b, *c;
+
+    start(count_requests, NULL);
+    a = begin_joined("a", SOON);
+    b = begin_joined("b", SOON);
+    mesh_call_cancel(a);
+    c = begin_joined("c", SOON);
+    expect_answer(c, "c");
+    expect_answer(b, "b");
+    a = begin_joined("a", SOON); /* nobody is left in its request */
+    mesh_call_cancel(a);
+    b = begin_joined("b", SOON);
+    expect_answer(b, "b");
+    stop();
+}
+
+Test(client, not_too_many_travel_together)
+{
+    enum { MANY = 200 };
+    struct mesh_call *calls[MANY];
+    char names[MANY][8];
+
+    start(count_requests, NULL);
+    for (int i = 0; i < MANY; i++) {
+        snprintf(names[i], sizeof(names[i]), "s%d", i);
+        calls[i] = begin_joined(names[i], SOON);
+    }
+    for (int i = 0; i < MANY; i++)
+        expect_answer(calls[i], names[i]);
+    cr_expect_eq(atomic_load(&requests), 4u);
+    cr_expect_eq(atomic_load(&most_names), 64u);
+    stop();
+}
 
 /* ---- time ---- */
 
