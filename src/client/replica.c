@@ -36,7 +36,8 @@ struct mesh_replica {
     struct kept kept;
     struct table *table;
     struct table_name *dirty;
-    int stop_fd;
+    int stop_fd;      /* readable when `stop` is set */
+    atomic_bool stop; /* looked at between messages, which may come without end */
     bool running;
     pthread_t thread;
     bool complete;          /* it was, at least once */
@@ -149,7 +150,8 @@ static int apply_event(struct mesh_replica *replica, const Meshd__V1__WatchEvent
     }
 }
 
-/* Readers see what was told. After -ENOMEM the rest stays dirty, for the picture that comes then. */
+/* Readers see what was told. After -ENOMEM the rest stays dirty, for the picture that comes then.
+ */
 static int publish(struct mesh_replica *replica)
 {
     while (replica->dirty) {
@@ -253,7 +255,7 @@ static bool begin_anew(struct mesh_replica *replica, int pause_ms)
 /* All that has come so far. True: it was told to stop. */
 static bool follow_on(struct mesh_replica *replica)
 {
-    for (;;) {
+    while (!atomic_load(&replica->stop)) {
         const Meshd__V1__WatchReply *reply;
         int r = follow_next(replica->follow, 0, &reply);
 
@@ -266,6 +268,7 @@ static bool follow_on(struct mesh_replica *replica)
         else if (r != 0)
             return begin_anew(replica, r == FOLLOW_ENDED ? REFUSED_MS : PAUSE_MS);
     }
+    return true;
 }
 
 static void *run(void *arg)
@@ -303,6 +306,7 @@ void mesh_replica_close(struct mesh_replica *replica)
     if (!replica)
         return;
     if (replica->running) {
+        atomic_store(&replica->stop, true);
         eventfd_write(replica->stop_fd, 1);
         pthread_join(replica->thread, NULL);
     }
@@ -353,6 +357,8 @@ static enum mesh_status fill(struct mesh_replica *replica, uint64_t deadline_ms)
         r = apply(replica, reply);
         if (r < 0)
             return error_errno(r, "mesh_replica_open");
+        if (!replica->complete && clock_ms() >= deadline_ms)
+            return following_error(replica->follow, -ETIMEDOUT);
     }
     return MESH_OK;
 }

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "client/error.h"
 #include "client/following.h"
 #include "client/kept.h"
@@ -140,12 +141,15 @@ static int tell_reply(struct mesh_watch *watch, struct news *out_news)
 static enum mesh_status next_news(struct mesh_watch *watch, uint64_t deadline_ms,
                                   struct news *out_news)
 {
-    for (;;) {
+    for (bool looked = false;; looked = true) {
         const Meshd__V1__WatchReply *reply;
         int r = tell_reply(watch, out_news);
 
         if (r != 0)
             return r < 0 ? following_error(watch->follow, r) : MESH_OK;
+        /* Messages without news may come without end. */
+        if (looked && clock_ms() >= deadline_ms)
+            return following_error(watch->follow, -ETIMEDOUT);
         r = follow_next(watch->follow, deadline_ms, &reply);
         if (r == 0) {
             take_reply(watch, reply);
