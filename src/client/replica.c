@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "client/error.h"
 #include "client/following.h"
+#include "client/inside.h"
 #include "client/kept.h"
 #include "client/table.h"
 #include "client/target.h"
@@ -368,7 +369,7 @@ enum mesh_status mesh_replica_open(const char *url, const char *name, int deadli
 {
     CLEANUP(closep) struct mesh_replica *replica = NULL;
     uint64_t deadline;
-    enum mesh_status status = following_deadline(deadline_ms, &deadline);
+    enum mesh_status status = deadline_of(deadline_ms, &deadline);
     int r;
 
     if (status != MESH_OK)

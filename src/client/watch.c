@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "client/error.h"
 #include "client/following.h"
+#include "client/inside.h"
 #include "client/kept.h"
 
 struct mesh_watch {
@@ -53,7 +54,7 @@ enum mesh_status watch_open_url(const char *url, const char *name, int deadline_
     CLEANUP(closep) struct mesh_watch *watch = NULL;
     const Meshd__V1__WatchReply *reply;
     uint64_t deadline;
-    enum mesh_status status = following_deadline(deadline_ms, &deadline);
+    enum mesh_status status = deadline_of(deadline_ms, &deadline);
 
     if (status != MESH_OK)
         return status;
@@ -69,6 +70,12 @@ enum mesh_status watch_open_url(const char *url, const char *name, int deadline_
     follow_ring(watch->follow); /* mesh_watch_next has something to do, whatever poll(2) saw */
     *out_watch = TAKE(&watch);
     return MESH_OK;
+}
+
+enum mesh_status mesh_watch_open(struct mesh_client *client, const char *name, int deadline_ms,
+                                 struct mesh_watch **out_watch)
+{
+    return watch_open_url(mesh_client_url(client), name, deadline_ms, out_watch);
 }
 
 /* 1: *out_news is to be told; 0: nothing is new in it; -ENOMEM, -E2BIG. */
@@ -169,7 +176,7 @@ enum mesh_status mesh_watch_next(struct mesh_watch *watch, int deadline_ms,
 {
     struct news news = {MESH_SYNCED, NULL};
     uint64_t deadline;
-    enum mesh_status status = following_deadline(deadline_ms, &deadline);
+    enum mesh_status status = deadline_of(deadline_ms, &deadline);
 
     if (status != MESH_OK)
         return status;
