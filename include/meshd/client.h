@@ -68,7 +68,8 @@ struct mesh_instance {
     const char *node;    /* the owner's peer id: "n7" */
     const char *source;  /* "local", the owner's ip, or ip#peer_id if two peers share one */
     const char *address; /* of the backend, as its owner reaches it: "10.0.0.7:4100" */
-    uint64_t last_seen;  /* last sign of life of the owner, unix seconds; 0 for MESH_LOCAL */
+    uint64_t last_seen;  /* last sign of life of the owner, unix seconds; 0 for MESH_LOCAL. In a
+                            watch and a replica: as of when the instance was told */
     unsigned state;      /* MESH_LOCAL | ... */
 };
 

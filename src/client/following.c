@@ -2,21 +2,9 @@
 #include "client/following.h"
 #include <errno.h>
 #include <string.h>
-#include "base/clock.h"
 #include "base/limits.h"
 #include "client/error.h"
 #include "wire/name.h"
-
-#define DEADLINE_MS_MAX 600000
-
-enum mesh_status following_deadline(int deadline_ms, uint64_t *out_deadline_ms)
-{
-    if (deadline_ms < 1 || deadline_ms > DEADLINE_MS_MAX)
-        return error_set(MESH_INVALID, "a deadline is 1 to %d ms, not %d", DEADLINE_MS_MAX,
-                         deadline_ms);
-    *out_deadline_ms = clock_ms() + (uint64_t)deadline_ms;
-    return MESH_OK;
-}
 
 /* The glob to ask for: a name in its canonical spelling, a pattern as it is. */
 static enum mesh_status glob_of(const char *name, char out_glob[LIMIT_NAME + 1])

@@ -18,7 +18,4 @@ enum mesh_status following_first(struct follow *follow, uint64_t deadline_ms,
 /* What follow_next has returned, other than 0. */
 enum mesh_status following_error(const struct follow *follow, int r);
 
-/* MESH_INVALID, or when that will be, on clock_ms(). */
-enum mesh_status following_deadline(int deadline_ms, uint64_t *out_deadline_ms);
-
 #endif

@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "client/error.h"
 #include "client/following.h"
+#include "client/inside.h"
 #include "client/kept.h"
 #include "client/table.h"
 #include "client/target.h"
@@ -36,7 +37,8 @@ struct mesh_replica {
     struct kept kept;
     struct table *table;
     struct table_name *dirty;
-    int stop_fd;
+    int stop_fd;      /* readable when `stop` is set */
+    atomic_bool stop; /* looked at between messages, which may come without end */
     bool running;
     pthread_t thread;
     bool complete;          /* it was, at least once */
@@ -254,7 +256,7 @@ static bool begin_anew(struct mesh_replica *replica, int pause_ms)
 /* All that has come so far. True: it was told to stop. */
 static bool follow_on(struct mesh_replica *replica)
 {
-    for (;;) {
+    while (!atomic_load(&replica->stop)) {
         const Meshd__V1__WatchReply *reply;
         int r = follow_next(replica->follow, 0, &reply);
 
@@ -267,6 +269,7 @@ static bool follow_on(struct mesh_replica *replica)
         else if (r != 0)
             return begin_anew(replica, r == FOLLOW_ENDED ? REFUSED_MS : PAUSE_MS);
     }
+    return true;
 }
 
 static void *run(void *arg)
@@ -304,6 +307,7 @@ void mesh_replica_close(struct mesh_replica *replica)
     if (!replica)
         return;
     if (replica->running) {
+        atomic_store(&replica->stop, true);
         eventfd_write(replica->stop_fd, 1);
         pthread_join(replica->thread, NULL);
     }
@@ -354,6 +358,8 @@ static enum mesh_status fill(struct mesh_replica *replica, uint64_t deadline_ms)
         r = apply(replica, reply);
         if (r < 0)
             return error_errno(r, "mesh_replica_open");
+        if (!replica->complete && clock_ms() >= deadline_ms)
+            return following_error(replica->follow, -ETIMEDOUT);
     }
     return MESH_OK;
 }
@@ -363,7 +369,7 @@ enum mesh_status mesh_replica_open(const char *url, const char *name, int deadli
 {
     CLEANUP(closep) struct mesh_replica *replica = NULL;
     uint64_t deadline;
-    enum mesh_status status = following_deadline(deadline_ms, &deadline);
+    enum mesh_status status = deadline_of(deadline_ms, &deadline);
     int r;
 
     if (status != MESH_OK)

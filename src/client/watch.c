@@ -8,8 +8,10 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "client/error.h"
 #include "client/following.h"
+#include "client/inside.h"
 #include "client/kept.h"
 
 struct mesh_watch {
@@ -52,7 +54,7 @@ enum mesh_status watch_open_url(const char *url, const char *name, int deadline_
     CLEANUP(closep) struct mesh_watch *watch = NULL;
     const Meshd__V1__WatchReply *reply;
     uint64_t deadline;
-    enum mesh_status status = following_deadline(deadline_ms, &deadline);
+    enum mesh_status status = deadline_of(deadline_ms, &deadline);
 
     if (status != MESH_OK)
         return status;
@@ -68,6 +70,12 @@ enum mesh_status watch_open_url(const char *url, const char *name, int deadline_
     follow_ring(watch->follow); /* mesh_watch_next has something to do, whatever poll(2) saw */
     *out_watch = TAKE(&watch);
     return MESH_OK;
+}
+
+enum mesh_status mesh_watch_open(struct mesh_client *client, const char *name, int deadline_ms,
+                                 struct mesh_watch **out_watch)
+{
+    return watch_open_url(mesh_client_url(client), name, deadline_ms, out_watch);
 }
 
 /* 1: *out_news is to be told; 0: nothing is new in it; -ENOMEM, -E2BIG. */
@@ -140,12 +148,15 @@ static int tell_reply(struct mesh_watch *watch, struct news *out_news)
 static enum mesh_status next_news(struct mesh_watch *watch, uint64_t deadline_ms,
                                   struct news *out_news)
 {
-    for (;;) {
+    for (bool looked = false;; looked = true) {
         const Meshd__V1__WatchReply *reply;
         int r = tell_reply(watch, out_news);
 
         if (r != 0)
             return r < 0 ? following_error(watch->follow, r) : MESH_OK;
+        /* Messages without news may come without end. */
+        if (looked && clock_ms() >= deadline_ms)
+            return following_error(watch->follow, -ETIMEDOUT);
         r = follow_next(watch->follow, deadline_ms, &reply);
         if (r == 0) {
             take_reply(watch, reply);
@@ -165,7 +176,7 @@ enum mesh_status mesh_watch_next(struct mesh_watch *watch, int deadline_ms,
 {
     struct news news = {MESH_SYNCED, NULL};
     uint64_t deadline;
-    enum mesh_status status = following_deadline(deadline_ms, &deadline);
+    enum mesh_status status = deadline_of(deadline_ms, &deadline);
 
     if (status != MESH_OK)
         return status;

@@ -142,13 +142,9 @@ static void await(struct mesh_reader *reader, unsigned i)
     char backend[32];
 
     snprintf(backend, sizeof backend, "127.0.0.1:%u", ports[i]);
-    for (;;) {
-        if (mesh_replica_lookup(reader, names[i], &list) != MESH_OK)
-            die("%s: %s", names[i], mesh_error_text());
-        if (strcmp(mesh_list_at(list, 0)->address, backend) == 0)
-            return;
+    while (mesh_replica_lookup(reader, names[i], &list) != MESH_OK ||
+           strcmp(mesh_list_at(list, 0)->address, backend) != 0)
         nanosleep(&pause, NULL);
-    }
 }
 
 static void *change_on(void *arg)
@@ -210,6 +206,7 @@ static void changer_end(struct changer *changer, double seconds)
 static void set_up(void)
 {
     static const char *const quiet[] = {"LOG_MAPS=off", NULL};
+    struct mesh_reader *reader;
     struct call_conn *conn;
     double begun;
     char url[64];
@@ -227,6 +224,11 @@ static void set_up(void)
     begun = now_s();
     if (mesh_replica_open(url, NULL, 60000, &replica) != MESH_OK)
         die("no replica: %s", mesh_error_text());
+    /* What was offered last may have come after the picture. */
+    if (mesh_reader_open(replica, &reader) != MESH_OK)
+        die("no reader: %s", mesh_error_text());
+    await(reader, n_names - 1);
+    mesh_reader_close(reader);
     printf("%u names, complete after %.1f ms\n", n_names, (now_s() - begun) * 1e3);
 }
 

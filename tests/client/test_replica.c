@@ -335,4 +335,37 @@ Test(replica, half_a_picture_is_not_enough_to_begin_with)
     fake_stop(&fake);
 }
 
+static void never_stops(struct fakewatch *to)
+{
+    const struct fakewatch_message again = {.epoch = 7, .revision = 40, .events = first, .n = 6};
+
+    picture(to);
+    while (fakewatch_tell(to, &again))
+        ;
+}
+
+Test(replica, can_be_closed_while_its_node_never_stops)
+{
+    start(never_stops, NULL);
+    cr_expect_str_eq(look_up("web"), "web:1");
+    stop();
+}
+
+static void never_done(struct fakewatch *to)
+{
+    const struct fakewatch_message again = {.epoch = 7, .events = first, .n = 6};
+
+    fakewatch_greet(to, 0, 0, "");
+    while (fakewatch_tell(to, &again))
+        ;
+}
+
+Test(replica, a_deadline_holds_though_a_picture_never_ends)
+{
+    script[0] = never_done;
+    fake_start(&fake, SP_TCP, serve, NULL);
+    cr_expect_eq(mesh_replica_open(fake.url, NULL, 100, &replica), MESH_TIMEOUT);
+    fake_stop(&fake);
+}
+
 Test(replica, readers_never_see_half_a_change) { cr_expect_eq(replica_body(), 0); }

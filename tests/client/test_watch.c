@@ -350,6 +350,27 @@ Test(watch, is_over_when_the_node_refuses_to_go_on)
     stop();
 }
 
+static void never_stops(struct fakewatch *to)
+{
+    const struct fakewatch_message again = {.epoch = 7, .revision = 40, .events = before, .n = 3};
+
+    picture(to);
+    while (fakewatch_tell(to, &again))
+        ;
+}
+
+Test(watch, a_deadline_holds_however_much_is_told_that_is_not_new)
+{
+    enum mesh_change change;
+    const struct mesh_instance *it;
+
+    start(never_stops, NULL);
+    open_it(NULL);
+    expect_picture();
+    cr_expect_eq(mesh_watch_next(watch, 50, &change, &it), MESH_TIMEOUT);
+    stop();
+}
+
 /* A node that is not there when it is looked for again is waited for. */
 Test(watch, tells_away_once_however_long_it_lasts)
 {
