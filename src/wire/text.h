@@ -3,13 +3,17 @@
  * Printing: a line per field, two blanks of indentation per message, fields in the order of their
  * numbers, those with their default (zero, false, empty) left out, as protobuf's own printers do in
  * proto3; enums by name, or as a number when they have none here. Strings and bytes are quoted;
- * \n \r \t \" \' \\ are written so, every other byte that is not printable ASCII as an octal escape.
- * Unknown fields are left out. Numbers with fractions and oneofs are in no message that this is for.
- * Parsing: fields as `name: value` or `name { ... }` (also `name: { ... }`, `< ... >`), in any
- * order, separated by blanks, commas or semicolons; repeated ones again and again or as a list
+ * \n \r \t \" \' \\ are written so, every other byte that is not printable ASCII as an octal
+ * escape. Unknown fields are left out. Numbers with fractions and oneofs are in no message that
+ * this is for.
+ *
+ * Parsing: fields as `name: value` or `name { ... }` (also `name: { ... }`, or with < and >), in
+ * any order, separated by blanks, commas or semicolons; repeated ones again and again or as a list
  * `[a, b]`; comments from # to the end of the line; numbers decimal, 0x hexadecimal or 0 octal;
- * adjacent strings joined; escapes \n \r \t \a \b \f \v \\ \' \" \? \ooo \xhh. A field that is not
- * repeated may come only once. Source: protobuf.dev/reference/protobuf/textformat-spec
+ * adjacent strings joined; escapes \n \r \t \a \b \f \v \\ \' \" \? \ooo \xhh. A field that
+ * is not repeated may come only once.
+ *
+ * Source: protobuf.dev/reference/protobuf/textformat-spec
  */
 #ifndef WIRE_TEXT_H
 #define WIRE_TEXT_H

@@ -85,8 +85,8 @@ Test(text, fields_are_read_in_any_order_and_spelling)
         "services { name: 'a' connected: true } services { name: 'b' } services_total: 64",
         "services_total:0x40;services<connected:t,name:\"a\">,services:{name:\"b\"};",
         "services: [{name: 'a' connected: 1}, <name: 'b'>] services_total: 0100 # the end",
-        "# first\nservices_total # of all\n : 64\n\tservices:[{connected:True name:'a'}]\n"
-        "services{name:'b' connected: false}",
+        ("# first\nservices_total # of all\n : 64\n\tservices:[{connected:True name:'a'}]\n"
+         "services{name:'b' connected: false}"),
         "services_total: 0X40 services {name: '' \"a\" connected: true} services [{name:'\\142'}]",
     };
 
