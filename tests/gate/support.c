@@ -254,17 +254,17 @@ void reset_and_close(int fd)
 struct rep_lane {
     struct fake_rep *rep;
     int fd;
+    uint8_t payload[4u << 20];
 };
 
 static void *rep_lane(void *arg)
 {
     struct rep_lane *lane = arg;
     struct fake_rep *rep = lane->rep;
-    size_t cap = 4u << 20;
-    uint8_t *payload = malloc(cap), first;
+    uint8_t first;
     bool up = send_hello(lane->fd, SP_REP0) && recv_hello(lane->fd, SP_REQ0);
 
-    while (up && payload) {
+    while (up) {
         ssize_t n;
 
         n = recv(lane->fd, &first, 1, MSG_PEEK);
@@ -274,7 +274,7 @@ static void *rep_lane(void *arg)
             break;
         while (atomic_load(&rep->hold) && !atomic_load(&rep->stop))
             nap();
-        n = recv_message(lane->fd, SP_IPC, payload, cap);
+        n = recv_message(lane->fd, SP_IPC, lane->payload, sizeof(lane->payload));
         if (n < 0) {
             atomic_fetch_add(&rep->unclean, 1);
             break;
@@ -284,10 +284,9 @@ static void *rep_lane(void *arg)
             atomic_fetch_sub(&rep->kick, 1);
             break;
         }
-        if (!send_message(lane->fd, SP_IPC, payload, (size_t)n))
+        if (!send_message(lane->fd, SP_IPC, lane->payload, (size_t)n))
             break;
     }
-    free(payload);
     close(lane->fd);
     free(lane);
     atomic_fetch_sub(&rep->lanes, 1);
@@ -310,7 +309,8 @@ static void *rep_accept(void *arg)
             break;
         }
         lane = malloc(sizeof(*lane));
-        *lane = (struct rep_lane){rep, fd};
+        lane->rep = rep;
+        lane->fd = fd;
         atomic_fetch_add(&rep->lanes, 1);
         atomic_fetch_add(&rep->lanes_seen, 1);
         pthread_create(&thread, NULL, rep_lane, lane);

@@ -419,21 +419,6 @@ Test(watch, a_gate_that_stops_says_so, .init = setup)
     cr_assert_eq(maps_pictures(), 0u);
 }
 
-/* Each lane's other end has the memory that it needs once it has answered. */
-static void warm_lanes(void)
-{
-    for (unsigned i = 0; i < 2 * rig.lanes; i++) {
-        uint8_t request[32], reply[32];
-        size_t len = make_request(request, i, 16);
-        int fd = req_client(&rig);
-
-        cr_assert(send_message(fd, SP_TCP, request, len));
-        cr_assert_eq(recv_message(fd, SP_TCP, reply, sizeof(reply)), (ssize_t)len);
-        close(fd);
-    }
-    RIG_WAIT(&rig, c.connections == 0 && atomic_load(&rig.rep.lanes) == (int)rig.lanes);
-}
-
 /* Come, read a little, go, at random, while everything changes. */
 Test(watch, watchers_come_and_go_while_everything_changes, .init = setup, .fini = teardown)
 {
@@ -447,7 +432,7 @@ Test(watch, watchers_come_and_go_while_everything_changes, .init = setup, .fini 
     start(500);
     for (int i = 0; i < PLACES; i++)
         w[i].fd = -1;
-    warm_lanes();
+    RIG_WAIT(&rig, atomic_load(&rig.rep.lanes) == (int)rig.lanes);
     descriptors = open_descriptors();
     heap = heap_bytes();
     for (int round = 0; round < 3000; round++) {
