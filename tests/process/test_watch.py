@@ -135,8 +135,8 @@ class Watching(MeshTest):
     def offer_all(self, node, names, port):
         """One Offer for each name, many under way at once, through the Unix socket."""
         asker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        asker.settimeout(60 * SLOW)
         asker.connect(str(node.socket))
+        asker.settimeout(60 * SLOW)
         asker.sendall(HELLO)
         got = b""
         while len(got) < 8:

@@ -26,8 +26,8 @@ class Watch:
         self.whys = []
         self.buffer = b""
         if local:
+            # Without a time-out yet: with one, a full backlog would be an error and not a wait.
             self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.socket.settimeout(20 * SLOW)
             self.socket.connect(str(node.socket))
         else:
             self.socket = socket.create_connection((node.host, node.port), 20 * SLOW)
