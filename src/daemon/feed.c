@@ -15,14 +15,14 @@
 #include "gate/gate.h"
 #include "wire/rows.h"
 
-#define EVENT_BYTES 2048u     /* no event is longer */
-#define LOOKS_PER_PART 20000u /* rows looked at for one part of a picture */
-#define ITEM_LEAST 128u       /* an event takes at least so many bytes of the log */
+#define EVENT_BYTES 2048u    /* no event is longer */
+#define LOOKS_PER_PART 2000u /* rows looked at for one part of a picture */
+#define ITEM_LEAST 128u      /* an event takes at least so many bytes of the log */
 
 struct feed {
     struct gate *gate;
     const char *peer_id;
-    size_t most_items;
+    size_t most_items, most_bytes;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -247,6 +247,7 @@ static bool room_for_one(struct rows *rows)
 static bool pack_items(struct diff *d, struct told *told, struct rows *rows)
 {
     size_t rows_bytes = 0;
+    uint8_t *data;
 
     told->rows = calloc(d->n, sizeof(struct row *));
     told->news.events = calloc(d->n, sizeof(struct gate_event));
@@ -259,7 +260,7 @@ static bool pack_items(struct diff *d, struct told *told, struct rows *rows)
         struct row *row = item->row;
         bool down = item->kind == MESHD__V1__WATCH_KIND__WATCH_KIND_DOWN;
 
-        if (!room_for_one(rows) ||
+        if (rows->len > d->feed->most_bytes || !room_for_one(rows) ||
             !rows_put_event(rows, &owner->shared, item->kind, down ? owner->why : "", row->key,
                             row->key_len, row->name_len, row->backend, row->backend_len))
             return false;
@@ -271,6 +272,11 @@ static bool pack_items(struct diff *d, struct told *told, struct rows *rows)
             .end = rows->len,
         };
         rows_bytes += (size_t)row->key_len + row->name_len + row->backend_len;
+    }
+    data = realloc(rows->data, rows->len); /* most news is small, and it stays for long */
+    if (data) {
+        rows->data = data;
+        rows->cap = rows->len;
     }
     told->news.bytes = sizeof(*told) + d->owners_bytes + rows->cap + rows_bytes +
                        d->n * (sizeof(struct row *) + sizeof(struct gate_event) + ITEM_LEAST);
@@ -291,6 +297,8 @@ static struct told *news_of(struct feed *feed, struct snapshot *to)
         diff_owner(&d, NULL, from->local, NULL, to->local);
         diff_peers(&d, from, to);
     }
+    if (d.n == 0)
+        free_owners(TAKE(&d.owners));
     told->owners = d.owners;
     told->news.bytes = sizeof(*told);
     told->news.reset = !from || d.too_much || (d.n > 0 && !pack_items(&d, told, &rows));
@@ -342,7 +350,8 @@ int feed_start(struct gate *gate, const char *peer_id, const struct limits *limi
         return -ENOMEM;
     feed->gate = gate;
     feed->peer_id = peer_id;
-    feed->most_items = limits->watch_log_bytes / ITEM_LEAST;
+    feed->most_bytes = limits->watch_log_bytes;
+    feed->most_items = feed->most_bytes / ITEM_LEAST;
     pthread_mutex_init(&feed->lock, NULL);
     pthread_cond_init(&feed->wake, NULL);
     sigfillset(&all); /* signals are the main thread's */
@@ -350,6 +359,8 @@ int feed_start(struct gate *gate, const char *peer_id, const struct limits *limi
     r = pthread_create(&feed->thread, NULL, run, feed);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (r) {
+        pthread_cond_destroy(&feed->wake);
+        pthread_mutex_destroy(&feed->lock);
         free(feed);
         return -r;
     }
@@ -401,25 +412,36 @@ static void put_row(struct part *p, const struct rows_shared *owner, const struc
                               row->key_len, row->name_len, row->backend, row->backend_len);
 }
 
-/* The rows of one list from place->row on, as far as there is room. True: to its end. */
-static bool put_list(struct part *p, const struct rows_shared *owner, const struct list *list)
+/* The only row that is asked for, if the list has it. True: it had room. */
+static bool put_one(struct part *p, const struct snapshot_peer *peer, const char *self,
+                    const struct list *list)
 {
-    bool one = p->filter->name[0] && !p->filter->pattern;
+    const struct row *row = list_find(list, p->filter->name, strlen(p->filter->name));
+    struct rows_shared owner;
+
+    p->looks++;
+    if (!row)
+        return true;
+    share_owner(peer, self, &owner);
+    put_row(p, &owner, row);
+    return !p->full;
+}
+
+/* The rows of one list from place->row on, as far as there is room. True: to its end. */
+static bool put_list(struct part *p, const struct snapshot_peer *peer, const char *self,
+                     const struct list *list)
+{
+    struct rows_shared owner;
     const struct row *row;
     struct list_iter it;
 
     p->looks++;
-    if (one) {
-        row = list_find(list, p->filter->name, strlen(p->filter->name));
-        if (row)
-            put_row(p, owner, row);
-        return !p->full;
-    }
+    share_owner(peer, self, &owner);
     list_iter_seek(&it, list, p->place->row);
     while (p->looks < LOOKS_PER_PART && (row = list_iter_next(&it)) != NULL) {
         p->looks++;
         if (gate_filter_name(p->filter, row->name))
-            put_row(p, owner, row);
+            put_row(p, &owner, row);
         if (p->full)
             return false;
         p->place->row++;
@@ -433,16 +455,16 @@ static size_t picture_part(void *ctx, void *picture, const struct gate_filter *f
     const struct snapshot *snap = picture;
     const char *self = ctx;
     struct part p = {.filter = filter, .place = place, .rows = {.data = out, .cap = cap}};
+    bool one = filter->name[0] && !filter->pattern;
 
     for (; place->list <= snap->n_peers && p.looks < LOOKS_PER_PART;
          place->list++, place->row = 0) {
         const struct snapshot_peer *peer = place->list ? &snap->peers[place->list - 1] : NULL;
-        struct rows_shared owner;
+        const struct list *list = peer ? peer->list : snap->local;
 
         if (!gate_filter_peer(filter, peer ? peer->label : "local", peer ? peer->peer_id : self))
             continue;
-        share_owner(peer, self, &owner);
-        if (!put_list(&p, &owner, peer ? peer->list : snap->local))
+        if (!(one ? put_one(&p, peer, self, list) : put_list(&p, peer, self, list)))
             break;
     }
     *out_over = place->list > snap->n_peers;

@@ -16,7 +16,8 @@ static size_t held(const struct conn *conn) { return conn->net.in.cap + conn->ne
 
 static bool is_stranger(const struct conn *conn)
 {
-    return (conn->role == ROLE_CLIENT || conn->role == ROLE_SNIFF || conn->role == ROLE_LINGER) &&
+    return (conn->role == ROLE_CLIENT || conn->role == ROLE_SNIFF || conn->role == ROLE_LINGER ||
+            conn->role == ROLE_WATCH) &&
            conn->peer.peer_id[0] == '\0' && !conn->dead;
 }
 
@@ -39,9 +40,12 @@ static int account(struct gate *gate, struct conn *owner, size_t more)
     uint64_t most = gate->limits.gate_buffer_bytes;
 
     while (owner && gate->count.buffer_bytes + more > most) {
-        struct conn *victim = largest_stranger(gate);
+        /* A watcher waits for its turn; while the gate stops all connections are being gone
+         * through. */
+        bool takes = owner->role != ROLE_WATCH && !gate->stopping;
+        struct conn *victim = takes ? largest_stranger(gate) : NULL;
 
-        if (!victim || victim == owner || owner->role == ROLE_WATCH ||
+        if (!victim || victim == owner ||
             (is_stranger(owner) && held(owner) + more >= held(victim)))
             return -ENOBUFS;
         COUNT(gate, closed_over_buffers, 1);

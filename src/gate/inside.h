@@ -318,9 +318,10 @@ struct watcher {
     struct conn *conn;
     enum watcher_phase phase;
     bool idle; /* WATCHER_LOG: was told all; seq is set when there is more */
-    bool say_resync, say_synced;
+    bool say_resync, say_synced, say_sign;
     struct gate_filter filter;
     uint32_t heartbeat_ms;
+    uint64_t call_id;
     uint8_t header[48];      /* in front of each message: hop word, length, ReplyHeader */
     size_t header_len, left; /* left: unread by the other side when last looked at */
     uint64_t revision;       /* told up to; 0: nothing whole yet */
@@ -342,8 +343,8 @@ void watcher_free(struct conn *conn);
 void watcher_ready(struct watcher *watcher); /* there is something to tell */
 /* Its place in the log, or its picture, is too old. */
 void watcher_outdated(struct watcher *watcher);
-/* Tells a bounded number of them what there is; true: there is more to do. */
-bool watchers_run(struct gate *gate);
+/* Tells some of them what there is, for about a millisecond. */
+void watchers_run(struct gate *gate);
 
 /* --- gate.c --- */
 struct slot {

@@ -3,7 +3,8 @@
  * News is the difference between two revisions, made elsewhere, packed once and sent to everybody
  * whom it concerns. The gate remembers it in a log of bounded length (limits.watch_log_bytes), so
  * that a watcher may go on where it was; a watcher whose place is not in the log any more gets a
- * picture, which begins with `resync`. A watcher holds no more than a few KiB that it has not read.
+ * picture, which begins with `resync`. What a watcher has not read holds at most 64 KiB of the
+ * gate's buffers, less when there are many watchers, and nothing else; after a minute it is closed.
  *
  * Threads:   gate_tell: any thread. The operations are called on the gate's thread, must not block
  *            and must not touch what others change: news and pictures never change.
@@ -60,7 +61,7 @@ struct gate_watch_ops { /* all NULL: nothing can be watched here */
     void (*news_free)(void *ctx, struct gate_news *news);
 };
 
-/* Takes news. In the order of revisions; between gate_start and gate_stop, or it is given back. */
+/* Takes news. In the order of revisions, and after gate_start; after gate_stop it is given back. */
 void gate_tell(struct gate *gate, struct gate_news *news);
 /* Whether anybody watches, or did within the last minute and may come back: otherwise news with
  * `reset` does. Any thread. */

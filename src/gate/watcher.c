@@ -6,6 +6,8 @@
  */
 #include "gate/inside.h"
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +21,7 @@
 #define SHARE_MOST 65536u
 #define EVENT_ROOM 2048u      /* an event: three names of 253, 261, 112 bytes, twice, and numbers */
 #define TURNS_PER_RUN 64u     /* watchers told between two looks at the network */
+#define RUN_NS 1000000u       /* ... and the most time for them */
 #define EVENTS_PER_TURN 4096u /* looked at for one watcher */
 #define HEARTBEAT_MS 3000u
 #define HEARTBEAT_LEAST_MS 200u
@@ -26,10 +29,12 @@
 #define UNREAD_MS 60000u /* who has read nothing of what waits for so long is gone */
 #define HOP_LEN 4u
 
-/* What one watcher may have unread: all together no more than half of the gate's buffers. */
+/* What one watcher may have unread: an equal share of half of the gate's buffers, and the least
+ * that does once half of them are in use. */
 static size_t share_of(const struct gate *gate)
 {
-    uint64_t share = gate->limits.gate_buffer_bytes / 2 / (gate->count.watchers + 1);
+    uint64_t half = gate->limits.gate_buffer_bytes / 2,
+             share = gate->count.buffer_bytes < half ? half / (gate->count.watchers + 1) : 0;
 
     return share < SHARE_LEAST ? SHARE_LEAST : share > SHARE_MOST ? SHARE_MOST : (size_t)share;
 }
@@ -62,7 +67,7 @@ static size_t pack_header(uint8_t *out, uint64_t call_id, enum status status,
 }
 
 /* One WatchReply with these packed events. 0 or -ENOBUFS. */
-static int say(struct watcher *w, const uint8_t *events, size_t len, uint64_t n_events)
+static int say(struct watcher *w, const uint8_t *events, size_t len, uint64_t n_events, bool synced)
 {
     struct gate *gate = w->conn->gate;
     Meshd__V1__WatchReply reply = MESHD__V1__WATCH_REPLY__INIT;
@@ -73,14 +78,18 @@ static int say(struct watcher *w, const uint8_t *events, size_t len, uint64_t n_
     reply.epoch = gate->news.epoch;
     reply.revision = w->revision;
     reply.resync = w->say_resync;
-    reply.synced = w->say_synced;
+    reply.synced = synced;
     parts[0] = (struct iovec){w->header, w->header_len};
     parts[1] = (struct iovec){scalars, meshd__v1__watch_reply__pack(&reply, scalars)};
     parts[2] = (struct iovec){(void *)(uintptr_t)events, len};
+    if (buffer_used(&w->conn->net.out) == 0)
+        w->moved_ms = gate_now(gate); /* nothing was unread until now */
     r = stream_message(&w->conn->net, parts, 3);
     if (r < 0)
         return r;
-    w->say_resync = w->say_synced = false;
+    w->left = buffer_used(&w->conn->net.out);
+    w->say_resync = w->say_sign = false;
+    w->say_synced &= !synced;
     w->said_ms = gate_now(gate);
     COUNT(gate, watch_messages, 1);
     COUNT(gate, watch_events, n_events);
@@ -122,6 +131,7 @@ static void begin(struct watcher *w, uint64_t call_id, const Meshd__V1__WatchReq
                "name_glob is at most 253 bytes and peer at most 111");
         return;
     }
+    w->call_id = call_id;
     snprintf(w->filter.name, sizeof(w->filter.name), "%s", request->name_glob);
     snprintf(w->filter.peer, sizeof(w->filter.peer), "%s", request->peer);
     w->filter.pattern = strpbrk(w->filter.name, "*?") != NULL;
@@ -210,6 +220,7 @@ static void take_request(struct conn *conn, const struct view *view, size_t cons
 
 void watcher_begin(struct conn *conn, const struct view *rest, size_t consumed)
 {
+    const int unacked_ms = UNREAD_MS;
     struct gate *gate = conn->gate;
     struct watcher *w = NULL;
 
@@ -227,6 +238,8 @@ void watcher_begin(struct conn *conn, const struct view *rest, size_t consumed)
     ring_init(&w->ready);
     conn->role = ROLE_WATCH;
     conn->watcher = w;
+    if (!conn->peer.local) /* it may be slow for as long as UNREAD_MS says */
+        setsockopt(conn->net.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked_ms, sizeof(unacked_ms));
     COUNT(gate, watchers, 1);
     sniff_answer(conn, STATUS_OK, 0, "");
     if (conn->dead)
@@ -288,13 +301,10 @@ static enum turn tell_picture(struct watcher *w)
     size_t len = ops->picture_part(ops->ctx, w->picture->maps, &w->filter, &place,
                                    gate->news.scratch, room_of(w), &over);
 
-    if (over) {
+    if (over)
         w->revision = w->picture->revision;
-        w->say_synced = true;
-    }
-    if ((len > 0 || over) && say(w, gate->news.scratch, len, 0) < 0) {
+    if ((len > 0 || over || w->say_sign) && say(w, gate->news.scratch, len, 0, over) < 0) {
         w->revision = 0;
-        w->say_synced = false;
         return TURN_FULL;
     }
     w->place = place;
@@ -368,6 +378,8 @@ static enum turn tell_log(struct watcher *w)
     struct gathered g = {.seq = w->seq, .event = w->event, .revision = w->revision};
     const struct gate_news *news = NULL;
     size_t room = room_of(w);
+    uint64_t was = w->revision;
+    bool synced;
 
     if (w->seq < gate->news.log.first) {
         watcher_outdated(w);
@@ -380,10 +392,13 @@ static enum turn tell_log(struct watcher *w)
         g.revision = news->to;
         g.seq++;
         g.event = 0;
+        g.looked_at++;
     }
+    synced = w->say_synced && !news;
     w->revision = g.revision;
-    if ((g.len > 0 || (w->say_synced && !news)) && say(w, gate->news.scratch, g.len, g.n) < 0) {
-        w->revision = 0; /* nothing moved; the next message that leaves says where it is */
+    if ((g.len > 0 || synced || w->say_sign) &&
+        say(w, gate->news.scratch, g.len, g.n, synced) < 0) {
+        w->revision = was; /* nothing moved */
         return TURN_FULL;
     }
     w->seq = g.seq;
@@ -415,16 +430,19 @@ static enum turn take_turn(struct watcher *w)
     return TURN_DONE;
 }
 
-bool watchers_run(struct gate *gate)
+void watchers_run(struct gate *gate)
 {
-    for (unsigned i = 0; i < TURNS_PER_RUN && !ring_empty(&gate->news.ready); i++) {
+    uint64_t until_ns = uv_hrtime() + RUN_NS;
+
+    for (unsigned i = 0;
+         i < TURNS_PER_RUN && !ring_empty(&gate->news.ready) && (i == 0 || uv_hrtime() < until_ns);
+         i++) {
         struct watcher *w = CONTAINER_OF(gate->news.ready.next, struct watcher, ready);
 
         ring_drop(&w->ready);
         if (take_turn(w) == TURN_MORE)
             watcher_ready(w);
     }
-    return !ring_empty(&gate->news.ready);
 }
 
 void watcher_ready(struct watcher *w)
@@ -463,12 +481,12 @@ static void give_sign(struct watcher *w)
 
     if (w->idle) {
         w->revision = gate->news.log.head;
-        say(w, NULL, 0, 0);
+        say(w, NULL, 0, 0, false);
     } else if (w->phase == WATCHER_WANTS && !gate->news.log.newest) {
         w->revision = 0;
-        w->say_synced = false;
-        say(w, NULL, 0, 0);
+        say(w, NULL, 0, 0, false);
     } else {
+        w->say_sign = true; /* in its next turn, whatever that finds */
         watcher_ready(w);
     }
 }
@@ -499,7 +517,7 @@ void watcher_timeout(struct conn *conn)
 
 void watcher_stop(struct conn *conn)
 {
-    refuse(conn, 0, STATUS_UNAVAILABLE, MESHD__V1__REASON__REASON_DRAINING,
+    refuse(conn, conn->watcher->call_id, STATUS_UNAVAILABLE, MESHD__V1__REASON__REASON_DRAINING,
            "this node is about to leave");
 }
 

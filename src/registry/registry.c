@@ -137,6 +137,7 @@ int registry_new(const struct registry_settings *settings, struct registry **out
     rwlock_init(&reg->services_lock);
     rwlock_init(&reg->peer_services_lock);
     reg->epoch = settings->epoch;
+    reg->both.revision = 1; /* 0 means none to whoever is told */
     reg->limits = *settings->limits;
 
     reg->peer_services.local = peer_new(settings->peer_id, "", "local", false);

@@ -141,7 +141,7 @@ int registry_peer_get(struct registry *reg, const char *peer_id,
                       struct registry_peer_info *out_info);
 
 uint64_t registry_epoch(const struct registry *reg);
-uint64_t registry_revision(struct registry *reg);
+uint64_t registry_revision(struct registry *reg); /* 1 before the first change; never 0 */
 
 struct registry_tombstone {
     const char *key, *peer_id; /* in the one allocation of registry_tombstones */

@@ -1,5 +1,6 @@
 /* Watching: whoever is told, and however slowly it reads, ends up with what is there. */
 #include <criterion/criterion.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -466,4 +467,136 @@ Test(watch, watchers_come_and_go_while_everything_changes, .init = setup, .fini 
     cr_expect_eq(open_descriptors(), descriptors, "%zu, not %zu", open_descriptors(), descriptors);
     cr_expect_leq(heap_bytes(), heap + rig.limits.watch_log_bytes + 65536 * 4, "%zu, %zu before",
                   heap_bytes(), heap);
+}
+
+static atomic_bool enough;
+
+/* As fast as the gate takes it, but never more than a few letters ahead. */
+static void *change_without_end(void *arg)
+{
+    for (unsigned i = 0; !atomic_load(&enough); i++) {
+        maps_set(&maps, i % 20, i + 2);
+        if (i % 8 == 0)
+            nap();
+    }
+    return NULL;
+}
+
+Test(watch, signs_of_life_come_while_others_are_told_something, .init = setup, .fini = teardown)
+{
+    Meshd__V1__WatchRequest request = request_of("nothing*", NULL);
+    struct watcher w;
+    pthread_t changes;
+    uint64_t revision;
+
+    start(100);
+    request.heartbeat_ms = 200;
+    cr_assert_eq(watcher_open(&w, &rig, SP_TCP, &request), STATUS_OK);
+    cr_assert(watcher_reach(&w, 1));
+    pthread_create(&changes, NULL, change_without_end, NULL);
+    for (unsigned signs = 1; signs <= 4; signs++) {
+        revision = w.revision;
+        while (w.signs < signs)
+            cr_assert(watcher_read(&w)); /* within its time-out */
+        cr_expect_gt(w.revision, revision, "where to go on from moves, too");
+    }
+    atomic_store(&enough, true);
+    pthread_join(changes, NULL);
+    watcher_close(&w);
+}
+
+Test(watch, who_goes_on_is_synced_only_once_it_was_told_all, .init = setup, .fini = teardown)
+{
+    struct watcher w;
+    uint64_t from;
+
+    start(MAPS_NAMES);
+    open_watch(&w, SP_TCP, NULL, NULL);
+    cr_assert(watcher_reach(&w, maps.revision));
+    from = w.revision;
+    watcher_close(&w);
+    for (unsigned round = 2; round < 5; round++) { /* far more than one message holds */
+        for (unsigned i = 0; i < MAPS_NAMES; i++)
+            maps.value[i] = round;
+        maps_tell(&maps, false);
+    }
+    resume(&w, NULL, 42, from);
+    while (w.synceds == 0)
+        cr_assert(watcher_read(&w));
+    cr_expect_eq(w.resyncs, 0u);
+    cr_expect_eq(w.revision, maps.revision);
+    cr_expect(watcher_agrees(&w, &maps, NULL, NULL));
+    watcher_close(&w);
+}
+
+/* Opens watchers that do not read, and gives them more than they may hold, until the gate's buffers
+ * are in use as far as watchers may. Returns how many. */
+static int crowd(struct watcher *w, int most)
+{
+    Meshd__V1__WatchRequest request = request_of(NULL, NULL);
+    int n = 0;
+
+    for (; n < most && watcher_open(&w[n], &rig, SP_IPC, &request) == STATUS_OK; n++) {
+        if (n % 20 != 19)
+            continue;
+        for (unsigned i = 0; i < MAPS_NAMES; i++)
+            maps.value[i]++;
+        maps_tell(&maps, false);
+    }
+    return n;
+}
+
+Test(watch, a_crowd_that_does_not_read_leaves_room_for_calls, .init = setup, .fini = teardown)
+{
+    enum { MANY = 300 };
+    static struct watcher w[MANY];
+    uint8_t request[1024], reply[1024];
+    size_t len = make_request(request, 5, 500);
+    int n, fd;
+
+    rig.limits.gate_buffer_bytes = 2097152;
+    start(MAPS_NAMES);
+    n = crowd(w, MANY);
+    RIG_WAIT(&rig, c.buffer_bytes > rig.limits.gate_buffer_bytes / 2);
+    for (int i = 0; i < 20; i++) {
+        fd = req_client(&rig);
+        cr_assert(send_message(fd, SP_TCP, request, len));
+        cr_assert_eq(recv_message(fd, SP_TCP, reply, sizeof(reply)), (ssize_t)len, "call %d", i);
+        close(fd);
+    }
+    for (int i = 0; i < n; i++)
+        watcher_close(&w[i]);
+    RIG_WAIT(&rig, c.watchers == 0);
+}
+
+Test(watch, a_gate_whose_buffers_are_full_stops_all_the_same, .init = setup)
+{
+    enum { MANY = 300 };
+    static struct watcher w[MANY];
+    static uint8_t most_of_a_request[60000];
+    struct preamble link = {.version = PREAMBLE_VERSION, .kind = PREAMBLE_LINK, .has_token = 1};
+    uint8_t bytes[PREAMBLE_MAX];
+    pthread_t quits;
+    int asks, client, n;
+
+    memcpy(link.peer_id, "n9", 3);
+    rig.limits.gate_buffer_bytes = 2097152;
+    start(MAPS_NAMES);
+    asks = dial_gate(&rig);
+    cr_assert(send_all(asks, bytes, preamble_pack(&link, bytes)));
+    cr_assert(rig_told(&rig, TOLD_ASKED, 0, NULL));
+    client = req_client(&rig);
+    sp_head_pack(SP_TCP, 200000, bytes);
+    cr_assert(send_all(client, bytes, 8));
+    cr_assert(send_all(client, most_of_a_request, sizeof(most_of_a_request)));
+    n = crowd(w, MANY);
+    RIG_WAIT(&rig, c.buffer_bytes > rig.limits.gate_buffer_bytes / 2);
+    pthread_create(&quits, NULL, rig_quit, &rig);
+    pthread_join(quits, NULL); /* the test's time-out is for the one that never returns */
+    for (int i = 0; i < n; i++)
+        watcher_close(&w[i]);
+    close(asks);
+    close(client);
+    rig_stop(&rig);
+    cr_assert_eq(maps_pictures(), 0u);
 }

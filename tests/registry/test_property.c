@@ -394,6 +394,7 @@ Test(registry_property, random_operations_agree_with_a_naive_model)
     m.seed = test_seed();
     limits_default(&m.limits);
     m.reg = registry_for("me", &m.limits);
+    m.revision = registry_revision(m.reg);
     local->here = true;
     strcpy(local->label, "local");
     local->list = list_empty();

@@ -225,10 +225,10 @@ Test(put, opening_is_a_change_once_and_is_refused_over_the_limit)
     registry_set_limits(reg, &limits);
     cr_assert_eq(registry_peer_open(reg, "a", "10.0.0.1", 1, &label, &change), 0);
     cr_expect(change.any);
-    cr_expect_eq(change.revision, 1);
+    cr_expect_eq(change.revision, 2);
     cr_assert_eq(registry_peer_open(reg, "a", "10.0.0.1", 2, &label, &change), 0);
     cr_expect_not(change.any);
-    cr_expect_eq(change.revision, 1);
+    cr_expect_eq(change.revision, 2);
     cr_assert_eq(registry_peer_open(reg, "b", "10.0.0.1", 1, &label, NULL), 0);
     cr_expect_eq(registry_peer_open(reg, "c", "10.0.0.1", 1, &label, NULL), REGISTRY_E_FULL);
     cr_expect_eq(counters().peers, 2);
@@ -413,7 +413,7 @@ Test(put, a_change_of_many_rows_takes_several_holds_each_with_a_revision)
 
     cr_assert_eq(registry_put_local(reg, 1, list, 1, NULL, &change), 0);
     cr_expect_eq(change.added, 50000);
-    cr_expect_eq(change.revision, 3);
+    cr_expect_eq(change.revision, 4);
     cr_expect_eq(registry_check(reg), 0);
     list_unref(list);
     list = list_of_many("local", 25000, 50000, "h:2");
@@ -421,7 +421,7 @@ Test(put, a_change_of_many_rows_takes_several_holds_each_with_a_revision)
     cr_expect_eq(change.added, 25000);
     cr_expect_eq(change.changed, 25000);
     cr_expect_eq(change.removed, 25000);
-    cr_expect_eq(change.revision, 3 + 5);
+    cr_expect_eq(change.revision, 4 + 5);
     cr_assert_eq(registry_snapshot(reg, &snap), 0);
     cr_expect_eq(snap->local, list, "the list itself is kept");
     cr_expect_eq(snap->services_total, 50000);
@@ -444,7 +444,7 @@ Test(put, a_snapshot_stays_as_it_was_and_outlives_the_registry)
     cr_assert_eq(registry_peer_gone(own, "a", "left", 1, NULL), 0);
     registry_free(own);
     cr_expect_eq(snap->epoch, 77);
-    cr_expect_eq(snap->revision, 2);
+    cr_expect_eq(snap->revision, 3);
     cr_assert_eq(snap->n_peers, 1);
     cr_expect_str_eq(snap->peers[0].label, "10.0.0.1");
     text = text_of(snap->peers[0].list);
