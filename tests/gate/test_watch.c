@@ -476,7 +476,7 @@ static void *change_without_end(void *arg)
 {
     for (unsigned i = 0; !atomic_load(&enough); i++) {
         maps_set(&maps, i % 20, i + 2);
-        if (i % 8 == 0)
+        if (i % 64 == 0)
             nap();
     }
     return NULL;
