@@ -9,11 +9,12 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/cleanup.h"
+#include "daemon/owner.h"
 #include "gate/gate.h"
-#include "wire/rows.h"
 
 #define EVENT_BYTES 2048u    /* no event is longer */
 #define LOOKS_PER_PART 2000u /* rows looked at for one part of a picture */
@@ -32,26 +33,6 @@ struct feed {
     } held;
     struct snapshot *told; /* the thread's */
 };
-
-/* ---- one owner's share of its rows ---- */
-
-/* peer NULL: the node itself. */
-static void share_owner(const struct snapshot_peer *peer, const char *self, struct rows_shared *out)
-{
-    Meshd__V1__ServiceRow row = MESHD__V1__SERVICE_ROW__INIT;
-
-    row.ip = (char *)(peer ? peer->label : "local");
-    row.peer_id = (char *)(peer ? peer->peer_id : self);
-    row.connected = !peer || peer->state.connected;
-    row.healthy = true;
-    if (peer) {
-        row.stale = peer->state.stale;
-        row.draining = peer->state.draining;
-        row.last_seen = peer->state.last_seen_s;
-    }
-    if (!rows_share(out, &row.base))
-        abort(); /* its parts are bounded */
-}
 
 /* ---- the difference ---- */
 
@@ -101,10 +82,10 @@ static const struct owner *add_owner(struct diff *d, const struct snapshot_peer 
 
     if (!owner)
         return NULL;
-    strcpy(owner->label, peer ? peer->label : "local");
-    strcpy(owner->peer_id, peer ? peer->peer_id : d->feed->peer_id);
+    snprintf(owner->label, sizeof(owner->label), "%s", peer ? peer->label : "local");
+    snprintf(owner->peer_id, sizeof(owner->peer_id), "%s", peer ? peer->peer_id : d->feed->peer_id);
     owner->why = why;
-    share_owner(peer, d->feed->peer_id, &owner->shared);
+    owner_share(peer, d->feed->peer_id, false, &owner->shared);
     owner->next = d->owners;
     d->owners = owner;
     d->owners_bytes += sizeof(*owner);
@@ -422,7 +403,7 @@ static bool put_one(struct part *p, const struct snapshot_peer *peer, const char
     p->looks++;
     if (!row)
         return true;
-    share_owner(peer, self, &owner);
+    owner_share(peer, self, false, &owner);
     put_row(p, &owner, row);
     return !p->full;
 }
@@ -436,7 +417,7 @@ static bool put_list(struct part *p, const struct snapshot_peer *peer, const cha
     struct list_iter it;
 
     p->looks++;
-    share_owner(peer, self, &owner);
+    owner_share(peer, self, false, &owner);
     list_iter_seek(&it, list, p->place->row);
     while (p->looks < LOOKS_PER_PART && (row = list_iter_next(&it)) != NULL) {
         p->looks++;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/clock.h"
+#include "daemon/owner.h"
 #include "daemon/serve.h"
 #include "wire/name.h"
 #include "wire/rows.h"
@@ -122,43 +123,13 @@ static bool take_room(size_t *room, const ProtobufCMessage *message)
     return true;
 }
 
-static void hex(const uint8_t *in, size_t len, char *out)
-{
-    for (size_t i = 0; i < len; i++)
-        snprintf(out + 2 * i, 3, "%02x", in[i]);
-}
-
-static bool share_service(struct walk *w, size_t list, struct rows_shared *out)
-{
-    const struct snapshot_peer *peer = peer_at(w, list);
-    Meshd__V1__ServiceRow row = MESHD__V1__SERVICE_ROW__INIT;
-    char link[2 * SESSION_ID_LEN + 1] = "";
-
-    row.ip = (char *)(peer ? peer->label : "local");
-    row.peer_id = (char *)(peer ? peer->peer_id : w->serve->peer_id);
-    row.connected = row.healthy = true;
-    if (peer) {
-        row.connected = peer->state.connected;
-        row.stale = peer->state.stale;
-        row.draining = peer->state.draining;
-        row.last_seen = peer->state.last_seen_s;
-        if (peer->state.link_id)
-            hex(peer->state.session_id, SESSION_ID_LEN, link);
-    }
-    row.link = link;
-    return rows_share(out, &row.base);
-}
-
 /* One list's rows as rows of services, from place.row on. */
 static void walk_services(struct walk *w, struct list *list)
 {
     struct rows_shared owner;
     struct list_iter it;
 
-    if (!share_service(w, w->place.list, &owner)) {
-        w->no_memory = true;
-        return;
-    }
+    owner_share(peer_at(w, w->place.list), w->serve->peer_id, true, &owner);
     list_iter_seek(&it, list, w->place.row);
     for (struct row *row = list_iter_next(&it); row; row = list_iter_next(&it)) {
         if (name_matches(w, row)) {
