@@ -92,7 +92,7 @@ class Package(MeshTest):
     def test_the_header_is_strict_c99_and_c_plus_plus(self):
         include = f"-I{self.prefix / 'include'}"
         run(CC, *STRICT, include, "-fsyntax-only", "-x", "c", "-", input=HEADER)
-        cxx = shutil.which("g++") or CC
+        cxx = shutil.which("g++") or shutil.which("clang++") or CC
         if run(cxx, "-fsyntax-only", "-x", "c++", "-", input="int main() {}\n", check=False).returncode:
             self.skipTest("there is no C++ compiler")
         run(cxx, "-Wall", "-Wextra", "-Werror", "-pedantic", include, "-fsyntax-only", "-x", "c++", "-",
@@ -153,7 +153,7 @@ foreach(kind meshd meshd-static)
   target_link_libraries(find-${{kind}} PRIVATE meshd::${{kind}})
 endforeach()
 """)
-        run(CMAKE, "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={self.prefix}",
+        run(CMAKE, "-G", "Ninja", "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={self.prefix}",
             f"-DCMAKE_C_COMPILER={CC}")
         run(CMAKE, "--build", build)
         self.finds(build / "find-meshd")
