@@ -15,7 +15,8 @@
  *            MESH_TIMEOUT and MESH_GONE may a request still take effect. mesh_error_text() says
  *            why.
  * Loss:      a connection that breaks is made again, and what was asked is asked again, as long as
- *            there is time: every call here may safely be carried out twice.
+ *            there is time: every call here may safely be carried out twice. What opens something
+ *            fails at once when nobody listens there.
  * Sources:   proto/meshd/v1/mesh.proto and the README's protocol section say what travels.
  */
 #ifndef MESHD_CLIENT_H

@@ -159,6 +159,12 @@ static int add_peer(struct mesh_maps *maps, const Meshd__V1__PeerServicesRow *ro
 }
 
 /* MESH_NOT_FOUND: the picture went away between two pages; from the beginning, then. */
+/* Whether there is something in a page that is not the last: pages without end hold nothing. */
+static bool page_goes_on(const Meshd__V1__IntrospectReply *page)
+{
+    return !page->next_page_token.len || page->n_services || page->n_peer_services;
+}
+
 static enum mesh_status fetch(struct mesh_client *client, Meshd__V1__IntrospectRequest *request,
                               uint64_t deadline_ms, struct mesh_maps *maps)
 {
@@ -176,6 +182,8 @@ static enum mesh_status fetch(struct mesh_client *client, Meshd__V1__IntrospectR
             return error_set(MESH_PROTOCOL, "a page of another picture");
         maps->epoch = page->epoch;
         maps->revision = page->revision;
+        if (!page_goes_on(page) || maps->n_services > ROWS_MAX)
+            return error_set(MESH_PROTOCOL, "pages without end");
         r = add_services(maps, page);
         for (size_t i = 0; r == 0 && i < page->n_peer_services; i++)
             r = add_peer(maps, page->peer_services[i]);

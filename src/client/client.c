@@ -11,6 +11,7 @@
 #include "base/random.h"
 #include "client/pipeline.h"
 #include "client/target.h"
+#include "wire/status.h"
 
 #define BACKOFF_MIN_MS 50
 #define BACKOFF_MAX_MS 1000
@@ -95,7 +96,9 @@ enum mesh_status client_call_answer(struct mesh_call *call, struct reply *out_re
             return error_errno(r, call->client->url);
         if (!out_reply->answer.status)
             return MESH_OK;
-        if (!joined || clock_ms() >= call->deadline_ms)
+        if (!joined || out_reply->answer.status == STATUS_UNAVAILABLE ||
+            out_reply->answer.reason == MESHD__V1__REASON__REASON_WIRE_VERSION ||
+            clock_ms() >= call->deadline_ms)
             return error_answer(&out_reply->answer);
         /* It may be what the others asked, or that all together is too much. */
         call->alone = true;

@@ -19,7 +19,9 @@ static void keep(const char *text)
     for (; *text && used + 5 < sizeof(last); text++) {
         unsigned char c = (unsigned char)*text;
 
-        if (c < 0x20 || c == 0x7f)
+        /* U+0080 to U+009F, in UTF-8, are control characters too. */
+        if (c < 0x20 || c == 0x7f ||
+            (c == 0xc2 && (unsigned char)text[1] >= 0x80 && (unsigned char)text[1] < 0xa0))
             used += (size_t)snprintf(last + used, sizeof(last) - used, "\\x%02x", c);
         else
             last[used++] = *text;

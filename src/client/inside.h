@@ -11,6 +11,7 @@
 #include "wire/check.h"
 
 #define DEADLINE_MS_MAX 600000 /* of every function, and of CallHeader */
+#define ROWS_MAX 10000000u     /* the most that a node may be set to keep */
 
 /* 0 and when that will be, on clock_ms(); or MESH_INVALID. */
 enum mesh_status deadline_of(int deadline_ms, uint64_t *out_deadline_ms);

@@ -5,8 +5,8 @@
 #include <string.h>
 #include "base/cleanup.h"
 #include "base/limits.h"
+#include "client/inside.h"
 
-#define ROWS_MAX 10000000u /* the most that a node may be set to keep */
 #define KEY_MAX (LIMIT_NAME + 1 + LIMIT_LABEL_TEXT)
 
 /* Name, NUL, source: what a row's text begins with. */

@@ -104,8 +104,8 @@ static bool is_closed(struct mesh_lease *lease, uint64_t *out_close_by_ms)
     return closed;
 }
 
-/* Until then, or until the lease is closed or the node has gone. */
-static void sleep_until(struct mesh_lease *lease, uint64_t until_ms)
+/* Until then, or until the lease is closed or the node has gone: true. */
+static bool sleep_until(struct mesh_lease *lease, uint64_t until_ms)
 {
     struct pollfd fds[2] = {
         {.fd = lease->wake_fd, .events = POLLIN},
@@ -114,9 +114,11 @@ static void sleep_until(struct mesh_lease *lease, uint64_t until_ms)
     uint64_t now = clock_ms();
 
     if (now < until_ms && poll(fds, 2, (int)(until_ms - now)) < 0)
-        return; /* woken too early renews too early, which does no harm */
-    if (fds[1].revents)
-        call_close(TAKE(&lease->conn));
+        return false; /* woken too early renews too early, which does no harm */
+    if (!fds[1].revents)
+        return false;
+    call_close(TAKE(&lease->conn));
+    return true;
 }
 
 /* One renewal; how long to wait before the next. */
@@ -153,10 +155,12 @@ static void *run(void *arg)
     uint64_t wait_ms = RENEW_MS, close_by_ms;
 
     for (;;) {
-        sleep_until(lease, clock_ms() + wait_ms);
+        bool gone = sleep_until(lease, clock_ms() + wait_ms);
+
         if (is_closed(lease, &close_by_ms))
             break;
-        wait_ms = renew(lease);
+        /* One that answers and goes each time must not be asked as fast as it can. */
+        wait_ms = gone ? backoff_next(&lease->backoff, random_u64()) : renew(lease);
     }
     withdraw(lease, close_by_ms);
     return NULL;
@@ -238,7 +242,9 @@ enum mesh_status mesh_register(struct mesh_client *client, const char *name, con
     lease = lease_new(mesh_client_url(client), canonical, backend);
     if (!lease)
         return error_errno(-ENOMEM, "mesh_register");
-    r = offer(lease, deadline, &status);
+    /* The same id again is the same offer, so it may be made twice. */
+    while ((r = offer(lease, deadline, &status)) == -ECONNRESET && clock_ms() < deadline)
+        poll(NULL, 0, BACKOFF_MIN_MS);
     if (r == 0 && status == MESH_OK && start(lease) < 0) {
         withdraw(lease, deadline);
         r = -ENOMEM; /* no more threads */

@@ -30,6 +30,7 @@
 
 #define REQUEST_ID_LEN 4u     /* the only word of a client's backtrace */
 #define LAST_WORD 0x80000000u /* marks it */
+#define ATTEMPT_MS 5000u      /* to connect and be greeted; then another one is made */
 #define OUT_FIRST 16384u
 #define JOIN_NAMES 64u /* of lookups that travel together; their answer stays far below 1 MiB */
 
@@ -288,6 +289,8 @@ static int deliver(struct mesh_client *client, const uint8_t *payload, size_t le
     if (!call)
         return 0;
     request = call->held.request;
+    if (request == client->held.open)
+        return -EBADMSG; /* it has not left */
     request->answer_len = len - backtrace;
     request->answer = malloc(request->answer_len + 1);
     if (request->answer)
@@ -319,6 +322,9 @@ static int deliver_all(struct mesh_client *client) REQUIRES(client->lock)
 static void lost(struct mesh_client *client, int error) REQUIRES(client->lock)
 {
     enum mesh_status status = error_status(error);
+    /* One that has answered is looked for at once: it may only have been restarted, or was idle. */
+    bool at_once = client->held.connected && !client->held.backoff.next_ms;
+    uint32_t wait_ms = backoff_next(&client->held.backoff, random_u64());
 
     stream_close(&client->stream);
     client->held.connected = false;
@@ -327,7 +333,7 @@ static void lost(struct mesh_client *client, int error) REQUIRES(client->lock)
         client->held.error = error;
     client->held.out_off = client->held.out_len = 0;
     client->held.open = NULL;
-    client->held.again_ms = clock_ms() + backoff_next(&client->held.backoff, random_u64());
+    client->held.again_ms = clock_ms() + (at_once ? 0 : wait_ms);
     /* What makes no sense now will make none when it is asked again. */
     if (status == MESH_PROTOCOL || status == MESH_INVALID)
         while (client->held.first)
@@ -351,6 +357,7 @@ static void sleep_locked(struct mesh_client *client, struct mesh_call *call, uin
 static void connect_again(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
     struct stream stream;
+    uint64_t until;
     int r;
 
     if (clock_ms() < client->held.again_ms) {
@@ -360,11 +367,13 @@ static void connect_again(struct mesh_client *client, struct mesh_call *call) RE
         return;
     }
     mutex_unlock(&client->lock);
-    r = stream_open(&stream, client->url, call->deadline_ms);
+    until = clock_ms() + ATTEMPT_MS;
+    r = stream_open(&stream, client->url, until < call->deadline_ms ? until : call->deadline_ms);
     mutex_lock(&client->lock);
     if (r == 0) {
         client->stream = stream;
         client->held.connected = true;
+        client->held.error = 0;
         for (struct mesh_call *c = client->held.first; c && r == 0; c = c->held.next)
             r = pipeline_put(client, c);
     }

@@ -445,10 +445,14 @@ enum mesh_status mesh_replica_lookup(struct mesh_reader *reader, const char *nam
 {
     int current = atomic_load_explicit(&reader->replica->current, memory_order_acquire);
     enum name_error wrong = NAME_OK;
-    size_t len = strlen(name);
-    /* Every name in the table is canonical, so one that is found needs not be looked at. */
-    int r = table_look_up(reader->table, name, len, &reader->list);
+    size_t len;
+    int r;
 
+    if (!name)
+        return error_set(MESH_INVALID, "that is no name of a service");
+    len = strlen(name);
+    /* Every name in the table is canonical, so one that is found needs not be looked at. */
+    r = table_look_up(reader->table, name, len, &reader->list);
     if (r == TABLE_ABSENT)
         r = look_up_again(reader, name, len, &wrong);
     if (wrong)

@@ -543,6 +543,49 @@ Test(client, what_was_under_way_is_asked_again)
     stop();
 }
 
+/* The second connection is taken and never greeted, as by a process that was stopped. */
+static void stand_still_once(struct fake *f, int fd)
+{
+    int n = atomic_fetch_add(&connections, 1);
+    struct fake_call call;
+
+    if (n == 1) {
+        fake_drain(fd);
+    } else if (n == 0) {
+        if (fake_greet(fd) && fake_read(f, fd, &call))
+            fake_call_fini(&call);
+    } else {
+        serve_answers(f, fd);
+    }
+}
+
+Test(client, a_connection_that_stands_still_is_given_up_for_another)
+{
+    start(stand_still_once, NULL);
+    cr_expect_eq(lookup("web", SOON), MESH_OK, "%s", mesh_error_text());
+    cr_expect_eq(connections, 3);
+    stop();
+}
+
+/* Answers once on each connection, as a node that closes what is idle. */
+static void answer_once(struct fake *f, int fd)
+{
+    struct fake_call call;
+
+    if (!fake_greet(fd) || !fake_read(f, fd, &call))
+        return;
+    answer_lookup(f, fd, &call);
+    fake_call_fini(&call);
+}
+
+Test(client, a_node_that_closes_what_is_idle_is_asked_all_the_same)
+{
+    start(answer_once, NULL);
+    for (int i = 0; i < 50; i++)
+        cr_expect_eq(lookup("web", SOON), MESH_OK, "%d: %s", i, mesh_error_text());
+    stop();
+}
+
 static void one_connection_only(struct fake *f, int fd)
 {
     struct fake_call call;

@@ -173,3 +173,16 @@ Test(lease, a_node_that_hangs_holds_nobody_up_for_long)
     cr_expect_lt(clock_ms() - began, 10000);
     stop();
 }
+
+Test(lease, a_connection_that_breaks_under_the_first_offer_is_made_again)
+{
+    struct mesh_lease *lease = NULL;
+
+    start("--y");
+    cr_assert_eq(mesh_register(client, "web", "127.0.0.1:80", SOON, &lease), MESH_OK, "%s",
+                 mesh_error_text());
+    cr_expect_eq(atomic_load(&offers), 3);
+    mesh_lease_close(lease);
+    mesh_client_close(client);
+    fake_stop(&fake);
+}
