@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "watcher.h"
+#include "gate/watcher.h"
 #include "wire/status.h"
 
 static struct rig rig;

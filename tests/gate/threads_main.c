@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "watcher.h"
+#include "gate/watcher.h"
 
 #define MUST(expr)                                                                                 \
     do {                                                                                           \

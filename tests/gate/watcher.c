@@ -1,5 +1,5 @@
 /* watcher - see watcher.h. */
-#include "watcher.h"
+#include "gate/watcher.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

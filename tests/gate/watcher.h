@@ -4,8 +4,8 @@
 #define TESTS_GATE_WATCHER_H
 
 #include <meshd/v1/mesh.pb-c.h>
-#include "maps.h"
-#include "support.h"
+#include "gate/maps.h"
+#include "gate/support.h"
 
 struct watcher {
     int fd;
