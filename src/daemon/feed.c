@@ -434,7 +434,7 @@ static size_t picture_part(void *ctx, void *picture, const struct gate_filter *f
                            struct gate_place *place, uint8_t *out, size_t cap, bool *out_over)
 {
     const struct snapshot *snap = picture;
-    const char *self = ctx;
+    const char *self = ((const struct feed_source *)ctx)->peer_id;
     struct part p = {.filter = filter, .place = place, .rows = {.data = out, .cap = cap}};
     bool one = filter->name[0] && !filter->pattern;
 
@@ -459,10 +459,16 @@ static void news_free(void *ctx, struct gate_news *news)
     told_free(CONTAINER_OF(news, struct told, news));
 }
 
-struct gate_watch_ops feed_watch_ops(const char *peer_id)
+static uint64_t revision(void *ctx)
 {
-    return (struct gate_watch_ops){.ctx = (void *)(uintptr_t)peer_id,
+    return registry_revision(((const struct feed_source *)ctx)->registry);
+}
+
+struct gate_watch_ops feed_watch_ops(const struct feed_source *source)
+{
+    return (struct gate_watch_ops){.ctx = (void *)(uintptr_t)source,
                                    .picture_part = picture_part,
                                    .picture_drop = picture_drop,
+                                   .revision = revision,
                                    .news_free = news_free};
 }

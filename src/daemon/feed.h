@@ -13,8 +13,12 @@
 
 struct feed;
 
-/* For gate_settings. peer_id: the node's own, borrowed for as long as the gate lives. */
-struct gate_watch_ops feed_watch_ops(const char *peer_id);
+/* What the gate asks, for gate_settings; borrowed for as long as the gate lives. */
+struct feed_source {
+    const char *peer_id; /* the node's own */
+    struct registry *registry;
+};
+struct gate_watch_ops feed_watch_ops(const struct feed_source *source);
 
 /* gate is told by the feed's thread from now on, which must end before the gate is freed. */
 int feed_start(struct gate *gate, const char *peer_id, const struct limits *limits,

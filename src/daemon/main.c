@@ -43,6 +43,7 @@ struct app {
     struct serve serve;
     struct registry *registry;
     struct printer *printer;
+    struct feed_source source;
     struct feed *feed;
     struct ports *ports;
     struct gate *gate;
@@ -289,6 +290,7 @@ static int start_gate(struct app *app)
     const struct config *config = app->config;
     int r;
 
+    app->source = (struct feed_source){.peer_id = config->peer_id, .registry = app->registry};
     r = ports_new(&(struct ports_settings){.loop = &app->loop,
                                            .box = &app->box,
                                            .dir = app->paths.nng,
@@ -306,7 +308,7 @@ static int start_gate(struct app *app)
                                              .idle_ms = IDLE_MS,
                                              .ops = ports_gate_ops(app->ports),
                                              .epoch = registry_epoch(app->registry),
-                                             .watch_ops = feed_watch_ops(config->peer_id)},
+                                             .watch_ops = feed_watch_ops(&app->source)},
                      &app->gate);
     if (r == 0)
         ports_attach(app->ports, app->gate);

@@ -325,6 +325,7 @@ struct watcher {
     uint8_t header[48];      /* in front of each message: hop word, length, ReplyHeader */
     size_t header_len, left; /* left: unread by the other side when last looked at */
     uint64_t revision;       /* told up to; 0: nothing whole yet */
+    uint64_t at_least;       /* what there was when it asked: not told before that is here */
     uint64_t seq;
     size_t event;
     uint64_t said_ms, moved_ms;

@@ -6,8 +6,8 @@
  * picture, which begins with `resync`. What a watcher has not read holds at most 64 KiB of the
  * gate's buffers, less when there are many watchers, and nothing else; after a minute it is closed.
  *
- * Threads:   gate_tell: any thread. The operations are called on the gate's thread, must not block
- *            and must not touch what others change: news and pictures never change.
+ * Threads:   gate_tell: any thread. The operations are called on the gate's thread and must not
+ *            block, but `revision` for the maps' lock; news and pictures never change.
  * Ownership: news and pictures are the gate's once told; it gives them back by the operations.
  */
 #ifndef GATE_WATCH_H
@@ -57,6 +57,9 @@ struct gate_watch_ops { /* all NULL: nothing can be watched here */
     size_t (*picture_part)(void *ctx, void *picture, const struct gate_filter *filter,
                            struct gate_place *place, uint8_t *out, size_t cap, bool *out_over);
     void (*picture_drop)(void *ctx, void *picture);
+    /* The revision of what is watched now, of which news may still be on its way: whoever asks is
+     * told at least that before `synced`. */
+    uint64_t (*revision)(void *ctx);
     /* The news without its picture. */
     void (*news_free)(void *ctx, struct gate_news *news);
 };

@@ -149,6 +149,7 @@ static void begin(struct watcher *w, uint64_t call_id, const Meshd__V1__WatchReq
         w->revision = request->from_revision;
         w->say_synced = true;
     }
+    w->at_least = gate->news.ops.revision(gate->news.ops.ctx);
     w->said_ms = w->moved_ms = gate_now(gate);
     COUNT(gate, watches, 1);
     conn_timer(conn, w->heartbeat_ms);
@@ -275,15 +276,20 @@ static void leave_picture(struct watcher *w)
         picture_leave(TAKE(&w->picture), &w->by_picture);
 }
 
+/* Until there is a picture, or what there was when it asked. */
+static enum turn wait_for_news(struct watcher *w)
+{
+    ring_push(&w->conn->gate->news.wait, &w->ready);
+    return TURN_DONE;
+}
+
 static enum turn begin_picture(struct watcher *w)
 {
     struct gate *gate = w->conn->gate;
 
     w->picture = picture_enter(gate, &w->by_picture);
-    if (!w->picture) {
-        ring_push(&gate->news.wait, &w->ready);
-        return TURN_DONE;
-    }
+    if (!w->picture)
+        return wait_for_news(w);
     w->phase = WATCHER_PICTURE;
     w->place = (struct gate_place){0};
     w->revision = 0;
@@ -300,15 +306,17 @@ static enum turn tell_picture(struct watcher *w)
     bool over = false;
     size_t len = ops->picture_part(ops->ctx, w->picture->maps, &w->filter, &place,
                                    gate->news.scratch, room_of(w), &over);
+    bool synced = over && w->picture->revision >= w->at_least;
 
     if (over)
         w->revision = w->picture->revision;
-    if ((len > 0 || over || w->say_sign) && say(w, gate->news.scratch, len, 0, over) < 0) {
+    if ((len > 0 || over || w->say_sign) && say(w, gate->news.scratch, len, 0, synced) < 0) {
         w->revision = 0;
         return TURN_FULL;
     }
     w->place = place;
     if (over) {
+        w->say_synced = !synced; /* an older picture, from which the log leads on */
         w->phase = WATCHER_LOG;
         w->seq = w->picture->seq;
         w->event = 0;
@@ -415,6 +423,8 @@ static enum turn tell_log(struct watcher *w)
 
 static enum turn take_turn(struct watcher *w)
 {
+    if (w->conn->gate->news.log.head < w->at_least)
+        return wait_for_news(w);
     if (room_of(w) < EVENT_ROOM)
         return TURN_FULL; /* watcher_flushed brings it back */
     switch (w->phase) {
@@ -482,10 +492,11 @@ static void give_sign(struct watcher *w)
     if (w->idle) {
         w->revision = gate->news.log.head;
         say(w, NULL, 0, 0, false);
-    } else if (w->phase == WATCHER_WANTS && !gate->news.log.newest) {
-        w->revision = 0;
+    } else if (!gate->news.log.newest) {
         say(w, NULL, 0, 0, false);
     } else {
+        w->at_least = 0; /* it has waited long enough for what should have come at once */
+        ring_drop(&w->ready);
         w->say_sign = true; /* in its next turn, whatever that finds */
         watcher_ready(w);
     }

@@ -13,6 +13,7 @@
 static struct rig rig;
 static struct maps truth; /* value and told: what the registry holds */
 static struct registry *reg;
+static struct feed_source source;
 static struct feed *feed;
 static uint64_t versions;
 
@@ -23,15 +24,16 @@ static void setup(void)
 {
     rig_init(&rig);
     rig.epoch = 42;
-    rig.watch_ops = feed_watch_ops("me");
+    rig.watch_ops = feed_watch_ops(&source);
 }
 
 static void start(void)
 {
     struct registry_settings settings = {.peer_id = "me", .epoch = 42, .limits = &rig.limits};
 
-    rig_start(&rig);
     cr_assert_eq(registry_new(&settings, &reg), 0);
+    source = (struct feed_source){.peer_id = "me", .registry = reg};
+    rig_start(&rig);
     cr_assert_eq(feed_start(rig.gate, "me", &rig.limits, &feed), 0);
 }
 
@@ -172,10 +174,32 @@ Test(feed, copies_are_what_the_maps_are, .init = setup, .fini = teardown)
 Test(feed, copies_agree_although_most_is_too_much_to_be_remembered, .init = setup, .fini = teardown)
 {
     srand(test_seed());
-    rig.limits.watch_log_bytes = 65536;
+    rig.limits.watch_log_bytes = 16384; /* about forty events */
     start();
     follow_through(600);
     cr_expect_gt(rig_count(&rig).watch_resyncs, 0u);
+}
+
+Test(feed, whoever_asks_after_a_change_is_told_of_it, .init = setup, .fini = teardown)
+{
+    static struct watcher w;
+    Meshd__V1__WatchRequest request = MESHD__V1__WATCH_REQUEST__INIT;
+
+    srand(test_seed());
+    start();
+    show();
+    for (int i = 0; i < 300; i++) {
+        request.from_epoch = rand() % 2 ? 42 : 0;
+        request.from_revision = w.revision;
+        request.name_glob = (char *)(rand() % 2 ? "s0007" : "");
+        one_step();
+        memset(&w, 0, sizeof(w));
+        cr_assert_eq(watcher_open(&w, &rig, SP_IPC, &request), 0);
+        while (w.synceds == 0)
+            cr_assert(watcher_read(&w));
+        cr_assert_geq(w.revision, truth.revision, "step %d", i);
+        watcher_close(&w);
+    }
 }
 
 /* While nobody watches nothing is compared; who comes then is told all the same. */

@@ -18,6 +18,7 @@ struct news {
 };
 
 static atomic_uint pictures;
+_Atomic uint64_t maps_ahead;
 
 void maps_name(unsigned i, char out[16]) { snprintf(out, 16, "s%04u", i % 10000); }
 
@@ -74,9 +75,11 @@ static void news_free(void *ctx, struct gate_news *news)
     free(news);
 }
 
+static uint64_t revision(void *ctx) { return atomic_load(&maps_ahead); }
+
 struct gate_watch_ops maps_ops(void)
 {
-    return (struct gate_watch_ops){NULL, picture_part, picture_drop, news_free};
+    return (struct gate_watch_ops){NULL, picture_part, picture_drop, revision, news_free};
 }
 
 unsigned maps_pictures(void) { return atomic_load(&pictures); }

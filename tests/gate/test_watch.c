@@ -600,3 +600,36 @@ Test(watch, a_gate_whose_buffers_are_full_stops_all_the_same, .init = setup)
     rig_stop(&rig);
     cr_assert_eq(maps_pictures(), 0u);
 }
+
+Test(watch, what_there_was_when_it_asked_is_waited_for, .init = setup, .fini = teardown)
+{
+    Meshd__V1__WatchRequest request = request_of("s0001", NULL);
+    struct watcher w[2];
+
+    start(10);
+    request.heartbeat_ms = 60000;
+    atomic_store(&maps_ahead, maps.revision + 2);
+    for (int i = 0; i < 2; i++) {
+        request.from_epoch = i ? 42 : 0;
+        request.from_revision = i;
+        cr_assert_eq(watcher_open(&w[i], &rig, SP_TCP, &request), STATUS_OK);
+    }
+    RIG_WAIT(&rig, c.watches == 2);
+    maps_set(&maps, 5, 7);
+    maps_set(&maps, 1, 8);
+    for (int i = 0; i < 2; i++) {
+        while (w[i].synceds == 0)
+            cr_assert(watcher_read(&w[i]));
+        cr_expect_eq(w[i].revision, maps.revision);
+        cr_expect_eq(w[i].value[1], 8u);
+        watcher_close(&w[i]);
+    }
+    /* What never comes is not waited for longer than a heartbeat. */
+    request.heartbeat_ms = 200;
+    request.from_epoch = 0;
+    atomic_store(&maps_ahead, maps.revision + 1000);
+    cr_assert_eq(watcher_open(&w[0], &rig, SP_TCP, &request), STATUS_OK);
+    while (w[0].synceds == 0)
+        cr_assert(watcher_read(&w[0]));
+    watcher_close(&w[0]);
+}
