@@ -4,10 +4,11 @@
 #include "base/cleanup.h"
 #include "base/limits.h"
 #include "client/inside.h"
+#include "wire/encode.h"
 
 #define LOOKUP "/meshd.v1.Registry/Lookup"
 #define ASKED_MAX (LIMIT_NAME + 7u) /* any spelling: a dot and a port may follow */
-#define NAMES_TAG 0x0au             /* field 1, length-delimited */
+enum { REQUEST_NAMES = 1 };
 
 /* 0: it cannot be a name in any spelling, nor stand in a request. */
 static size_t asked_len(const char *name)
@@ -23,23 +24,6 @@ static size_t asked_len(const char *name)
 }
 
 /* LookupRequest, packed here: it is only names. */
-static size_t packed_len(size_t name_len) { return 1 + (name_len < 128 ? 1 : 2) + name_len; }
-
-static uint8_t *pack_name(uint8_t *at, const char *name)
-{
-    size_t len = strlen(name);
-
-    *at++ = NAMES_TAG;
-    if (len < 128) {
-        *at++ = (uint8_t)len;
-    } else {
-        *at++ = (uint8_t)(len | 0x80);
-        *at++ = (uint8_t)(len >> 7);
-    }
-    memcpy(at, name, len);
-    return at + len;
-}
-
 enum mesh_status mesh_lookup_begin(struct mesh_client *client, const char *const *names, size_t n,
                                    int deadline_ms, struct mesh_call **out_call)
 {
@@ -59,13 +43,13 @@ enum mesh_status mesh_lookup_begin(struct mesh_client *client, const char *const
 
         if (!len)
             return error_set(MESH_INVALID, "name %zu is no name of a service", i);
-        total += packed_len(len);
+        total += encode_part_len(len);
     }
     status = client_call_new(client, LOOKUP, total, deadline, &call, &at);
     if (status != MESH_OK)
         return status;
     for (size_t i = 0; i < n; i++)
-        at = pack_name(at, names[i]);
+        at = encode_part(at, REQUEST_NAMES, names[i], strlen(names[i]));
     client_call_set_names(call, n);
     status = client_call_begin(call);
     if (status == MESH_OK)

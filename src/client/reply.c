@@ -7,24 +7,13 @@
 #include "client/list.h"
 #include "wire/check.h"
 #include "wire/frame.h"
+#include "wire/routes.h"
 
 #define FACTOR 8u /* as wire_unpack: bytes in memory for a byte of the wire */
 #define SLACK 65536u
 
 /* Fields of mesh.proto. */
 enum { HEADER_STATUS = 1, HEADER_TEXT, HEADER_CALL_ID, HEADER_REASON, HEADER_MIN, HEADER_MAX };
-enum { REPLY_EPOCH = 1, REPLY_REVISION, REPLY_RESULTS };
-enum { RESULT_NAME = 1, RESULT_ROUTES, RESULT_REASON };
-enum {
-    ROUTE_IP = 1,
-    ROUTE_PEER_ID,
-    ROUTE_BACKEND,
-    ROUTE_CONNECTED,
-    ROUTE_STALE,
-    ROUTE_HEALTHY,
-    ROUTE_DRAINING,
-    ROUTE_LAST_SEEN,
-};
 
 int reply_split(const uint8_t *data, size_t len, struct reply *out)
 {
@@ -216,11 +205,11 @@ int reply_lookup(const uint8_t *data, size_t len, const struct reply_part *part,
     int r;
 
     while (bytes_next(&reply, &field)) {
-        if (field.number > REPLY_RESULTS)
+        if (field.number > LOOKUP_RESULTS)
             continue;
-        if (field.type != (field.number < REPLY_RESULTS ? BYTES_VARINT : BYTES_TEXT))
+        if (field.type != (field.number < LOOKUP_RESULTS ? BYTES_VARINT : BYTES_TEXT))
             return -EBADMSG;
-        if (field.number == REPLY_RESULTS && is_in(part, results++) &&
+        if (field.number == LOOKUP_RESULTS && is_in(part, results++) &&
             !count_result(field.inner, &size, &bad_name))
             return -EBADMSG;
     }
@@ -233,7 +222,7 @@ int reply_lookup(const uint8_t *data, size_t len, const struct reply_part *part,
         return r;
     results = 0;
     while (bytes_next(&again, &field))
-        if (field.number == REPLY_RESULTS && is_in(part, results++))
+        if (field.number == LOOKUP_RESULTS && is_in(part, results++))
             fill_result(field.inner, list);
     *out_list = list;
     *out_bad_name = bad_name;

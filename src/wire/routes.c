@@ -1,65 +1,26 @@
-/* routes - varints, tags and memcpy; what is false, zero or empty is left out, as in proto3. */
+/* routes - each part behind its length; what is false, zero or empty is left out, as in proto3. */
 #include "wire/routes.h"
-#include <string.h>
-
-#define TAG(number, type) ((uint8_t)((number) << 3 | (type))) /* numbers below 16 */
-
-enum { VARINT = 0, TEXT = 2 };
-enum { REPLY_RESULTS = 3 };
-enum { RESULT_NAME = 1, RESULT_ROUTES, RESULT_REASON };
-enum {
-    ROUTE_IP = 1,
-    ROUTE_PEER_ID,
-    ROUTE_BACKEND,
-    ROUTE_CONNECTED,
-    ROUTE_STALE,
-    ROUTE_HEALTHY,
-    ROUTE_DRAINING,
-    ROUTE_LAST_SEEN,
-};
-
-static size_t varint_len(uint64_t value)
-{
-    size_t n = 1;
-
-    while (value >>= 7)
-        n++;
-    return n;
-}
-
-static uint8_t *put_varint(uint8_t *at, uint64_t value)
-{
-    for (; value >= 0x80; value >>= 7)
-        *at++ = (uint8_t)(value | 0x80);
-    *at++ = (uint8_t)value;
-    return at;
-}
-
-static size_t part_len(size_t len) { return 1 + varint_len(len) + len; }
+#include "wire/encode.h"
 
 static size_t text_len(const struct routes_text *text)
 {
-    return text->len ? part_len(text->len) : 0;
+    return text->len ? encode_part_len(text->len) : 0;
 }
 
 static uint8_t *put_text(uint8_t *at, unsigned number, const struct routes_text *text)
 {
     if (!text->len)
         return at;
-    *at++ = TAG(number, TEXT);
-    at = put_varint(at, text->len);
-    memcpy(at, text->text, text->len);
-    return at + text->len;
+    return encode_part(at, number, text->text, text->len);
 }
 
-static size_t number_len(uint64_t value) { return value ? 1 + varint_len(value) : 0; }
+static size_t number_len(uint64_t value) { return value ? 1 + encode_varint_len(value) : 0; }
 
 static uint8_t *put_number(uint8_t *at, unsigned number, uint64_t value)
 {
     if (!value)
         return at;
-    *at++ = TAG(number, VARINT);
-    return put_varint(at, value);
+    return encode_varint(encode_tag(at, number, ENCODE_VARINT), value);
 }
 
 static size_t route_len(const struct routes_one *route)
@@ -71,8 +32,7 @@ static size_t route_len(const struct routes_one *route)
 
 static uint8_t *put_route(uint8_t *at, const struct routes_one *route)
 {
-    *at++ = TAG(RESULT_ROUTES, TEXT);
-    at = put_varint(at, route_len(route));
+    at = encode_part_head(at, RESULT_ROUTES, route_len(route));
     at = put_text(at, ROUTE_IP, &route->ip);
     at = put_text(at, ROUTE_PEER_ID, &route->peer_id);
     at = put_text(at, ROUTE_BACKEND, &route->backend);
@@ -88,16 +48,18 @@ static size_t result_len(const struct routes_result *result)
     size_t len = text_len(&result->name) + number_len((uint64_t)result->reason);
 
     for (size_t i = 0; i < result->n; i++)
-        len += part_len(route_len(&result->at[i]));
+        len += encode_part_len(route_len(&result->at[i]));
     return len;
 }
 
-size_t routes_size(const struct routes_result *result) { return part_len(result_len(result)); }
+size_t routes_size(const struct routes_result *result)
+{
+    return encode_part_len(result_len(result));
+}
 
 uint8_t *routes_pack(const struct routes_result *result, uint8_t *out)
 {
-    *out++ = TAG(REPLY_RESULTS, TEXT);
-    out = put_varint(out, result_len(result));
+    out = encode_part_head(out, LOOKUP_RESULTS, result_len(result));
     out = put_text(out, RESULT_NAME, &result->name);
     for (size_t i = 0; i < result->n; i++)
         out = put_route(out, &result->at[i]);
@@ -111,7 +73,7 @@ void routes_attach(const uint8_t *data, size_t len, ProtobufCMessageUnknownField
         return;
     /* protobuf-c writes an unknown field as its tag and then its data, whatever that is: the first
      * result's tag is taken off, the rest follows as it stands. */
-    *field = (ProtobufCMessageUnknownField){.tag = REPLY_RESULTS,
+    *field = (ProtobufCMessageUnknownField){.tag = LOOKUP_RESULTS,
                                             .wire_type = PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED,
                                             .len = len - 1,
                                             .data = (uint8_t *)data + 1};

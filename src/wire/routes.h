@@ -13,6 +13,20 @@
 #include <stdint.h>
 #include <meshd/v1/mesh.pb-c.h>
 
+/* Fields of LookupReply, LookupResult and Route, also for who reads them by hand. */
+enum { LOOKUP_EPOCH = 1, LOOKUP_REVISION, LOOKUP_RESULTS };
+enum { RESULT_NAME = 1, RESULT_ROUTES, RESULT_REASON };
+enum {
+    ROUTE_IP = 1,
+    ROUTE_PEER_ID,
+    ROUTE_BACKEND,
+    ROUTE_CONNECTED,
+    ROUTE_STALE,
+    ROUTE_HEALTHY,
+    ROUTE_DRAINING,
+    ROUTE_LAST_SEEN,
+};
+
 struct routes_text {
     const char *text;
     size_t len;

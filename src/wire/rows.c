@@ -1,48 +1,18 @@
-/* rows - varints, tags and memcpy. Source: protobuf's encoding (protobuf.dev/programming-guides).
- */
+/* rows - each part behind its length; an owner's share is copied as it is. */
 #include "wire/rows.h"
 
 #include <assert.h>
 #include <string.h>
+#include "wire/encode.h"
 
-#define LEN_TAG(number) ((uint8_t)((number) << 3 | 2)) /* wire type 2; numbers below 16 */
-#define EVENT_KIND_TAG 0x08u                           /* field 1, a varint */
-#define HEAD_MAX 6u                                    /* a tag and a length below 2^35 */
+#define EVENT_KIND_TAG 0x08u /* field 1, a varint */
+#define HEAD_MAX 6u          /* a tag and a length below 2^35 */
 
 enum { REPLY_SERVICES = 4, REPLY_PEER_SERVICES = 5 };
 enum { SERVICE_KEY = 1, SERVICE_NAME = 2, SERVICE_BACKEND = 4 };
 enum { PEER_SERVICES = 4 };
 enum { REPLY_EVENTS = 5, EVENT_ROW = 2, EVENT_WHY = 3 };
 enum { INFO_NAME = 1, INFO_BACKEND = 2, INFO_SOURCE = 3 };
-
-static size_t varint_len(size_t value)
-{
-    size_t n = 1;
-
-    while (value >>= 7)
-        n++;
-    return n;
-}
-
-static uint8_t *put_head(uint8_t *at, unsigned number, size_t len)
-{
-    *at++ = LEN_TAG(number);
-    while (len >= 0x80) {
-        *at++ = (uint8_t)(len | 0x80);
-        len >>= 7;
-    }
-    *at++ = (uint8_t)len;
-    return at;
-}
-
-static size_t text_len(size_t len) { return 1 + varint_len(len) + len; }
-
-static uint8_t *put_text(uint8_t *at, unsigned number, const char *text, size_t len)
-{
-    at = put_head(at, number, len);
-    memcpy(at, text, len);
-    return at + len;
-}
 
 static bool has_room(const struct rows *rows, size_t len) { return rows->cap - rows->len >= len; }
 
@@ -61,10 +31,10 @@ static uint8_t *put_service(uint8_t *at, unsigned number, size_t len,
                             const struct rows_shared *owner, const char *key, size_t key_len,
                             size_t name_len, const char *backend, size_t backend_len)
 {
-    at = put_head(at, number, len);
-    at = put_text(at, SERVICE_KEY, key, key_len);
-    at = put_text(at, SERVICE_NAME, key, name_len);
-    at = put_text(at, SERVICE_BACKEND, backend, backend_len);
+    at = encode_part_head(at, number, len);
+    at = encode_part(at, SERVICE_KEY, key, key_len);
+    at = encode_part(at, SERVICE_NAME, key, name_len);
+    at = encode_part(at, SERVICE_BACKEND, backend, backend_len);
     memcpy(at, owner->data, owner->len);
     return at + owner->len;
 }
@@ -72,7 +42,8 @@ static uint8_t *put_service(uint8_t *at, unsigned number, size_t len,
 bool rows_put_service(struct rows *rows, const struct rows_shared *owner, const char *key,
                       size_t key_len, size_t name_len, const char *backend, size_t backend_len)
 {
-    size_t len = text_len(key_len) + text_len(name_len) + text_len(backend_len) + owner->len;
+    size_t len = encode_part_len(key_len) + encode_part_len(name_len) +
+                 encode_part_len(backend_len) + owner->len;
     uint8_t *at = rows->data + rows->len;
 
     if (!has_room(rows, len + HEAD_MAX))
@@ -86,18 +57,20 @@ bool rows_put_event(struct rows *rows, const struct rows_shared *owner, Meshd__V
                     const char *why, const char *key, size_t key_len, size_t name_len,
                     const char *backend, size_t backend_len)
 {
-    size_t row = text_len(key_len) + text_len(name_len) + text_len(backend_len) + owner->len;
-    size_t why_len = strlen(why), len = 2 + text_len(row) + (why_len ? text_len(why_len) : 0);
+    size_t row = encode_part_len(key_len) + encode_part_len(name_len) +
+                 encode_part_len(backend_len) + owner->len;
+    size_t why_len = strlen(why),
+           len = 2 + encode_part_len(row) + (why_len ? encode_part_len(why_len) : 0);
     uint8_t *at = rows->data + rows->len;
 
     if (!has_room(rows, len + HEAD_MAX))
         return false;
-    at = put_head(at, REPLY_EVENTS, len);
+    at = encode_part_head(at, REPLY_EVENTS, len);
     *at++ = EVENT_KIND_TAG;
     *at++ = (uint8_t)kind;
     at = put_service(at, EVENT_ROW, row, owner, key, key_len, name_len, backend, backend_len);
     if (why_len)
-        at = put_text(at, EVENT_WHY, why, why_len);
+        at = encode_part(at, EVENT_WHY, why, why_len);
     rows->len = (size_t)(at - rows->data);
     return true;
 }
@@ -114,15 +87,16 @@ bool rows_peer_begin(struct rows *rows, const struct rows_shared *peer, size_t *
 bool rows_put_info(struct rows *rows, const char *name, size_t name_len, const char *backend,
                    size_t backend_len, const char *label, size_t label_len)
 {
-    size_t len = text_len(name_len) + text_len(backend_len) + text_len(label_len);
+    size_t len =
+        encode_part_len(name_len) + encode_part_len(backend_len) + encode_part_len(label_len);
     uint8_t *at = rows->data + rows->len;
 
     if (!has_room(rows, len + HEAD_MAX))
         return false;
-    at = put_head(at, PEER_SERVICES, len);
-    at = put_text(at, INFO_NAME, name, name_len);
-    at = put_text(at, INFO_BACKEND, backend, backend_len);
-    at = put_text(at, INFO_SOURCE, label, label_len);
+    at = encode_part_head(at, PEER_SERVICES, len);
+    at = encode_part(at, INFO_NAME, name, name_len);
+    at = encode_part(at, INFO_BACKEND, backend, backend_len);
+    at = encode_part(at, INFO_SOURCE, label, label_len);
     rows->len = (size_t)(at - rows->data);
     return true;
 }
@@ -130,7 +104,7 @@ bool rows_put_info(struct rows *rows, const char *name, size_t name_len, const c
 void rows_peer_end(struct rows *rows, const struct rows_shared *peer, size_t place)
 {
     size_t infos_at = place + HEAD_MAX + peer->len, infos_len = rows->len - infos_at;
-    uint8_t *at = put_head(rows->data + place, REPLY_PEER_SERVICES, peer->len + infos_len);
+    uint8_t *at = encode_part_head(rows->data + place, REPLY_PEER_SERVICES, peer->len + infos_len);
 
     assert((size_t)(at - rows->data) <= place + HEAD_MAX);
     memcpy(at, peer->data, peer->len);

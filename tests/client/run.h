@@ -24,4 +24,12 @@ void run_meshcat(struct run *run, const char *const *args, const char *const *en
 
 #define RUN(run, ...) run_meshcat(run, (const char *const[]){__VA_ARGS__, NULL}, NULL, STDOUT_READ)
 
+/* The same, with this exit code and exactly this on standard output. */
+#define RUN_PRINTS(run, code_, out_, ...)                                                          \
+    do {                                                                                           \
+        RUN(run, __VA_ARGS__);                                                                     \
+        cr_expect_eq((run)->code, code_, "exit code %d, stderr: %s", (run)->code, (run)->err);     \
+        cr_expect_str_eq((run)->out, out_, "printed:\n%s", (run)->out);                            \
+    } while (0)
+
 #endif

@@ -127,11 +127,8 @@ static void setup(void) { alarm(60); }
 TestSuite(diff, .init = setup);
 
 #define GOLDEN(code_, out_, ...)                                                                   \
-    do {                                                                                           \
-        RUN(&run, "diff", fakes[0].url, fakes[1].url + strlen("tcp://"), __VA_ARGS__);             \
-        cr_expect_eq(run.code, code_, "exit code %d, stderr: %s", run.code, run.err);              \
-        cr_expect_str_eq(run.out, out_, "printed:\n%s", run.out);                                  \
-    } while (0)
+    RUN_PRINTS(&run, code_, out_, "diff", fakes[0].url, fakes[1].url + strlen("tcp://"),           \
+               __VA_ARGS__)
 
 Test(diff, zero_and_nothing_when_they_agree)
 {

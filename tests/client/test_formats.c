@@ -159,12 +159,7 @@ static void teardown(void) { fake_stop(&fake); }
 
 TestSuite(formats, .init = setup, .fini = teardown);
 
-#define GOLDEN(code_, out_, ...)                                                                   \
-    do {                                                                                           \
-        RUN(&run, "--dial", fake.url, __VA_ARGS__);                                                \
-        cr_expect_eq(run.code, code_, "exit code %d, stderr: %s", run.code, run.err);              \
-        cr_expect_str_eq(run.out, out_, "printed:\n%s", run.out);                                  \
-    } while (0)
+#define GOLDEN(code_, out_, ...) RUN_PRINTS(&run, code_, out_, "--dial", fake.url, __VA_ARGS__)
 
 #define WEB_FIELDS                                                                                 \
     "\"key\":\"web@local\",\"name\":\"web\",\"ip\":\"local\",\"backend_addr\":\"h:80\","           \
