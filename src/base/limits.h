@@ -24,6 +24,8 @@
 #define LIMIT_ROWS_PER_HOLD 20000u /* rows touched while the maps' locks are held once */
 #define LIMIT_LOOKUP_NAMES 1000u   /* names in one Lookup */
 #define LIMIT_PAGE_ROWS 20000u     /* rows in one page of Introspect */
+#define LIMIT_FIRST_BYTES 16384u   /* of a client, in one Forward */
+#define LIMIT_FORWARDS 262144u     /* bytes of one message of Forwards */
 
 /* --- settings --- X(field, default, least, most, unit, what it bounds) */
 #define LIMITS(X)                                                                                  \
@@ -45,7 +47,17 @@
     X(pinned_snapshots, 16, 1, 1024, "snapshots", "pictures kept for the next page of a reader")   \
     X(watchers, 10000, 1, 1048576, "watchers", "connections that are told every change")           \
     X(watch_log_bytes, 16777216, 65536, 1073741824, "bytes",                                       \
-      "changes remembered for watchers that come back or read slowly")
+      "changes remembered for watchers that come back or read slowly")                             \
+    X(ingress_connections, 100000, 1, 10000000, "connections", "clients of the ingress ports")     \
+    X(ingress_per_source, 20000, 1, 10000000, "connections", "clients of one address")             \
+    X(ingress_unrouted_per_source, 1024, 1, 1000000, "connections",                                \
+      "clients of one address that have not said yet where to")                                    \
+    X(ingress_head_bytes, 65536, 1024, 1048576, "bytes",                                           \
+      "an HTTP head, a TLS ClientHello: what must be read before the name is known")               \
+    X(forwards_pending, 65536, 1, 1000000, "forwards", "forwards that are being opened")           \
+    X(forwards_per_service, 100000, 1, 10000000, "forwards", "forwards of one service here")       \
+    X(data_warm_per_link, 64, 0, 4096, "connections",                                              \
+      "DATA connections kept open ahead of need, to and from one peer each")
 
 struct limits {
 #define X(field, def, least, most, unit, what) uint64_t field;

@@ -22,6 +22,7 @@
 #include "base/backoff.h"
 #include "base/cleanup.h"
 #include "base/lock.h"
+#include "base/ring.h"
 #include "gate/gate.h"
 #include "wire/sp.h"
 
@@ -42,26 +43,6 @@
 /* Only the gate's thread writes counters, so no read-modify-write is needed. */
 #define COUNT(gate, field, n)                                                                      \
     __atomic_store_n(&(gate)->count.field, (gate)->count.field + (n), __ATOMIC_RELAXED)
-
-/* --- rings: lists without an end, whose members need not know which one they are in --- */
-struct ring {
-    struct ring *prev, *next;
-};
-static inline void ring_init(struct ring *ring) { ring->prev = ring->next = ring; }
-static inline bool ring_empty(const struct ring *ring) { return ring->next == ring; }
-static inline void ring_drop(struct ring *member)
-{
-    member->prev->next = member->next;
-    member->next->prev = member->prev;
-    ring_init(member);
-}
-static inline void ring_push(struct ring *ring, struct ring *member)
-{
-    member->prev = ring->prev;
-    member->next = ring;
-    ring->prev->next = member;
-    ring->prev = member;
-}
 
 /* --- buffer.c --- */
 struct conn;

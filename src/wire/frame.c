@@ -1,7 +1,9 @@
 /* frame - preambles byte by byte, frames in one buffer. The layouts stand in frame.h. */
 #include "wire/frame.h"
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include "wire/name.h"
 
@@ -24,7 +26,18 @@ static int parse_start(const uint8_t *data, size_t len, uint8_t *out_version)
     return -EPROTONOSUPPORT;
 }
 
-static size_t token_len(unsigned kind) { return kind == PREAMBLE_LINK ? TOKEN_LEN : 0; }
+/* Of data the last byte is not part of the token proper. */
+static size_t token_len(unsigned kind)
+{
+    if (kind == PREAMBLE_DATA)
+        return TOKEN_LEN + 1;
+    return kind == PREAMBLE_LINK ? TOKEN_LEN : 0;
+}
+
+static bool is_first(uint8_t byte)
+{
+    return byte == DATA_FIRST_DIALLER || byte == DATA_FIRST_OTHER;
+}
 
 int preamble_parse(const uint8_t *data, size_t len, struct preamble *out)
 {
@@ -49,9 +62,13 @@ int preamble_parse(const uint8_t *data, size_t len, struct preamble *out)
     whole = PREAMBLE_HEAD + id_len + data[7];
     if (len < whole)
         return -EAGAIN;
+    if (data[5] == PREAMBLE_DATA && !is_first(data[whole - 1]))
+        return -EBADMSG;
     *out = (struct preamble){.version = data[4], .kind = data[5], .has_token = data[7] != 0};
     memcpy(out->peer_id, data + PREAMBLE_HEAD, id_len);
-    memcpy(out->token, data + PREAMBLE_HEAD + id_len, data[7]);
+    memcpy(out->token, data + PREAMBLE_HEAD + id_len, data[7] < TOKEN_LEN ? data[7] : TOKEN_LEN);
+    if (data[5] == PREAMBLE_DATA)
+        out->first = data[whole - 1];
     return (int)whole;
 }
 
@@ -86,7 +103,9 @@ size_t preamble_pack(const struct preamble *in, uint8_t *out)
     out[6] = (uint8_t)id_len;
     out[7] = (uint8_t)n_token;
     memcpy(out + PREAMBLE_HEAD, in->peer_id, id_len);
-    memcpy(out + PREAMBLE_HEAD + id_len, in->token, n_token);
+    memcpy(out + PREAMBLE_HEAD + id_len, in->token, n_token < TOKEN_LEN ? n_token : TOKEN_LEN);
+    if (in->kind == PREAMBLE_DATA)
+        out[PREAMBLE_HEAD + id_len + TOKEN_LEN] = (uint8_t)in->first;
     return PREAMBLE_HEAD + id_len + n_token;
 }
 
@@ -150,4 +169,23 @@ int frame_split(const uint8_t *data, size_t len, struct frame_parts *out)
         .body_len = len - prefix - header_len,
     };
     return 0;
+}
+
+/* ---- DATA headers ---- */
+
+void data_header_pack(const struct data_header *in, uint8_t out[DATA_HEADER_LEN])
+{
+    uint64_t offset = htobe64(in->offset);
+
+    memcpy(out, in->forward_id, FORWARD_ID_LEN);
+    memcpy(out + FORWARD_ID_LEN, &offset, sizeof(offset));
+}
+
+void data_header_parse(const uint8_t data[DATA_HEADER_LEN], struct data_header *out)
+{
+    uint64_t offset;
+
+    memcpy(out->forward_id, data, FORWARD_ID_LEN);
+    memcpy(&offset, data + FORWARD_ID_LEN, sizeof(offset));
+    out->offset = be64toh(offset);
 }

@@ -8,8 +8,9 @@
  *        4  1  preamble version, 1
  *        5  1  kind: 1 rpc, 2 link, 3 data, 4 watch
  *        6  1  length of the peer id, 1 to 64 (0 only for watch)
- *        7  1  length of the token: 16 for link, else 0
- *        8     peer id, then token
+ *        7  1  length of the token: 16 for link, 17 for data, else 0
+ *        8     peer id, then token. Of data: the session id of the link (16), then who says the
+ *              first DATA header (1): 1 who dialled, 2 the other side, when it needs a connection
  *    It is answered, before anything else, with
  *        0  4  'M' 'S' 'H' 'D'
  *        4  1  preamble version spoken here
@@ -20,7 +21,8 @@
  *    A status other than 0 ends the connection. After 0 both sides send SP-over-TCP messages (sp.h)
  *    without the 8-byte SP hello: kind rpc carries REQ payloads one way and REP payloads the other,
  *    kinds link and watch PAIR1 payloads. On the Unix socket, where only kind watch is served, they
- *    are SP-over-IPC messages.
+ *    are SP-over-IPC messages. Kind data carries DATA headers and bytes (5) instead; who dialled
+ * may say its header before it has read the answer.
  *
  * 2. Call: what an SP request or reply carries after its backtrace, and on a connection of kind
  *    watch a PAIR1 message after its hop word: one request, then replies without end.
@@ -33,6 +35,12 @@
  *    nng takes it for one more hop and returns it with the reply, and once more in front of the
  *    call, where rpc reads who asks. rpc puts it in front of the reply too; the gate takes off both
  *    and drops a reply whose two numbers differ.
+ *
+ * 5. DATA header: on a connection of kind data, once in each direction, in front of the stream.
+ *        0 16  forward id
+ *       16  8  offset: how many bytes of this direction's stream went another way (first_bytes)
+ *    The owner's header says that the backend is connected. After the headers both directions carry
+ *    the bytes of one client and one backend, nothing else; FIN and RST mean what they mean there.
  */
 #ifndef WIRE_FRAME_H
 #define WIRE_FRAME_H
@@ -49,7 +57,9 @@
 #define PREAMBLE_HEAD 8u
 #define TOKEN_LEN 16u
 #define SESSION_ID_LEN 16u
-#define PREAMBLE_MAX (PREAMBLE_HEAD + LIMIT_PEER_ID + TOKEN_LEN)
+#define FORWARD_ID_LEN 16u
+#define PREAMBLE_MAX (PREAMBLE_HEAD + LIMIT_PEER_ID + TOKEN_LEN + 1u)
+#define DATA_HEADER_LEN 24u
 #define PREAMBLE_REPLY_MAX (PREAMBLE_HEAD + LIMIT_STATUS_TEXT)
 
 enum preamble_kind { PREAMBLE_RPC = 1, PREAMBLE_LINK = 2, PREAMBLE_DATA = 3, PREAMBLE_WATCH = 4 };
@@ -58,8 +68,14 @@ struct preamble {
     uint8_t version;
     enum preamble_kind kind;
     char peer_id[LIMIT_PEER_ID + 1];
-    uint8_t token[TOKEN_LEN]; /* zero unless has_token */
+    uint8_t token[TOKEN_LEN]; /* of data: the session id; zero unless has_token */
     int has_token;
+    enum data_first { DATA_FIRST_DIALLER = 1, DATA_FIRST_OTHER = 2 } first; /* of data */
+};
+
+struct data_header {
+    uint8_t forward_id[FORWARD_ID_LEN];
+    uint64_t offset;
 };
 
 struct preamble_reply {
@@ -76,6 +92,9 @@ int preamble_reply_parse(const uint8_t *data, size_t len, struct preamble_reply 
 /* Return the length written; at most PREAMBLE_MAX and PREAMBLE_REPLY_MAX. */
 size_t preamble_pack(const struct preamble *in, uint8_t *out);
 size_t preamble_reply_pack(const struct preamble_reply *in, uint8_t *out);
+
+void data_header_pack(const struct data_header *in, uint8_t out[DATA_HEADER_LEN]);
+void data_header_parse(const uint8_t data[DATA_HEADER_LEN], struct data_header *out);
 
 /* Header and message as one frame: size once, allocate once, pack in place. body may be NULL. */
 size_t frame_size(const ProtobufCMessage *header, const ProtobufCMessage *body);

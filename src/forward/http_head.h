@@ -1,0 +1,42 @@
+/* http_head - finds the service's name in the head of an HTTP/1.x request.
+ *
+ * Pure and incremental: it is fed what has arrived so far, always from the first byte, and looks at
+ * each byte once. The bytes themselves are not changed: they are forwarded as they came.
+ * Recognised by grammar (token SP target SP HTTP/1.x), never by a list of methods.
+ * Sources: RFC 9112 (2.2 line ends and empty lines, 3 request line, 3.2 target and Host, 5 fields),
+ * RFC 9110 (7.2 Host, 9.3.6 CONNECT).
+ */
+#ifndef FORWARD_HTTP_HEAD_H
+#define FORWARD_HTTP_HEAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/limits.h"
+
+enum http_head_result {
+    HTTP_HEAD_MORE,  /* can still become a request */
+    HTTP_HEAD_DONE,  /* up to and with the empty line */
+    HTTP_HEAD_OTHER, /* not HTTP/1.x: its first bytes cannot be a request line */
+    HTTP_HEAD_HTTP2, /* the preface of HTTP/2 with prior knowledge: "PRI * HTTP/2.0" CRLF */
+    HTTP_HEAD_BAD,   /* HTTP/1.x, but not to be answered by more than 400 */
+};
+
+struct http_head {
+    bool accept_bare_lf; /* set before the first call */
+    /* After DONE: */
+    char name[LIMIT_NAME + 1]; /* canonical; "": none was named, or an address is no name */
+    bool connect;   /* the method is CONNECT: bytes after the head are the client's data */
+    unsigned minor; /* of HTTP/1.x */
+    size_t len;     /* of the head */
+    /* After BAD: a constant half sentence. */
+    const char *why;
+    /* Inside: where the parser is; its author's. All zero at first. */
+    unsigned state;
+    size_t at, mark;
+};
+
+/* data[0..len) from the connection's first byte; len never shrinks. */
+enum http_head_result http_head_feed(struct http_head *head, const uint8_t *data, size_t len);
+
+#endif

@@ -1,0 +1,314 @@
+/* worker - the loop's thread, its mail, its alarms, its legs. */
+#include "forward/worker.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* ---- mail ---- */
+
+void worker_post(struct worker *worker, struct mail *mail)
+{
+    bool first;
+
+    mail->next = NULL;
+    mutex_lock(&worker->mail_lock);
+    first = worker->mailbox.first == NULL;
+    *worker->mailbox.last = mail;
+    worker->mailbox.last = &mail->next;
+    if (first)
+        uv_async_send(&worker->bell);
+    mutex_unlock(&worker->mail_lock);
+}
+
+static void read_mail(struct worker *worker)
+{
+    struct mail *mail;
+
+    mutex_lock(&worker->mail_lock);
+    mail = worker->mailbox.first;
+    worker->mailbox.first = NULL;
+    worker->mailbox.last = &worker->mailbox.first;
+    mutex_unlock(&worker->mail_lock);
+    while (mail) {
+        struct mail *next = mail->next;
+
+        mail->read(worker, mail);
+        mail = next;
+    }
+}
+
+static void on_bell(uv_async_t *bell) { read_mail(CONTAINER_OF(bell, struct worker, bell)); }
+
+/* ---- alarms: a wheel, whose slots hold what is due in this turn or a later one ---- */
+
+void alarm_init(struct alarm *alarm, void (*fire)(struct alarm *alarm))
+{
+    ring_init(&alarm->ring);
+    alarm->fire = fire;
+}
+
+static void on_tick(uv_timer_t *tick)
+{
+    struct worker *worker = CONTAINER_OF(tick, struct worker, tick);
+    uint64_t now = worker_now(worker), step = now / ALARM_STEP_MS;
+    uint64_t from = worker->alarms.step + 1;
+
+    if (step - worker->alarms.step > ALARM_SLOTS)
+        from = step - ALARM_SLOTS + 1;
+    for (uint64_t at = from; at <= step; at++) {
+        struct ring due, *slot = &worker->alarms.slots[at % ALARM_SLOTS];
+
+        /* One that is set again meanwhile may land in this very slot: not this time. */
+        ring_init(&due);
+        for (struct ring *r = slot->next, *next; r != slot; r = next) {
+            next = r->next;
+            if (CONTAINER_OF(r, struct alarm, ring)->at_ms > now)
+                continue;
+            ring_drop(r);
+            ring_push(&due, r);
+        }
+        while (!ring_empty(&due)) {
+            struct alarm *alarm = CONTAINER_OF(due.next, struct alarm, ring);
+
+            alarm_clear(worker, alarm);
+            alarm->fire(alarm);
+        }
+    }
+    worker->alarms.step = step;
+    if (worker->alarms.n == 0)
+        uv_timer_stop(tick);
+}
+
+void alarm_set(struct worker *worker, struct alarm *alarm, uint64_t ms)
+{
+    uint64_t now = worker_now(worker);
+
+    alarm_clear(worker, alarm);
+    if (worker->alarms.n++ == 0 && !uv_is_active((uv_handle_t *)&worker->tick)) {
+        worker->alarms.step = now / ALARM_STEP_MS;
+        uv_timer_start(&worker->tick, on_tick, ALARM_STEP_MS, ALARM_STEP_MS);
+    }
+    alarm->at_ms = now + ms;
+    /* The slot that is looked at first once the time has come. */
+    ring_push(&worker->alarms.slots[(alarm->at_ms / ALARM_STEP_MS + 1) % ALARM_SLOTS],
+              &alarm->ring);
+}
+
+void alarm_clear(struct worker *worker, struct alarm *alarm)
+{
+    if (!alarm_is_set(alarm))
+        return;
+    ring_drop(&alarm->ring);
+    worker->alarms.n--;
+}
+
+/* ---- legs ---- */
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+    struct leg *leg = CONTAINER_OF(poll, struct leg, poll);
+
+    if (status < 0) {
+        /* libuv has taken it out of the loop. */
+        events = leg->wants;
+        leg->wants = 0;
+        if (!events)
+            return;
+    } else {
+        events &= leg->wants;
+        if (!events)
+            return;
+    }
+    leg->ready(leg, events);
+}
+
+struct leg *leg_new(struct worker *worker, int fd)
+{
+    struct leg *leg = calloc(1, sizeof(*leg));
+
+    if (!leg || uv_poll_init(&worker->loop, &leg->poll, fd) < 0) {
+        free(leg);
+        close(fd);
+        return NULL;
+    }
+    leg->worker = worker;
+    leg->fd = fd;
+    return leg;
+}
+
+void leg_want(struct leg *leg, int wants)
+{
+    if (wants == leg->wants)
+        return;
+    leg->wants = wants;
+    if (wants)
+        uv_poll_start(&leg->poll, wants, on_poll);
+    else
+        uv_poll_stop(&leg->poll);
+}
+
+static void linger(struct leg *leg, bool on)
+{
+    const struct linger zero = {.l_onoff = on, .l_linger = 0};
+
+    setsockopt(leg->fd, SOL_SOCKET, SO_LINGER, &zero, sizeof(zero));
+}
+
+void leg_fragile(struct leg *leg)
+{
+    if (!leg->fragile)
+        linger(leg, true);
+    leg->fragile = true;
+}
+
+static void on_closed(uv_handle_t *handle) { free(CONTAINER_OF(handle, struct leg, poll)); }
+
+int leg_detach(struct leg *leg)
+{
+    int fd = leg->fd;
+
+    leg->fd = -1;
+    leg->wants = 0;
+    uv_close((uv_handle_t *)&leg->poll, on_closed);
+    return fd;
+}
+
+void leg_close(struct leg *leg)
+{
+    if (!leg)
+        return;
+    if (leg->fragile)
+        linger(leg, false);
+    close(leg_detach(leg));
+}
+
+void leg_reset(struct leg *leg)
+{
+    if (!leg)
+        return;
+    leg_fragile(leg);
+    close(leg_detach(leg));
+}
+
+int leg_error(const struct leg *leg)
+{
+    int error = 0;
+    socklen_t len = sizeof(error);
+
+    if (getsockopt(leg->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+        return -errno;
+    return -error;
+}
+
+/* ---- bytes ---- */
+
+bool bytes_copy(struct bytes *bytes, const void *data, size_t len)
+{
+    *bytes = (struct bytes){0};
+    if (len == 0)
+        return true;
+    bytes->data = malloc(len);
+    if (!bytes->data)
+        return false;
+    memcpy(bytes->data, data, len);
+    bytes->len = len;
+    return true;
+}
+
+/* ---- the worker ---- */
+
+void worker_phase(struct worker *worker, enum forward_phase phase, uint64_t begun_us)
+{
+    uint64_t us = uv_hrtime() / 1000 - begun_us;
+    unsigned bucket = us == 0 ? 0 : 64u - (unsigned)__builtin_clzll(us);
+
+    if (bucket >= FORWARD_BUCKETS)
+        bucket = FORWARD_BUCKETS - 1;
+    COUNT(worker, phases[phase][bucket], 1);
+}
+
+int worker_init(struct worker *worker, struct forward *forward, unsigned index)
+{
+    int r = uv_loop_init(&worker->loop);
+
+    if (r < 0)
+        return r;
+    worker->forward = forward;
+    worker->index = index;
+    mutex_init(&worker->mail_lock);
+    worker->mailbox.last = &worker->mailbox.first;
+    for (size_t i = 0; i < ALARM_SLOTS; i++)
+        ring_init(&worker->alarms.slots[i]);
+    ring_init(&worker->clients);
+    ring_init(&worker->carries);
+    ring_init(&worker->served);
+    ring_init(&worker->relays);
+    ring_init(&worker->data);
+    r = uv_async_init(&worker->loop, &worker->bell, on_bell);
+    if (r == 0)
+        r = uv_timer_init(&worker->loop, &worker->tick);
+    if (r < 0) {
+        worker_fini(worker);
+        return r;
+    }
+    return 0;
+}
+
+static void run(void *arg)
+{
+    struct worker *worker = arg;
+
+    worker->body.begin(worker);
+    uv_run(&worker->loop, UV_RUN_DEFAULT);
+}
+
+int worker_start(struct worker *worker, const struct worker_body *body)
+{
+    int r;
+
+    worker->body = *body;
+    r = uv_thread_create(&worker->thread, run, worker);
+    worker->started = r == 0;
+    return r;
+}
+
+struct stop_mail {
+    struct mail mail;
+};
+
+static void read_stop(struct worker *worker, struct mail *mail)
+{
+    free(CONTAINER_OF(mail, struct stop_mail, mail));
+    worker->stopping = true;
+    worker->body.end(worker);
+    uv_close((uv_handle_t *)&worker->tick, NULL);
+    uv_close((uv_handle_t *)&worker->bell, NULL);
+}
+
+void worker_stop(struct worker *worker)
+{
+    struct stop_mail *stop = calloc(1, sizeof(*stop));
+
+    if (!stop)
+        abort(); /* nothing could be promised any more */
+    stop->mail.read = read_stop;
+    worker_post(worker, &stop->mail);
+    uv_thread_join(&worker->thread);
+}
+
+void worker_fini(struct worker *worker)
+{
+    if (!worker->stopping) { /* never ran */
+        worker->stopping = true;
+        if (worker->bell.loop)
+            uv_close((uv_handle_t *)&worker->bell, NULL);
+        if (worker->tick.loop)
+            uv_close((uv_handle_t *)&worker->tick, NULL);
+        uv_run(&worker->loop, UV_RUN_DEFAULT);
+    }
+    read_mail(worker);
+    uv_loop_close(&worker->loop);
+    mutex_fini(&worker->mail_lock);
+}

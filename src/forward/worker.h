@@ -1,0 +1,133 @@
+/* worker - one libuv loop on a thread of its own, and what lives on it: legs, alarms, mail.
+ *
+ * A leg is a non-blocking socket under the loop, one side of a client's way. It is made once and
+ * handed from whoever reads the first bytes to whoever relays, as its `owner` and `ready` are set.
+ * Everything here belongs to the worker's thread, but worker_post.
+ */
+#ifndef FORWARD_WORKER_H
+#define FORWARD_WORKER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <uv.h>
+#include "base/cleanup.h"
+#include "base/lock.h"
+#include "base/ring.h"
+#include "forward/forward.h"
+
+#define SCRATCH_BYTES 131072u
+#define ALARM_SLOTS 256u
+#define ALARM_STEP_MS 50u /* alarms ring this much late at most, never early */
+
+struct worker;
+
+/* ---- mail: work from other threads, in the order in which it was posted ---- */
+
+struct mail {
+    struct mail *next;
+    /* Owns the mail from then on. While the worker stops (worker->stopping), only gives back what
+     * it holds. */
+    void (*read)(struct worker *worker, struct mail *mail);
+};
+void worker_post(struct worker *worker, struct mail *mail); /* any thread; cannot fail */
+
+/* ---- alarms ---- */
+
+struct alarm {
+    struct ring ring;
+    uint64_t at_ms;
+    void (*fire)(struct alarm *alarm); /* it is off then; may be set again, or freed */
+};
+void alarm_init(struct alarm *alarm, void (*fire)(struct alarm *alarm));
+/* In ms from now; one that is set is moved. */
+void alarm_set(struct worker *worker, struct alarm *alarm, uint64_t ms);
+void alarm_clear(struct worker *worker, struct alarm *alarm); /* off; idempotent */
+static inline bool alarm_is_set(const struct alarm *alarm) { return !ring_empty(&alarm->ring); }
+
+/* ---- legs ---- */
+
+struct leg {
+    struct worker *worker;
+    int fd;
+    int wants;    /* of the loop: UV_READABLE, UV_WRITABLE, UV_DISCONNECT, or 0 */
+    bool fragile; /* while it is open, an end of this process is an RST, not a FIN */
+    void *owner;
+    /* events as wanted; those that were not are not told. After an error on the socket events is
+     * what was wanted: the next read or write says what it is. */
+    void (*ready)(struct leg *leg, int events);
+    uv_poll_t poll;
+};
+/* Takes fd, which must be non-blocking, also when it fails: NULL, no memory. */
+struct leg *leg_new(struct worker *worker, int fd);
+void leg_want(struct leg *leg, int wants);
+/* A stream is about to begin: if this process dies, the other end must not take that for an end. */
+void leg_fragile(struct leg *leg);
+/* Both accept NULL. What was written is still delivered. The leg may not be touched afterwards. */
+void leg_close(struct leg *leg);
+void leg_reset(struct leg *leg);      /* RST; what was not delivered is lost */
+int leg_detach(struct leg *leg);      /* the descriptor, for another worker; the leg is gone */
+int leg_error(const struct leg *leg); /* SO_ERROR as 0 or a negative errno */
+
+/* ---- bytes that wait, on the heap ---- */
+
+struct bytes {
+    uint8_t *data;    /* NULL: none */
+    size_t head, len; /* data[head..len) */
+};
+static inline size_t bytes_left(const struct bytes *bytes) { return bytes->len - bytes->head; }
+static inline void bytes_free(struct bytes *bytes)
+{
+    free(bytes->data);
+    *bytes = (struct bytes){0};
+}
+/* false: no memory. len 0 makes none. */
+bool bytes_copy(struct bytes *bytes, const void *data, size_t len);
+
+/* ---- the worker ---- */
+
+/* Only the worker's thread writes its counters, so no read-modify-write is needed. */
+#define COUNT(worker, field, n)                                                                    \
+    __atomic_store_n(&(worker)->count.field, (worker)->count.field + (n), __ATOMIC_RELAXED)
+
+/* begin: on its thread, before the loop runs. end: on its thread, once worker_stop was called, to
+ * close what lives there; the thread ends when nothing is left under the loop. */
+struct worker_body {
+    void (*begin)(struct worker *worker);
+    void (*end)(struct worker *worker);
+};
+struct worker {
+    struct forward *forward;
+    unsigned index;
+    struct worker_body body;
+    bool started, stopping, draining;
+    uv_loop_t loop;
+    uv_async_t bell;
+    uv_timer_t tick; /* runs while an alarm is set */
+    uv_thread_t thread;
+    struct forward_counters count; /* atomic */
+    struct {
+        struct ring slots[ALARM_SLOTS];
+        size_t n;
+        uint64_t step; /* the last whose slot was looked at */
+    } alarms;
+    struct ring clients, carries, served, relays, data; /* what lives here; for drain and stop */
+    struct ingress_poll *listening;                     /* ingress.c */
+    struct pipes *pipes;                                /* relay.c */
+    struct mutex mail_lock;
+    struct { /* only with mail_lock held */
+        struct mail *first, **last;
+    } mailbox;
+    uint8_t scratch[SCRATCH_BYTES];
+};
+int worker_init(struct worker *worker, struct forward *forward, unsigned index);
+int worker_start(struct worker *worker, const struct worker_body *body);
+void worker_stop(struct worker *worker); /* asks, and waits for the thread; one that runs */
+void worker_fini(
+    struct worker *worker); /* after worker_stop, or never started; reads what mail is left */
+static inline uint64_t worker_now(const struct worker *worker) { return uv_now(&worker->loop); }
+/* A phase ended that began at begun_us (uv_hrtime / 1000). */
+void worker_phase(struct worker *worker, enum forward_phase phase, uint64_t begun_us);
+
+#endif
