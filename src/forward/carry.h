@@ -15,13 +15,16 @@
 
 struct carry;
 struct session;
+struct waiter;
+struct data;
+struct passage; /* a client that was joined: whom it counts for */
 
 struct carry_result {
     enum forward_end end; /* FORWARD_DONE: joined */
     struct leg *leg; /* connected with the backend or, through DATA, with the owner; the callee's */
     size_t delivered;   /* so many of `first` were sent already: the rest is the callee's to send */
     struct bytes early; /* what the backend said so far; the callee's */
-    struct session *session; /* carry_left when the client's connection ends; NULL: local */
+    struct passage *passage;          /* passage_end when the client's connection ends */
     char text[LIMIT_STATUS_TEXT + 1]; /* not joined: why, with the owner's name, for people */
 };
 
@@ -40,7 +43,17 @@ struct carry_ask {
  * out_text has it for people. */
 enum forward_end carry_begin(struct worker *worker, const struct carry_ask *ask,
                              struct carry **out_carry, char out_text[LIMIT_STATUS_TEXT + 1]);
-void carry_cancel(struct carry *carry);   /* the client gave up: the owner is told */
-void carry_left(struct session *session); /* accepts NULL */
+void carry_cancel(struct carry *carry); /* the client gave up: the owner is told */
+void passage_end(struct worker *worker, struct passage *passage); /* accepts NULL */
+
+/* ---- for the rest of the room ---- */
+
+/* The waiter's worker: a DATA connection of the owner came, with its header; taken. */
+void carry_data(struct waiter *waiter, struct data *data);
+/* The owner's answer; refusal as in mesh.proto. */
+void carry_reply(struct waiter *waiter, int refusal, const char *text);
+void carry_given_up(struct waiter *waiter); /* by the owner: a Cancel */
+void carry_session_over(struct worker *worker, struct session *session);
+void carry_worker_stop(struct worker *worker);
 
 #endif

@@ -19,6 +19,7 @@ struct sources;  /* source.c */
 struct sessions; /* session.c */
 struct meeting;  /* data.c: forward ids and who waits for which */
 struct failures; /* route.c */
+struct services; /* service.c */
 struct ingress;  /* ingress.c: a listener */
 
 struct forward {
@@ -42,13 +43,19 @@ struct forward {
     struct sessions *sessions;
     struct meeting *meeting;
     struct failures *failures;
+    struct services *services;
     struct { /* counted on other threads than workers' */
         atomic_uint_fast64_t messages_bad, forwards_received, data_accepted, data_unexpected;
         atomic_uint_fast64_t resolves, resolves_failed;
     } count;
 };
 
-/* What the backend of a local service wants to be told first. */
-enum proxy_version forward_proxy_of(const struct forward *forward, const char *name);
-
+struct worker *forward_next_worker(struct forward *forward); /* in turn; any thread */
+/* Forwards are served no more: the node drains, and what was on its way has come. Any thread. */
+bool forward_refuses(const struct forward *forward);
+/* A backend was connected for a client: says who that is, if the backend wants to be told. False:
+ * it did not take it. */
+struct tuple;
+bool forward_introduce(const struct forward *forward, struct leg *leg, const char *name,
+                       const struct tuple *tuple);
 #endif

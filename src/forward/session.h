@@ -2,31 +2,34 @@
 #ifndef FORWARD_SESSION_H
 #define FORWARD_SESSION_H
 
+#include <uthash.h>
 #include "forward/inside.h"
 
-struct pool; /* data.c: of one worker */
+struct pool; /* data.h: of one worker */
 
 struct session {
     struct forward_session_info info; /* set before it is shared, then read only */
     struct forward *forward;
     atomic_bool over;
-    atomic_uint refs, active,
-        pending;          /* active: clients of this node carried by the peer, pending too */
-    atomic_uint wish;     /* of the peer: DATA connections that it may claim */
-    struct pool *pools;   /* one per worker, each touched by its worker only */
-    struct session *next; /* in the table */
+    atomic_uint refs;
+    atomic_uint active;  /* clients of this node that the peer carries, pending ones too */
+    atomic_uint pending; /* Forwards, both ways */
+    atomic_uint wish;    /* of the peer: DATA connections that it may claim */
+    atomic_uint waiting; /* DATA connections of it that are not joined */
+    struct pool *pools;  /* one per worker, each touched by its worker only */
+    UT_hash_handle by_link, by_id;
 };
 
 int sessions_new(struct sessions **out_sessions);
-void sessions_free(struct sessions *sessions);
-/* A reference, or NULL. session_id NULL: whichever is on. */
-struct session *session_find(struct forward *forward, uint64_t link,
-                             const uint8_t session_id[SESSION_ID_LEN]);
-struct session *session_by_id(struct forward *forward, const char *peer_id,
-                              const uint8_t session_id[SESSION_ID_LEN]);
+void sessions_free(struct sessions *sessions);                    /* accepts NULL */
+bool sessions_any(struct sessions *sessions, uint64_t *out_link); /* one that is on; false: none */
+/* References, or NULL. By link: the one that has it now, if its id is session_id. */
+struct session *session_by_link(struct forward *forward, uint64_t link,
+                                const uint8_t session_id[SESSION_ID_LEN]);
+struct session *session_by_id(struct forward *forward, const uint8_t session_id[SESSION_ID_LEN]);
 struct session *session_ref(struct session *session);
 void session_unref(struct session *session); /* accepts NULL */
-/* Sends one message of the room on the link; as ops.send, and -EPIPE once the session is over. */
+/* Sends one message of the room on the link: as ops.send, and -EPIPE once the session is over. */
 int session_send(struct session *session, int kind, const ProtobufCMessage *body);
 
 #endif

@@ -1,0 +1,528 @@
+/* carry - candidates in turn: dial, or Forward and DATA; what may be tried again and what may not.
+ */
+#include "forward/carry.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <meshd/v1/mesh.pb-c.h>
+#include "base/random.h"
+#include "forward/backend.h"
+#include "forward/data.h"
+#include "forward/route.h"
+#include "forward/service.h"
+
+/* DATA broke, but why may be on its way over the link. */
+#define LIMBO_MS 1000u
+
+struct passage {
+    struct session *session; /* a reference; NULL: local */
+    struct service *service; /* NULL: not local */
+};
+
+struct candidate {
+    struct row *row;         /* a reference */
+    struct session *session; /* a reference; NULL: local */
+    char peer_id[LIMIT_PEER_ID + 1];
+};
+
+struct carry {
+    struct worker *worker;
+    struct ring all; /* worker->carries */
+    struct alarm alarm;
+    struct tuple tuple;
+    const uint8_t *first;
+    size_t first_len;
+    uint64_t deadline_ms, begun_us;
+    void *ctx;
+    void (*done)(void *ctx, struct carry_result *result);
+    unsigned n, at;
+    struct candidate candidates[CARRY_TRIES];
+    /* the attempt: */
+    struct service *service;
+    struct backend_try *dial;
+    struct waiter waiter; /* its session is set while the Forward is pending */
+    struct data *data;
+    size_t sent;               /* bytes of first in the Forward */
+    bool warm, retried, limbo; /* of data */
+    /* the last failure: */
+    enum forward_end end;
+    char text[LIMIT_STATUS_TEXT + 1];
+    char name[LIMIT_NAME + 1]; /* of the entry */
+};
+
+static void on_alarm(struct alarm *alarm);
+
+/* ---- its end ---- */
+
+void passage_end(struct worker *worker, struct passage *passage)
+{
+    if (!passage)
+        return;
+    if (passage->session)
+        atomic_fetch_sub(&passage->session->active, 1);
+    session_unref(passage->session);
+    service_leave(worker->forward->services, passage->service);
+    free(passage);
+}
+
+static void send_cancel(struct session *session, uint8_t *id)
+{
+    Meshd__V1__Cancel cancel = MESHD__V1__CANCEL__INIT;
+    ProtobufCBinaryData ids = {.len = FORWARD_ID_LEN, .data = id};
+
+    cancel.n_forward_ids = 1;
+    cancel.forward_ids = &ids;
+    session_send(session, MESHD__V1__LINK_KIND__LINK_KIND_CANCEL, &cancel.base);
+}
+
+/* The Forward is not pending any more; the peer still counts as carrying it. */
+static void settle(struct carry *c)
+{
+    waiter_leave(c->worker->forward, &c->waiter);
+    atomic_fetch_sub(&c->waiter.session->pending, 1);
+    atomic_fetch_sub(&c->worker->forward->pending, 1);
+    c->waiter.session = NULL;
+}
+
+static void end_attempt(struct carry *c, bool cancel)
+{
+    struct session *session = c->waiter.session;
+
+    alarm_clear(c->worker, &c->alarm);
+    if (c->dial)
+        backend_cancel(TAKE(&c->dial));
+    service_leave(c->worker->forward->services, TAKE(&c->service));
+    if (session) {
+        if (cancel)
+            send_cancel(session, c->waiter.id);
+        settle(c);
+        atomic_fetch_sub(&session->active, 1);
+    }
+    data_drop(TAKE(&c->data));
+    c->warm = c->retried = c->limbo = false;
+    c->sent = 0;
+}
+
+static void carry_free(struct carry *c)
+{
+    ring_drop(&c->all);
+    for (unsigned i = 0; i < c->n; i++) {
+        row_unref(c->candidates[i].row);
+        session_unref(c->candidates[i].session);
+    }
+    free(c);
+}
+
+static void finish(struct carry *c, struct carry_result *result)
+{
+    void (*done)(void *ctx, struct carry_result *result) = c->done;
+    void *ctx = c->ctx;
+
+    carry_free(c);
+    done(ctx, result);
+}
+
+static void finish_joined(struct carry *c, struct leg *leg, struct bytes early)
+{
+    struct carry_result result = {.leg = leg, .early = early, .delivered = c->sent};
+    struct session *session = c->waiter.session;
+
+    alarm_clear(c->worker, &c->alarm);
+    result.passage = calloc(1, sizeof(*result.passage));
+    if (!result.passage) {
+        leg_reset(leg);
+        bytes_free(&early);
+        end_attempt(c, false);
+        result = (struct carry_result){.end = FORWARD_NO_MEMORY};
+        finish(c, &result);
+        return;
+    }
+    result.passage->service = TAKE(&c->service);
+    if (session) {
+        settle(c);
+        result.passage->session = session_ref(session);
+    }
+    finish(c, &result);
+}
+
+/* ---- one attempt ---- */
+
+static enum forward_end next(struct carry *c);
+
+static struct candidate *current(struct carry *c) { return &c->candidates[c->at]; }
+
+static void note(struct carry *c, enum forward_end end, const char *text)
+{
+    const struct candidate *candidate = current(c);
+
+    c->end = end;
+    snprintf(c->text, sizeof(c->text), "%.120s at %s: %.60s", c->name, candidate->peer_id, text);
+    failure_note(c->worker->forward, c->name, candidate->peer_id, end, text);
+}
+
+static void fail(struct carry *c, enum forward_end end, const char *text, bool another, bool cancel)
+{
+    struct carry_result result;
+
+    note(c, end, text);
+    end_attempt(c, cancel);
+    c->at++;
+    if (another && c->at < c->n) {
+        COUNT(c->worker, forward_retries, 1);
+        if (next(c) == FORWARD_DONE)
+            return;
+    }
+    result = (struct carry_result){.end = c->end};
+    memcpy(result.text, c->text, sizeof(result.text));
+    finish(c, &result);
+}
+
+/* What each that is left may have of what is left. */
+static uint64_t share_ms(const struct carry *c)
+{
+    uint64_t now = worker_now(c->worker);
+    uint64_t left = c->deadline_ms > now ? c->deadline_ms - now : 0;
+
+    return left / (c->n - c->at);
+}
+
+static enum forward_end end_of_error(int error)
+{
+    switch (-error) {
+    case ETIMEDOUT:
+        return FORWARD_BACKEND_TIMED_OUT;
+    case ENOMEM:
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case EADDRNOTAVAIL: /* no port left */
+        return FORWARD_NO_MEMORY;
+    default:
+        return FORWARD_BACKEND_REFUSED;
+    }
+}
+
+static void on_backend(void *ctx, int error, struct leg *leg)
+{
+    struct carry *c = ctx;
+
+    c->dial = NULL;
+    if (error == 0 && !forward_introduce(c->worker->forward, leg, c->name, &c->tuple)) {
+        error = -ECONNRESET;
+        leg_reset(leg);
+    }
+    if (error < 0) {
+        fail(c, end_of_error(error), strerrordesc_np(-error), true, false);
+        return;
+    }
+    worker_phase(c->worker, FORWARD_PHASE_CONNECT, c->begun_us);
+    COUNT(c->worker, local, 1);
+    finish_joined(c, leg, (struct bytes){0});
+}
+
+static enum forward_end begin_local(struct carry *c)
+{
+    struct forward *forward = c->worker->forward;
+    uint64_t ms = share_ms(c);
+    int r;
+
+    c->service = service_enter(forward->services, c->name);
+    if (!c->service) {
+        note(c, FORWARD_OVER_LIMIT, "over limits.forwards_per_service");
+        return c->end;
+    }
+    r = backend_dial(c->worker, current(c)->row->backend,
+                     (uint32_t)(ms < forward->dial_ms ? ms : forward->dial_ms), c, on_backend,
+                     &c->dial);
+    if (r == 0)
+        return FORWARD_DONE;
+    note(c, end_of_error(r), strerrordesc_np(-r));
+    return c->end;
+}
+
+/* ---- through an owner ---- */
+
+static struct data_header header_of(const struct carry *c)
+{
+    struct data_header header = {.offset = c->sent};
+
+    memcpy(header.forward_id, c->waiter.id, FORWARD_ID_LEN);
+    return header;
+}
+
+static void joined(struct carry *c)
+{
+    struct bytes early;
+    struct leg *leg = data_take(TAKE(&c->data), &early);
+
+    worker_phase(c->worker, FORWARD_PHASE_OPEN, c->begun_us);
+    COUNT(c->worker, forwarded, 1);
+    finish_joined(c, leg, early);
+}
+
+static int send_forward(struct carry *c, uint64_t ms, bool dial_data, size_t n_first)
+{
+    uint8_t client[16], server[16];
+    Meshd__V1__Forward forward = MESHD__V1__FORWARD__INIT, *list = &forward;
+    Meshd__V1__Forwards forwards = MESHD__V1__FORWARDS__INIT;
+
+    forward.forward_id = (ProtobufCBinaryData){.len = FORWARD_ID_LEN, .data = c->waiter.id};
+    forward.name = c->name;
+    forward.remaining_ms = ms ? (uint32_t)ms : 1;
+    forward.client_ip.len = endpoint_bytes(&c->tuple.client, client);
+    forward.client_ip.data = client;
+    forward.client_port = c->tuple.client.port;
+    forward.server_ip.len = endpoint_bytes(&c->tuple.server, server);
+    forward.server_ip.data = server;
+    forward.server_port = c->tuple.server.port;
+    forward.first_bytes = (ProtobufCBinaryData){.len = n_first, .data = (uint8_t *)c->first};
+    forward.dial_data = dial_data;
+    forwards.n_forwards = 1;
+    forwards.forwards = &list;
+    return session_send(c->waiter.session, MESHD__V1__LINK_KIND__LINK_KIND_FORWARDS,
+                        &forwards.base);
+}
+
+static void on_data(void *ctx, enum data_event event);
+
+/* A warm connection may have died unnoticed: the owner is asked once more, with the same id. */
+static bool try_data_again(struct carry *c)
+{
+    struct session *session = c->waiter.session;
+    struct data_header header = header_of(c);
+
+    if (!c->warm || c->retried)
+        return false;
+    c->retried = true;
+    if (!session->info.dialled)
+        return send_forward(c, share_ms(c), true, 0) == 0;
+    c->data = data_dial(c->worker, session, &header, c, on_data);
+    return c->data != NULL;
+}
+
+static void on_data(void *ctx, enum data_event event)
+{
+    struct carry *c = ctx;
+
+    if (event == DATA_JOINED) {
+        joined(c);
+        return;
+    }
+    c->data = NULL;
+    if (try_data_again(c))
+        return;
+    c->limbo = true;
+    if (share_ms(c) > LIMBO_MS)
+        alarm_set(c->worker, &c->alarm, LIMBO_MS);
+}
+
+static enum forward_end begin_remote(struct carry *c)
+{
+    struct worker *worker = c->worker;
+    struct forward *forward = worker->forward;
+    struct session *session = current(c)->session;
+    uint64_t ms = share_ms(c);
+    struct data_header header;
+    int r;
+
+    if (atomic_load(&session->over)) {
+        note(c, FORWARD_NO_OWNER, "the link is gone");
+        return c->end;
+    }
+    if (atomic_fetch_add(&forward->pending, 1) >= forward->limits.forwards_pending) {
+        atomic_fetch_sub(&forward->pending, 1);
+        note(c, FORWARD_OVER_LIMIT, "over limits.forwards_pending");
+        return c->end;
+    }
+    c->waiter = (struct waiter){.kind = WAITER_CARRY, .worker = worker, .session = session};
+    random_bytes(c->waiter.id, FORWARD_ID_LEN);
+    atomic_fetch_add(&session->pending, 1);
+    atomic_fetch_add(&session->active, 1);
+    if (waiter_enter(forward, &c->waiter) < 0) {
+        note(c, FORWARD_NO_MEMORY, "out of memory");
+        return c->end;
+    }
+    c->sent = c->first_len < LIMIT_FIRST_BYTES ? c->first_len : LIMIT_FIRST_BYTES;
+    header = header_of(c);
+    c->data = data_claim(worker, session, &header, c, on_data);
+    c->warm = c->data != NULL;
+    if (!c->data && session->info.dialled) {
+        c->data = data_dial(worker, session, &header, c, on_data);
+        if (!c->data) {
+            note(c, FORWARD_OWNER_LOST, "its mesh port cannot be dialled");
+            return c->end;
+        }
+    }
+    if (ms > forward->open_ms)
+        ms = forward->open_ms;
+    r = send_forward(c, ms, !c->data, c->sent);
+    if (r < 0) {
+        note(c, r == -EAGAIN ? FORWARD_OVER_LIMIT : FORWARD_NO_OWNER,
+             r == -EAGAIN ? "the link's queue is full" : "the link is gone");
+        return c->end;
+    }
+    alarm_set(worker, &c->alarm, ms);
+    pool_opened(worker, session);
+    return FORWARD_DONE;
+}
+
+static enum forward_end next(struct carry *c)
+{
+    for (; c->at < c->n; c->at++) {
+        c->begun_us = uv_hrtime() / 1000;
+        if ((current(c)->session ? begin_remote(c) : begin_local(c)) == FORWARD_DONE)
+            return FORWARD_DONE;
+        end_attempt(c, false);
+    }
+    return c->end;
+}
+
+static void on_alarm(struct alarm *alarm)
+{
+    struct carry *c = CONTAINER_OF(alarm, struct carry, alarm);
+
+    if (c->limbo)
+        fail(c, FORWARD_OWNER_LOST, "the DATA connection broke", c->sent == 0, true);
+    else
+        fail(c, FORWARD_OWNER_SILENT, "no answer in time", c->sent == 0, true);
+}
+
+/* ---- what the owner says ---- */
+
+void carry_data(struct waiter *waiter, struct data *data)
+{
+    struct carry *c = CONTAINER_OF(waiter, struct carry, waiter);
+    struct data_header header = header_of(c);
+
+    data_drop(TAKE(&c->data));
+    data_own(data, c, on_data);
+    c->data = data;
+    data_say(data, &header);
+    joined(c);
+}
+
+static enum forward_end end_of_refusal(int refusal)
+{
+    switch (refusal) {
+    case MESHD__V1__REFUSAL__REFUSAL_BACKEND_REFUSED:
+        return FORWARD_BACKEND_REFUSED;
+    case MESHD__V1__REFUSAL__REFUSAL_BACKEND_TIMED_OUT:
+        return FORWARD_BACKEND_TIMED_OUT;
+    case MESHD__V1__REFUSAL__REFUSAL_DRAINING:
+        return FORWARD_DRAINING;
+    case MESHD__V1__REFUSAL__REFUSAL_OVER_LIMIT:
+        return FORWARD_OVER_LIMIT;
+    case MESHD__V1__REFUSAL__REFUSAL_NOT_ALLOWED:
+        return FORWARD_NOT_ALLOWED;
+    default:
+        return FORWARD_NO_OWNER; /* REFUSAL_NO_SUCH_NAME: known here, not there any more */
+    }
+}
+
+void carry_reply(struct waiter *waiter, int refusal, const char *text)
+{
+    struct carry *c = CONTAINER_OF(waiter, struct carry, waiter);
+
+    if (refusal != MESHD__V1__REFUSAL__REFUSAL_NONE)
+        fail(c, end_of_refusal(refusal), text, true, false);
+}
+
+void carry_given_up(struct waiter *waiter)
+{
+    struct carry *c = CONTAINER_OF(waiter, struct carry, waiter);
+
+    fail(c, FORWARD_OWNER_LOST, "the owner gave up", c->sent == 0, false);
+}
+
+void carry_session_over(struct worker *worker, struct session *session)
+{
+    struct ring *all = &worker->carries, mine;
+
+    ring_init(&mine);
+    for (struct ring *r = all->next, *next; r != all; r = next) {
+        next = r->next;
+        if (CONTAINER_OF(r, struct carry, all)->waiter.session != session)
+            continue;
+        ring_drop(r);
+        ring_push(&mine, r);
+    }
+    while (!ring_empty(&mine)) {
+        struct carry *c = CONTAINER_OF(mine.next, struct carry, all);
+
+        ring_drop(&c->all);
+        ring_push(all, &c->all);
+        fail(c, FORWARD_OWNER_LOST, "the link broke", c->sent == 0, false);
+    }
+}
+
+/* ---- begin ---- */
+
+static void choose(struct carry *c, struct route_list *list)
+{
+    for (size_t i = 0; i < list->routes.n && c->n < CARRY_TRIES; i++) {
+        const struct registry_route *route = &list->at[i];
+        struct candidate *candidate = &c->candidates[c->n];
+
+        if (!route->local && !list->sessions[i])
+            continue;
+        candidate->row = row_ref(route->row);
+        candidate->session = list->sessions[i] ? session_ref(list->sessions[i]) : NULL;
+        memcpy(candidate->peer_id, route->peer_id, sizeof(candidate->peer_id));
+        c->n++;
+    }
+}
+
+enum forward_end carry_begin(struct worker *worker, const struct carry_ask *ask,
+                             struct carry **out_carry, char out_text[LIMIT_STATUS_TEXT + 1])
+{
+    struct route_list list;
+    enum forward_end end;
+    struct carry *c;
+
+    if (!route_find(worker->forward, ask->name, ask->name_len, &list)) {
+        snprintf(out_text, LIMIT_STATUS_TEXT + 1, "nobody offers %.180s", ask->name);
+        return FORWARD_NO_SUCH_NAME;
+    }
+    c = calloc(1, sizeof(*c));
+    if (!c) {
+        route_list_fini(&list);
+        snprintf(out_text, LIMIT_STATUS_TEXT + 1, "out of memory");
+        return FORWARD_NO_MEMORY;
+    }
+    c->worker = worker;
+    ring_init(&c->all);
+    ring_push(&worker->carries, &c->all);
+    alarm_init(&c->alarm, on_alarm);
+    c->tuple = ask->tuple;
+    c->first = ask->first;
+    c->first_len = ask->first_len;
+    c->deadline_ms = ask->deadline_ms;
+    c->ctx = ask->ctx;
+    c->done = ask->done;
+    memcpy(c->name, list.matched, sizeof(c->name));
+    c->end = FORWARD_NO_OWNER;
+    snprintf(c->text, sizeof(c->text), "no owner of %.180s is connected", c->name);
+    choose(c, &list);
+    route_list_fini(&list);
+    if (next(c) == FORWARD_DONE) {
+        *out_carry = c;
+        return FORWARD_DONE;
+    }
+    memcpy(out_text, c->text, sizeof(c->text));
+    end = c->end;
+    carry_free(c);
+    return end;
+}
+
+void carry_cancel(struct carry *carry)
+{
+    end_attempt(carry, true);
+    carry_free(carry);
+}
+
+void carry_worker_stop(struct worker *worker)
+{
+    while (!ring_empty(&worker->carries))
+        carry_cancel(CONTAINER_OF(worker->carries.next, struct carry, all));
+}

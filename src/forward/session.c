@@ -1,0 +1,234 @@
+/* session - a table by link number and by session id; what a session's end sets going. */
+#define HASH_FUNCTION(key, len, hash) ((hash) = hash_keyed((key), (len)))
+#define HASH_NONFATAL_OOM 1
+#include "forward/session.h"
+
+#include <errno.h>
+#include <string.h>
+#include "base/hash.h"
+#include "forward/carry.h"
+#include "forward/data.h"
+#include "forward/owner.h"
+
+struct sessions {
+    struct rwlock lock;
+    struct session *by_link, *by_id; /* with lock held */
+};
+
+int sessions_new(struct sessions **out_sessions)
+{
+    struct sessions *sessions = calloc(1, sizeof(*sessions));
+
+    if (!sessions)
+        return -ENOMEM;
+    rwlock_init(&sessions->lock);
+    *out_sessions = sessions;
+    return 0;
+}
+
+static void remove_locked(struct sessions *sessions, struct session *session)
+{
+    HASH_DELETE(by_link, sessions->by_link, session);
+    HASH_DELETE(by_id, sessions->by_id, session);
+}
+
+void sessions_free(struct sessions *sessions)
+{
+    struct session *session, *next;
+
+    if (!sessions)
+        return;
+    HASH_ITER(by_link, sessions->by_link, session, next)
+    {
+        remove_locked(sessions, session);
+        session_unref(session);
+    }
+    rwlock_fini(&sessions->lock);
+    free(sessions);
+}
+
+bool sessions_any(struct sessions *sessions, uint64_t *out_link)
+{
+    struct session *session;
+
+    rwlock_read(&sessions->lock);
+    session = sessions->by_link;
+    if (session)
+        *out_link = session->info.link;
+    rwlock_read_done(&sessions->lock);
+    return session != NULL;
+}
+
+struct session *session_ref(struct session *session)
+{
+    atomic_fetch_add_explicit(&session->refs, 1, memory_order_relaxed);
+    return session;
+}
+
+void session_unref(struct session *session)
+{
+    if (!session || atomic_fetch_sub(&session->refs, 1) != 1)
+        return;
+    pools_free(session);
+    free(session);
+}
+
+struct session *session_by_link(struct forward *forward, uint64_t link,
+                                const uint8_t session_id[SESSION_ID_LEN])
+{
+    struct session *session;
+
+    rwlock_read(&forward->sessions->lock);
+    HASH_FIND(by_link, forward->sessions->by_link, &link, sizeof(link), session);
+    if (session && memcmp(session->info.session_id, session_id, SESSION_ID_LEN) != 0)
+        session = NULL;
+    if (session)
+        session_ref(session);
+    rwlock_read_done(&forward->sessions->lock);
+    return session;
+}
+
+struct session *session_by_id(struct forward *forward, const uint8_t session_id[SESSION_ID_LEN])
+{
+    struct session *session;
+
+    rwlock_read(&forward->sessions->lock);
+    HASH_FIND(by_id, forward->sessions->by_id, session_id, SESSION_ID_LEN, session);
+    if (session)
+        session_ref(session);
+    rwlock_read_done(&forward->sessions->lock);
+    return session;
+}
+
+int session_send(struct session *session, int kind, const ProtobufCMessage *body)
+{
+    const struct forward_ops *ops = &session->forward->ops;
+
+    if (atomic_load(&session->over))
+        return -EPIPE;
+    return ops->send(ops->ctx, session->info.line, kind, session->info.session_id, body);
+}
+
+/* ---- begin and end ---- */
+
+static bool add_locked(struct sessions *sessions, struct session *session)
+{
+    HASH_ADD(by_link, sessions->by_link, info.link, sizeof(session->info.link), session);
+    if (!session->by_link.tbl)
+        return false;
+    HASH_ADD(by_id, sessions->by_id, info.session_id, SESSION_ID_LEN, session);
+    if (session->by_id.tbl)
+        return true;
+    HASH_DELETE(by_link, sessions->by_link, session);
+    return false;
+}
+
+int forward_session_begin(struct forward *forward, const struct forward_session_info *info)
+{
+    struct session *session = calloc(1, sizeof(*session));
+    bool added;
+
+    if (!session)
+        return -ENOMEM;
+    session->info = *info;
+    session->forward = forward;
+    atomic_init(&session->refs, 1);
+    if (pools_new(session) < 0) {
+        free(session);
+        return -ENOMEM;
+    }
+    forward_session_end(forward, info->link);
+    rwlock_write(&forward->sessions->lock);
+    added = add_locked(forward->sessions, session);
+    rwlock_write_done(&forward->sessions->lock);
+    if (added)
+        return 0;
+    session_unref(session);
+    return -ENOMEM;
+}
+
+struct over_mail {
+    struct mail mail;
+    struct session *session;
+};
+
+static void read_over(struct worker *worker, struct mail *mail)
+{
+    struct over_mail *m = CONTAINER_OF(mail, struct over_mail, mail);
+
+    if (!worker->stopping) {
+        carry_session_over(worker, m->session);
+        owner_session_over(worker, m->session);
+        data_session_over(worker, m->session);
+    }
+    session_unref(m->session);
+    free(m);
+}
+
+/* A reference, or NULL. */
+static struct session *find_by_link(struct forward *forward, uint64_t link)
+{
+    struct session *session;
+
+    rwlock_read(&forward->sessions->lock);
+    HASH_FIND(by_link, forward->sessions->by_link, &link, sizeof(link), session);
+    if (session)
+        session_ref(session);
+    rwlock_read_done(&forward->sessions->lock);
+    return session;
+}
+
+void forward_session_end(struct forward *forward, uint64_t link)
+{
+    struct session *session;
+
+    rwlock_write(&forward->sessions->lock);
+    HASH_FIND(by_link, forward->sessions->by_link, &link, sizeof(link), session);
+    if (session)
+        remove_locked(forward->sessions, session);
+    rwlock_write_done(&forward->sessions->lock);
+    if (!session)
+        return;
+    atomic_store(&session->over, true);
+    for (unsigned i = 0; i < forward->n_workers; i++) {
+        struct over_mail *mail = calloc(1, sizeof(*mail));
+
+        if (!mail)
+            continue; /* its pending Forwards end by their deadlines */
+        mail->mail.read = read_over;
+        mail->session = session_ref(session);
+        worker_post(&forward->workers[i], &mail->mail);
+    }
+    session_unref(session);
+}
+
+size_t forward_session_pending(struct forward *forward, uint64_t link)
+{
+    struct session *session = find_by_link(forward, link);
+    size_t pending = session ? atomic_load(&session->pending) : 0;
+
+    session_unref(session);
+    return pending;
+}
+
+uint32_t forward_data_wanted(struct forward *forward, uint64_t link)
+{
+    struct session *session = find_by_link(forward, link);
+    uint32_t wanted = session ? pools_wanted(session) : 0;
+
+    session_unref(session);
+    return wanted;
+}
+
+void forward_data_wish(struct forward *forward, uint64_t link, uint32_t wanted)
+{
+    struct session *session = find_by_link(forward, link);
+
+    if (!session)
+        return;
+    if (wanted > forward->limits.data_warm_per_link)
+        wanted = (uint32_t)forward->limits.data_warm_per_link;
+    if (atomic_exchange(&session->wish, wanted) != wanted)
+        pools_wished(session);
+    session_unref(session);
+}
