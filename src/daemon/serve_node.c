@@ -78,6 +78,8 @@ static const struct counter_row counter_rows[] = {
     C(gate, closed_over_watchers),
     C(gate, closed_unread),
     C(gate, lanes_lost),
+    C(gate, data_handed),
+    C(gate, data_refused),
     C(gate, bytes_in),
     C(gate, bytes_out),
     C(rpc, in_progress),

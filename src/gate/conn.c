@@ -10,7 +10,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,20 +111,6 @@ void conn_name_peer(struct conn *conn, const char *peer_id)
     mutex_lock(&conn->gate->table_lock);
     snprintf(conn->peer.peer_id, sizeof(conn->peer.peer_id), "%s", peer_id);
     mutex_unlock(&conn->gate->table_lock);
-}
-
-void conn_tcp_options(int fd)
-{
-    /* Three ways in which a peer can be silently gone: idle, with data under way, with a full
-     * window. All end within 9 s. */
-    const int on = 1, idle_s = 5, every_s = 2, probes = 2, unacked_ms = 9000;
-
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every_s, sizeof(every_s));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked_ms, sizeof(unacked_ms));
 }
 
 /* --- the table --- */

@@ -4,37 +4,8 @@
  */
 #include "gate/inside.h"
 #include <errno.h>
-#include <netinet/in.h>
 #include <string.h>
-#include <unistd.h>
-
-static socklen_t addr_len(const struct sockaddr_storage *addr)
-{
-    return addr->ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
-}
-
-static int start_connect(const struct gate_target *target)
-{
-    const int on = 1;
-    int fd = socket(target->to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), r;
-
-    if (fd < 0)
-        return -errno;
-    conn_tcp_options(fd);
-    if (target->from.ss_family != AF_UNSPEC) {
-        /* The port is chosen at connect, so that many may share one towards different peers. */
-        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
-        if (bind(fd, (const struct sockaddr *)&target->from, addr_len(&target->from)) < 0)
-            goto fail;
-    }
-    if (connect(fd, (const struct sockaddr *)&target->to, addr_len(&target->to)) == 0 ||
-        errno == EINPROGRESS)
-        return fd;
-fail:
-    r = -errno;
-    close(fd);
-    return r;
-}
+#include "gate/tcp.h"
 
 void dial_begin(struct conn *conn)
 {
@@ -44,7 +15,7 @@ void dial_begin(struct conn *conn)
     COUNT(gate, dialled, 1);
     conn->role = ROLE_DIAL;
     conn_name(conn, &conn->session->target.to);
-    fd = start_connect(&conn->session->target);
+    fd = tcp_dial(&conn->session->target.to, &conn->session->target.from);
     r = fd < 0 ? fd : stream_open(&conn->net, fd, SP_TCP);
     if (r < 0) {
         conn_fail(conn, r, strerrordesc_np(-r));
@@ -53,18 +24,6 @@ void dial_begin(struct conn *conn)
     conn->net.connecting = conn->net.blocked = true;
     stream_read(&conn->net, false); /* puts it under the loop */
     conn_timer(conn, gate->dial_ms);
-}
-
-/* A port of our own that nobody listens on can be dialled from that very port: TCP then connects
- * the socket with itself. */
-static bool met_itself(int fd)
-{
-    struct sockaddr_storage here = {0}, there = {0};
-    socklen_t here_len = sizeof(here), there_len = sizeof(there);
-
-    return getsockname(fd, (struct sockaddr *)&here, &here_len) == 0 &&
-           getpeername(fd, (struct sockaddr *)&there, &there_len) == 0 && here_len == there_len &&
-           memcmp(&here, &there, here_len) == 0;
 }
 
 void dial_connected(struct conn *conn)
@@ -76,7 +35,7 @@ void dial_connected(struct conn *conn)
 
     if (getsockopt(net->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
         error = errno;
-    if (error == 0 && met_itself(net->fd))
+    if (error == 0 && tcp_met_itself(net->fd))
         error = ECONNREFUSED;
     if (error != 0) {
         conn_fail(conn, -error, strerrordesc_np(error));

@@ -6,6 +6,7 @@
  *   strangers' REQ, peers' rpc ──▶ a few long-lived lanes ──▶ the REP socket    (frame.h, 4)
  *   a link asked for or dialled ──▶ one session ──▶ the PAIR1 socket of that link
  *   a call dialled ──▶ one session ──▶ the REQ socket of that call
+ *   DATA (frame.h, 5) ──▶ handed on, descriptor and all, to who carries clients
  *   a watcher ──▶ pictures and news, from here itself                           (watch.h)
  *
  * Sessions end in order, never by a reset. Whichever side begins, the owner of the nng socket
@@ -63,6 +64,12 @@ struct gate_ops {
     /* Nothing of the connection is left; its ipc path may be joined again. Exactly once for each
      * connection that was dialled or handed to link_asked, and never for the others. */
     void (*ended)(void *ctx, uint32_t conn, const struct gate_end *why);
+    /* The preamble of a DATA connection came, and rest behind it (borrowed). 0: fd, non-blocking
+     * and with the options of tcp.h, is the callee's, who also answers the preamble; the gate
+     * forgets the connection. Else a gRPC status with which the gate refuses, for REASON_TOKEN, and
+     * *out_text, a constant. NULL: no such connection is served. */
+    int (*data)(void *ctx, int fd, const struct gate_peer *from, const struct preamble *preamble,
+                const uint8_t *rest, size_t rest_len, const char **out_text);
 };
 
 struct gate_settings {
@@ -122,6 +129,7 @@ struct gate_counters {
     uint64_t closed_bad_first_bytes, closed_first_bytes_late, closed_bad_message, closed_too_big;
     uint64_t closed_over_connections, closed_over_source, closed_over_buffers, closed_idle;
     uint64_t closed_no_descriptor, lanes_lost;
+    uint64_t data_handed, data_refused;
     uint64_t bytes_in, bytes_out;
 };
 void gate_counters(struct gate *gate, struct gate_counters *out_counters);

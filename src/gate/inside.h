@@ -5,7 +5,7 @@
  *   client.c   a connection of REQ          lanes.c    to and from the REP socket
  *   session.c  joined with PAIR1 or REQ     dial.c     one attempt to reach a peer
  *   watcher.c  a connection of kind watch   news.c     the log, pictures, whom news concerns
- *   gate.c     threads, mailbox, start, stop
+ *   tcp.c      options and connects         gate.c     threads, mailbox, start, stop
  *
  * Everything here belongs to the gate's thread, but what stands under a lock or is said to be
  * atomic. Nothing is written from inside an event: a stream with bytes to write is put on the dirty
@@ -96,7 +96,7 @@ void stream_init(struct stream *s, struct gate *gate, struct conn *owner);
 /* Takes fd, also when it fails. */
 int stream_open(struct stream *s, int fd, enum sp_framing framing);
 void stream_close(struct stream *s);
-/* The descriptor stays open for good, watched by nobody. */
+/* The descriptor stays open, watched by nobody: for good, or another's from now on. */
 void stream_park(struct stream *s);
 void stream_read(struct stream *s, bool wanted);
 void stream_dirty(struct stream *s);
@@ -162,8 +162,6 @@ void conn_close(struct conn *conn);
 void conn_fail(struct conn *conn, int error, const char *text); /* sets why, unless set; closes */
 void conn_why(struct conn *conn, int error, const char *text);  /* unless set */
 void conn_timer(struct conn *conn, uint64_t ms);                /* 0: off */
-/* The network descriptor: nagle off, dead peers noticed in less than 10 s. */
-void conn_tcp_options(int fd);
 /* The last bytes are in net.out: flush, shut, drain, close. */
 void conn_linger(struct conn *conn, uint32_t ms);
 

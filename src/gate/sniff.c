@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <meshd/v1/mesh.pb-c.h>
+#include "gate/tcp.h"
 #include "wire/status.h"
 
 #define ACCEPTS_PER_EVENT 64
@@ -46,7 +47,7 @@ static void welcome(struct listener *listener, int fd, const struct sockaddr_sto
             return;
         }
         conn_name(conn, from);
-        conn_tcp_options(fd);
+        tcp_options(fd);
     }
     conn_adopt(conn);
     if (stream_open(&conn->net, fd, listener->local ? SP_IPC : SP_TCP) < 0) {
@@ -181,6 +182,31 @@ static void ask_link(struct conn *conn, const struct preamble *preamble)
     gate->ops.link_asked(gate->ops.ctx, conn->number, &peer, preamble);
 }
 
+/* The loop lets go of the descriptor first: another thread may read it, or close it, before this
+ * returns. */
+static void hand_over(struct conn *conn, const struct preamble *preamble, const struct view *view,
+                      size_t consumed)
+{
+    struct gate *gate = conn->gate;
+    struct gate_peer peer;
+    const char *text = "";
+    int status;
+
+    conn_name_peer(conn, preamble->peer_id);
+    peer = conn->peer;
+    stream_read(&conn->net, false);
+    status = gate->ops.data(gate->ops.ctx, conn->net.fd, &peer, preamble, view->data + consumed,
+                            view->len - consumed, &text);
+    if (status != STATUS_OK) {
+        COUNT(gate, data_refused, 1);
+        sniff_refuse(conn, (uint8_t)status, MESHD__V1__REASON__REASON_TOKEN, text);
+        return;
+    }
+    COUNT(gate, data_handed, 1);
+    stream_park(&conn->net);
+    conn_close(conn);
+}
+
 static int try_preamble(struct conn *conn, const struct view *view)
 {
     struct preamble preamble = {0};
@@ -217,7 +243,10 @@ static int try_preamble(struct conn *conn, const struct view *view)
         watcher_begin(conn, view, (size_t)n);
         return 0;
     case PREAMBLE_DATA:
-        break;
+        if (!conn->gate->ops.data)
+            break;
+        hand_over(conn, &preamble, view, (size_t)n);
+        return 0;
     }
     sniff_refuse(conn, STATUS_UNIMPLEMENTED, 0, "this kind of connection is not served here");
     return 0;

@@ -11,9 +11,12 @@
 #include "rpc/pair.h"
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <nng/nng.h>
 #include <nng/protocol/pair1/pair.h>
+#include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/limits.h"
 #include "base/lock.h"
 #include "rpc/socket.h"
 #include "wire/frame.h"
@@ -23,6 +26,7 @@
 struct item { /* one queued message */
     struct item *next;
     nng_msg *msg;
+    size_t mergeable; /* RPC_MERGE: bytes of msg in front of the body; else 0 */
 };
 
 struct queue {
@@ -77,6 +81,11 @@ static void queue_add(struct queue *queue, struct item *item)
     item->next = NULL;
     *queue->last = item;
     queue->last = &item->next;
+}
+
+static struct item *queue_last(const struct queue *queue)
+{
+    return queue->first ? CONTAINER_OF(queue->last, struct item, next) : NULL;
 }
 
 static struct item *queue_take(struct queue *queue)
@@ -218,8 +227,9 @@ static void on_sent(void *arg)
     tell(pair, news);
 }
 
-static int pack(const struct rpc_pair *pair, const ProtobufCMessage *header,
-                const ProtobufCMessage *body, struct item **out_item)
+static int pack(const struct rpc_pair *pair, enum rpc_urgency urgency,
+                const ProtobufCMessage *header, const ProtobufCMessage *body,
+                struct item **out_item)
 {
     size_t size = frame_size(header, body);
     struct item *item;
@@ -234,6 +244,7 @@ static int pack(const struct rpc_pair *pair, const ProtobufCMessage *header,
         return -ENOMEM;
     }
     frame_pack(header, body, nng_msg_body(item->msg));
+    item->mergeable = urgency == RPC_MERGE ? frame_size(header, NULL) : 0;
     *out_item = item;
     return 0;
 }
@@ -250,27 +261,53 @@ static int refuse_locked(struct rpc_pair *pair, size_t size) REQUIRES(pair->lock
     return 0;
 }
 
+/* Puts the body of item behind that of the last urgent message. False: not to be. */
+static bool merge_locked(struct rpc_pair *pair, const struct item *item) REQUIRES(pair->lock)
+{
+    const struct item *last = queue_last(&pair->urgent);
+    size_t head = item->mergeable, more = nng_msg_len(item->msg) - head, had;
+    const uint8_t *data = nng_msg_body(item->msg);
+
+    if (head == 0 || !last || last->mergeable != head ||
+        memcmp(nng_msg_body(last->msg), data, head) != 0)
+        return false;
+    had = nng_msg_len(last->msg);
+    if (had + more > LIMIT_FORWARDS || had + more > pair->settings.message_bytes)
+        return false;
+    /* nng_msg_append alone grows by no more than it needs, and copies all of it each time. */
+    if (nng_msg_capacity(last->msg) < had + more &&
+        nng_msg_reserve(last->msg, 2 * (had + more)) != 0)
+        return false;
+    if (nng_msg_append(last->msg, data + head, more) != 0)
+        return false;
+    pair->counters.queued_bytes += more;
+    pair->counters.merged++;
+    return true;
+}
+
 int rpc_pair_send(struct rpc_pair *pair, enum rpc_urgency urgency, const ProtobufCMessage *header,
                   const ProtobufCMessage *body)
 {
     struct item *item = NULL;
     struct news news = {0};
+    bool merged = false;
     size_t size;
-    int r = pack(pair, header, body, &item);
+    int r = pack(pair, urgency, header, body, &item);
 
     if (r < 0)
         return r;
     size = nng_msg_len(item->msg);
     mutex_lock(&pair->lock);
     r = refuse_locked(pair, size);
-    if (r == 0) {
-        queue_add(urgency == RPC_URGENT ? &pair->urgent : &pair->bulk, item);
+    merged = r == 0 && merge_locked(pair, item);
+    if (r == 0 && !merged) {
+        queue_add(urgency == RPC_BULK ? &pair->bulk : &pair->urgent, item);
         pair->counters.queued++;
         pair->counters.queued_bytes += size;
         news = settle_locked(pair);
     }
     mutex_unlock(&pair->lock);
-    if (r < 0) {
+    if (r < 0 || merged) {
         nng_msg_free(item->msg);
         free(item);
     }

@@ -46,7 +46,10 @@ int rpc_pair_open(const struct rpc_pair_settings *settings, struct rpc_pair **ou
 /* Only when no session is on. Keep sockets for reuse rather than closing them. */
 void rpc_pair_close(struct rpc_pair *pair);
 
-enum rpc_urgency { RPC_BULK, RPC_URGENT };
+/* RPC_MERGE: urgent, and its body may be put behind that of the message before it in the queue when
+ * both were sent so under equal headers, up to LIMIT_FORWARDS: for messages of nothing but repeated
+ * fields, where the bytes of two behind one another are one with the elements of both. */
+enum rpc_urgency { RPC_BULK, RPC_URGENT, RPC_MERGE };
 /* Packs and queues. -EPIPE: no session, or quiet; -EAGAIN: the queue is full (an empty one takes
  * any message); -EMSGSIZE; -ENOMEM. */
 int rpc_pair_send(struct rpc_pair *pair, enum rpc_urgency urgency, const ProtobufCMessage *header,
@@ -59,7 +62,7 @@ void rpc_pair_quiet(struct rpc_pair *pair, bool flush);
 
 struct rpc_pair_counters {
     uint64_t queued_bytes, queued; /* gauges */
-    uint64_t sent, received, dropped_full, dropped_old, pipes_added, pipes_removed;
+    uint64_t sent, merged, received, dropped_full, dropped_old, pipes_added, pipes_removed;
 };
 void rpc_pair_counters(struct rpc_pair *pair, struct rpc_pair_counters *out_counters);
 

@@ -21,8 +21,8 @@
  *    A status other than 0 ends the connection. After 0 both sides send SP-over-TCP messages (sp.h)
  *    without the 8-byte SP hello: kind rpc carries REQ payloads one way and REP payloads the other,
  *    kinds link and watch PAIR1 payloads. On the Unix socket, where only kind watch is served, they
- *    are SP-over-IPC messages. Kind data carries DATA headers and bytes (5) instead; who dialled
- * may say its header before it has read the answer.
+ *    are SP-over-IPC messages. Kind data carries DATA headers and bytes (5) instead; who
+ *    dialled may say its header before it has read the answer.
  *
  * 2. Call: what an SP request or reply carries after its backtrace, and on a connection of kind
  *    watch a PAIR1 message after its hop word: one request, then replies without end.

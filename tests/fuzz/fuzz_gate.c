@@ -14,9 +14,28 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static struct rig rig;
 static struct maps maps;
 
+/* Carries nobody, but half of the connections first hear that it would. */
+static int take_data(void *ctx, int fd, const struct gate_peer *from,
+                     const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
+                     const char **out_text)
+{
+    struct preamble_reply reply = {.version = PREAMBLE_VERSION};
+    uint8_t bytes[PREAMBLE_REPLY_MAX];
+
+    *out_text = "not here";
+    if (preamble->token[0] & 1)
+        return 16;
+    for (size_t i = 0; i < rest_len; i++) /* all of it may be read */
+        reply.reason ^= rest[i];
+    send_all(fd, bytes, preamble_reply_pack(&reply, bytes));
+    close(fd);
+    return 0;
+}
+
 static void start(void)
 {
     rig_init(&rig);
+    rig.data = take_data;
     rig.epoch = 42;
     rig.watch_ops = maps_ops();
     rig.limits.watch_log_bytes = 65536;

@@ -51,6 +51,11 @@ static const ProtobufCMessageDescriptor *const descriptors[] = {
     &meshd__v1__watch_request__descriptor,
     &meshd__v1__watch_event__descriptor,
     &meshd__v1__watch_reply__descriptor,
+    &meshd__v1__forward__descriptor,
+    &meshd__v1__forwards__descriptor,
+    &meshd__v1__forward_reply__descriptor,
+    &meshd__v1__forward_replies__descriptor,
+    &meshd__v1__cancel__descriptor,
 };
 
 static void check(int condition)

@@ -456,7 +456,7 @@ void rig_start(struct rig *rig)
         .first_bytes_ms = rig->first_bytes_ms,
         .dial_ms = rig->dial_ms,
         .idle_ms = rig->idle_ms,
-        .ops = {rig, on_asked, on_up, on_ending, on_ended},
+        .ops = {rig, on_asked, on_up, on_ending, on_ended, rig->data},
         .epoch = rig->epoch,
         .watch_ops = rig->watch_ops,
     };

@@ -24,7 +24,8 @@ static size_t preamble_of(enum preamble_kind kind, uint8_t *out)
     struct preamble preamble = {
         .version = PREAMBLE_VERSION, .kind = kind, .peer_id = "n7", .has_token = 0};
 
-    preamble.has_token = kind == PREAMBLE_LINK;
+    preamble.has_token = kind == PREAMBLE_LINK || kind == PREAMBLE_DATA;
+    preamble.first = DATA_FIRST_DIALLER;
     return preamble_pack(&preamble, out);
 }
 
@@ -155,6 +156,10 @@ Test(sniff, anything_else_is_closed_at_its_first_wrong_byte, .init = setup, .fin
         {"\xff", 1},
         {"PING\r\n", 6},
         {"MSHD\1\2\2\0n7", 10},
+        {"MSHD\1\3\2\20n7", 10}, /* DATA with a link's token */
+        {"MSHD\1\3\2\21n7"
+         "0123456789abcdef\0",
+         27}, /* ... of nobody's turn */
     };
     size_t n = sizeof(wrong) / sizeof(*wrong);
 
@@ -176,6 +181,14 @@ Test(sniff, anything_else_is_closed_at_its_first_wrong_byte, .init = setup, .fin
     cr_assert_geq(rig_count(&rig).closed_bad_first_bytes, n);
 }
 
+static int take_all(void *ctx, int fd, const struct gate_peer *from,
+                    const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
+                    const char **out_text)
+{
+    close(fd);
+    return 0;
+}
+
 Test(sniff, the_unix_socket_takes_no_preamble_and_shows_who_asks, .init = setup, .fini = teardown)
 {
     uint8_t first[PREAMBLE_MAX];
@@ -183,6 +196,7 @@ Test(sniff, the_unix_socket_takes_no_preamble_and_shows_who_asks, .init = setup,
     struct stat st;
     int fd;
 
+    rig.data = take_all;
     rig_start(&rig);
     cr_assert_eq(lstat(rig.unix_path, &st), 0);
     cr_assert_eq(st.st_mode & 0777, 0600);
@@ -191,6 +205,13 @@ Test(sniff, the_unix_socket_takes_no_preamble_and_shows_who_asks, .init = setup,
     cr_assert(closed_by_gate(fd));
     close(fd);
     RIG_WAIT(&rig, c.closed_bad_first_bytes == 1);
+    len = preamble_of(PREAMBLE_DATA, first);
+    fd = dial_unix(rig.unix_path);
+    send_all(fd, first, len);
+    cr_assert(closed_by_gate(fd));
+    close(fd);
+    RIG_WAIT(&rig, c.closed_bad_first_bytes == 2);
+    cr_assert_eq(rig_count(&rig).data_handed, 0);
 }
 
 Test(sniff, a_stale_socket_file_is_replaced_and_a_live_one_is_not, .init = setup, .fini = teardown)

@@ -245,6 +245,154 @@ Test(pair, full_queue_refuses_and_empties_again)
     quiet_and_end(fd, n + 1);
 }
 
+/* ---- merging ---- */
+
+static int send_ids(enum rpc_urgency urgency, uint64_t session, uint32_t first, size_t n)
+{
+    Meshd__V1__LinkHeader header = MESHD__V1__LINK_HEADER__INIT;
+    Meshd__V1__Cancel body = MESHD__V1__CANCEL__INIT;
+    ProtobufCBinaryData *ids = calloc(n, sizeof(*ids));
+    uint32_t *numbers = calloc(n, sizeof(*numbers));
+    int r;
+
+    header.kind = MESHD__V1__LINK_KIND__LINK_KIND_CANCEL;
+    header.session_id.len = sizeof(session);
+    header.session_id.data = (uint8_t *)&session;
+    for (size_t i = 0; i < n; i++) {
+        numbers[i] = first + (uint32_t)i;
+        ids[i] = (ProtobufCBinaryData){.len = sizeof(*numbers), .data = (uint8_t *)&numbers[i]};
+    }
+    body.forward_ids = ids;
+    body.n_forward_ids = n;
+    r = rpc_pair_send(a.pair, urgency, &header.base, &body.base);
+    free(numbers);
+    free(ids);
+    return r;
+}
+
+/* Reads one message of ids, which go on from *next. Returns how many; 0: it was another message. */
+static size_t read_ids(int fd, uint64_t session, uint32_t *next)
+{
+    size_t len, n = 0;
+    uint8_t *payload = fake_read(fd, &len);
+    struct frame_parts parts;
+    Meshd__V1__LinkHeader *header;
+    Meshd__V1__Cancel *body;
+
+    cr_assert(payload, "a message comes");
+    cr_assert_eq(frame_split(payload + 4, len - 4, &parts), 0);
+    header = meshd__v1__link_header__unpack(NULL, parts.header_len, parts.header);
+    if (header->kind == MESHD__V1__LINK_KIND__LINK_KIND_CANCEL) {
+        cr_assert_leq(len - 4, LIMIT_FORWARDS);
+        cr_assert_arr_eq(header->session_id.data, &session, sizeof(session));
+        body = meshd__v1__cancel__unpack(NULL, parts.body_len, parts.body);
+        cr_assert(body);
+        for (n = 0; n < body->n_forward_ids; n++, (*next)++) {
+            cr_assert_eq(body->forward_ids[n].len, sizeof(*next));
+            cr_assert_arr_eq(body->forward_ids[n].data, next, sizeof(*next));
+        }
+        meshd__v1__cancel__free_unpacked(body, NULL);
+    }
+    meshd__v1__link_header__free_unpacked(header, NULL);
+    free(payload);
+    return n;
+}
+
+/* One message fills the pipe, one nng's hands: what is sent now waits in the queue. */
+static int join_and_block(void)
+{
+    struct rpc_pair_counters counters;
+    int fd = join();
+
+    do {
+        cr_assert_eq(send_numbered(&a, RPC_BULK, 0, 0, 600000), 0);
+        rpc_pair_counters(a.pair, &counters);
+    } while (counters.queued == 0);
+    return fd;
+}
+
+/* Passes over what blocked the pipe, up to the first message of ids; returns how many are in it. */
+static size_t unblock(int fd, uint64_t *read, uint64_t session, uint32_t *next)
+{
+    size_t n = 0;
+
+    for (*read = 0; n == 0; ++*read)
+        n = read_ids(fd, session, next);
+    return n;
+}
+
+Test(pair, messages_that_may_be_merged_wait_as_one)
+{
+    struct rpc_pair_counters before, after;
+    int fd = join_and_block();
+    uint32_t next = 0;
+    uint64_t read;
+
+    rpc_pair_counters(a.pair, &before);
+    for (uint32_t i = 0; i < 1000; i++)
+        cr_assert_eq(send_ids(RPC_MERGE, 1, i, 1), 0);
+    rpc_pair_counters(a.pair, &after);
+    cr_expect_eq(after.queued, before.queued + 1);
+    cr_expect_eq(after.merged, 999);
+    cr_expect_eq(after.queued_bytes - before.queued_bytes, 1 + 12 + 1000 * 6);
+    cr_expect_eq(unblock(fd, &read, 1, &next), 1000);
+    while (rpc_pair_counters(a.pair, &after), after.queued > 0) {
+        read_ids(fd, 0, &next);
+        read++;
+    }
+    cr_expect_eq(after.queued_bytes, 0);
+    quiet_and_end(fd, read);
+}
+
+Test(pair, only_neighbours_with_equal_headers_that_want_it_are_merged)
+{
+    struct rpc_pair_counters counters;
+    int fd = join_and_block();
+    uint32_t next = 0;
+    uint64_t read;
+
+    cr_assert_eq(send_ids(RPC_MERGE, 1, 0, 2), 0);
+    cr_assert_eq(send_ids(RPC_URGENT, 1, 2, 1), 0); /* not to be merged itself, */
+    cr_assert_eq(send_ids(RPC_MERGE, 1, 3, 1), 0);  /* ... nor with what follows */
+    cr_assert_eq(send_ids(RPC_MERGE, 1, 4, 1), 0);
+    cr_assert_eq(send_ids(RPC_MERGE, 2, 5, 1), 0); /* of another session */
+    cr_assert_eq(send_ids(RPC_MERGE, 1, 6, 1), 0);
+    cr_assert_eq(send_ids(RPC_BULK, 1, 8, 1), 0); /* in another queue */
+    cr_assert_eq(send_ids(RPC_MERGE, 1, 7, 1), 0);
+    rpc_pair_counters(a.pair, &counters);
+    cr_expect_eq(counters.merged, 2);
+    cr_expect_eq(unblock(fd, &read, 1, &next), 2);
+    cr_expect_eq(read_ids(fd, 1, &next), 1);
+    cr_expect_eq(read_ids(fd, 1, &next), 2);
+    cr_expect_eq(read_ids(fd, 2, &next), 1);
+    cr_expect_eq(read_ids(fd, 1, &next), 2);
+    quiet_and_end(fd, read + 4);
+}
+
+Test(pair, merging_ends_where_a_message_would_be_too_long_or_the_queue_is_full)
+{
+    struct rpc_pair_counters counters;
+    int fd = join_and_block(), r;
+    uint32_t sent = 0, next = 0;
+    uint64_t read = 0, messages = 0;
+
+    while ((r = send_ids(RPC_MERGE, 1, sent, 1000)) == 0)
+        sent += 1000;
+    cr_expect_eq(r, -EAGAIN);
+    rpc_pair_counters(a.pair, &counters);
+    cr_expect_leq(counters.queued_bytes, QUEUE_BYTES);
+    cr_expect_gt(counters.queued_bytes, QUEUE_BYTES - 2 * 6000);
+    cr_expect_lt(counters.queued, 20);
+    while (next < sent) {
+        messages += read_ids(fd, 1, &next) > 0;
+        read++;
+    }
+    rpc_pair_counters(a.pair, &counters);
+    cr_expect_eq(messages + counters.merged, sent / 1000);
+    cr_expect_gt(messages, 10);
+    quiet_and_end(fd, read);
+}
+
 Test(pair, receives_in_order)
 {
     int fd = join();

@@ -35,10 +35,12 @@ static struct preamble example(enum preamble_kind kind, size_t id_len)
     struct preamble p = {.version = PREAMBLE_VERSION, .kind = kind};
 
     memset(p.peer_id, 'n', id_len);
-    if (kind == PREAMBLE_LINK) {
+    if (kind == PREAMBLE_LINK || kind == PREAMBLE_DATA) {
         p.has_token = 1;
         memset(p.token, 0xa5, sizeof(p.token));
     }
+    if (kind == PREAMBLE_DATA)
+        p.first = DATA_FIRST_OTHER;
     return p;
 }
 
@@ -52,6 +54,22 @@ Test(frame, preamble_is_byte_for_byte_the_documented_one)
         p.token[i] = i;
     cr_assert_eq(preamble_pack(&p, out), sizeof(link) - 1);
     cr_expect_arr_eq(out, link, sizeof(link) - 1);
+}
+
+Test(frame, preamble_of_data_is_byte_for_byte_the_documented_one)
+{
+    static const uint8_t data[] = "MSHD\1\3\3\21n-1\0\1\2\3\4\5\6\7\10\11\12\13\14\15\16\17\2";
+    struct preamble p = {.version = 1,
+                         .kind = PREAMBLE_DATA,
+                         .peer_id = "n-1",
+                         .has_token = 1,
+                         .first = DATA_FIRST_OTHER};
+    uint8_t out[PREAMBLE_MAX];
+
+    for (uint8_t i = 0; i < TOKEN_LEN; i++)
+        p.token[i] = i;
+    cr_assert_eq(preamble_pack(&p, out), sizeof(data) - 1);
+    cr_expect_arr_eq(out, data, sizeof(data) - 1);
 }
 
 Test(frame, preamble_is_there_at_its_last_byte_and_not_before)
@@ -74,6 +92,7 @@ Test(frame, preamble_is_there_at_its_last_byte_and_not_before)
                 cr_assert_str_eq(got.peer_id, p.peer_id);
                 cr_assert_eq(got.has_token, p.has_token);
                 cr_assert_arr_eq(got.token, p.token, TOKEN_LEN);
+                cr_assert_eq(got.first, p.first);
             }
         }
     }
@@ -110,7 +129,13 @@ Test(frame, preamble_that_never_will_be_one_is_refused_at_the_first_wrong_byte)
     refused_at(PREAMBLE_RPC, 6, 65, -EBADMSG);
     refused_at(PREAMBLE_WATCH, 6, 255, -EBADMSG);
     refused_at(PREAMBLE_RPC, 7, 16, -EBADMSG);
+    refused_at(PREAMBLE_DATA, 7, 0, -EBADMSG);
     refused_at(PREAMBLE_DATA, 7, 1, -EBADMSG);
+    refused_at(PREAMBLE_DATA, 7, 16, -EBADMSG);
+    refused_at(PREAMBLE_DATA, 7, 18, -EBADMSG);
+    for (unsigned first = 0; first < 256; first++)
+        if (first != DATA_FIRST_DIALLER && first != DATA_FIRST_OTHER)
+            refused_at(PREAMBLE_DATA, 8 + 5 + TOKEN_LEN, (uint8_t)first, -EBADMSG);
     refused_at(PREAMBLE_LINK, 7, 0, -EBADMSG);
     refused_at(PREAMBLE_LINK, 7, 15, -EBADMSG);
     refused_at(PREAMBLE_LINK, 7, 17, -EBADMSG);
@@ -131,14 +156,37 @@ Test(frame, another_preamble_version_is_told_from_nonsense)
 
 Test(frame, tokens_bytes_are_not_looked_at)
 {
-    struct preamble p = example(PREAMBLE_LINK, 5), got;
+    const enum preamble_kind kinds[] = {PREAMBLE_LINK, PREAMBLE_DATA};
     uint8_t data[PREAMBLE_MAX];
 
-    for (unsigned value = 0; value < 256; value++) {
-        memset(p.token, (int)value, TOKEN_LEN);
-        cr_assert_gt(parse_prefix(data, preamble_pack(&p, data), &got), 0);
-        cr_assert_arr_eq(got.token, p.token, TOKEN_LEN);
+    for (size_t i = 0; i < 2; i++) {
+        struct preamble p = example(kinds[i], 5), got;
+
+        for (unsigned value = 0; value < 256; value++) {
+            memset(p.token, (int)value, TOKEN_LEN);
+            cr_assert_gt(parse_prefix(data, preamble_pack(&p, data), &got), 0);
+            cr_assert_arr_eq(got.token, p.token, TOKEN_LEN);
+        }
     }
+}
+
+Test(frame, data_header_is_byte_for_byte_the_documented_one)
+{
+    static const uint8_t wire[] = "\17\16\15\14\13\12\11\10\7\6\5\4\3\2\1\0\1\2\3\4\5\6\7\10";
+    struct data_header in = {.offset = UINT64_C(0x0102030405060708)}, got;
+    uint8_t out[DATA_HEADER_LEN];
+
+    for (uint8_t i = 0; i < FORWARD_ID_LEN; i++)
+        in.forward_id[i] = (uint8_t)(15 - i);
+    data_header_pack(&in, out);
+    cr_expect_arr_eq(out, wire, DATA_HEADER_LEN);
+    cr_expect_eq(sizeof(wire) - 1, DATA_HEADER_LEN);
+    data_header_parse(out, &got);
+    cr_expect_arr_eq(got.forward_id, in.forward_id, FORWARD_ID_LEN);
+    cr_expect_eq(got.offset, in.offset);
+    memset(out, 0xff, sizeof(out));
+    data_header_parse(out, &got);
+    cr_expect_eq(got.offset, UINT64_MAX);
 }
 
 Test(frame, preamble_reply_is_there_at_its_last_byte_and_not_before)
