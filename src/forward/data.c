@@ -386,7 +386,7 @@ static void on_ready(struct leg *leg, int events)
     if (data->dead || data->waiter.kind == WAITER_DATA)
         return;
     if (data->connecting) {
-        if (leg_error(leg) != 0) {
+        if (leg_error(leg) != 0 || tcp_met_itself(leg->fd)) {
             die(data);
             return;
         }

@@ -139,7 +139,7 @@ struct forward_explained {
     struct registry_routes routes; /* at and cap are the caller's; registry_routes_fini */
     struct forward_candidate *at;  /* caller's storage, as many as routes.cap */
     char matched[LIMIT_NAME + 1];  /* the entry's name: the one asked for, or a wildcard */
-    char verdict[256];             /* one sentence */
+    char verdict[320];             /* one sentence */
 };
 /* How the canonical name would be carried now, by the very function that carries it. */
 void forward_explain(struct forward *forward, const char *name, size_t name_len,
