@@ -65,7 +65,10 @@ const struct meshcat_cmd meshcat_cmds[] = {
      LIMIT_LOOKUP_NAMES, run_lookup},
     {"explain", CMD_EXPLAIN, "NAME", "how a name would be routed now, and why",
      "Shows every candidate in the order of choice, which one is chosen, and why each other is "
-     "not.\n"
+     "not;\n"
+     "with the age of its owner's last sign of life, the clients that it has through this node "
+     "now,\n"
+     "and what failed there last.\n"
      "Exit code 1 when there is no candidate.",
      1, 1, run_explain},
     {"watch", CMD_WATCH, "[NAME]", "what comes, changes and goes, as it happens",

@@ -165,6 +165,8 @@ static void node_table(const Meshd__V1__NodeInfo *node)
     field_text(t, "software", node->software);
     for (size_t i = 0; i < node->n_addresses; i++)
         field_text(t, "address", node->addresses[i]);
+    for (size_t i = 0; i < node->n_ingress; i++)
+        field_text(t, "ingress", node->ingress[i]);
     table_cell(t, "started");
     table_time(t, node->started);
     snprintf(text, sizeof(text), "%" PRIu64 ".%03u s", node->uptime_ms / 1000,

@@ -9,6 +9,8 @@
 #include "meshcat_format.h"
 #include "wire/status.h"
 
+#define SESSION_SHOWN 8 /* digits of a session in a table; JSON has them all */
+
 static char __attribute__((format(printf, 1, 0))) * text_of(const char *format, va_list ap)
 {
     CLEANUP(free_textp) char *text = NULL;
@@ -174,14 +176,41 @@ static const Meshd__V1__Route *route_of(const Meshd__V1__Candidate *candidate)
     return candidate->route ? candidate->route : &none;
 }
 
+static void candidate_cells(struct table *t, const Meshd__V1__Candidate *candidate)
+{
+    const Meshd__V1__Route *route = route_of(candidate);
+    char seen[32] = "", session[SESSION_SHOWN + 1] = "", failure[512] = "";
+
+    if (route->last_seen)
+        snprintf(seen, sizeof(seen), "%" PRIu64 " s ago", candidate->seen_s_ago);
+    snprintf(session, sizeof(session), "%s", candidate->session);
+    if (*candidate->last_failure)
+        snprintf(failure, sizeof(failure), "%s %.1f s ago: %s", candidate->last_failure,
+                 (double)candidate->last_failure_ms_ago / 1000, candidate->last_failure_text);
+    table_cell(t, route->ip);
+    table_cell(t, route->backend_addr);
+    table_cell(t, route->peer_id);
+    table_state(t, show_state(route->connected, route->stale, route->draining));
+    table_cell(t, seen);
+    table_cell(t, session);
+    table_number(t, candidate->active);
+    table_cell(t, failure);
+    table_cell(t, candidate->why);
+}
+
 static void explain_table(const Meshd__V1__ExplainReply *reply)
 {
     CLEANUP(table_freep)
-    struct table *t = TABLE("CHOSEN", "SOURCE", "BACKEND", "PEER ID", "STATE", "LAST SEEN", "WHY");
-    CLEANUP(free_textp) char *name = safe_text(reply->name), *verdict = NULL;
+    struct table *t = TABLE("CHOSEN", "SOURCE", "BACKEND", "PEER ID", "STATE", "SEEN", "SESSION",
+                            "ACTIVE", "LAST FAILURE", "WHY");
+    CLEANUP(free_textp) char *name = safe_text(reply->name), *verdict = NULL, *matched = NULL;
 
     verdict = safe_text(reply->verdict);
-    printf("%s: %s\n", name, verdict);
+    matched = safe_text(reply->matched);
+    if (*matched && strcmp(matched, name) != 0)
+        printf("%s, by %s: %s\n", name, matched, verdict);
+    else
+        printf("%s: %s\n", name, verdict);
     if (reply->n_candidates == 0)
         return;
     putchar('\n');
@@ -189,8 +218,7 @@ static void explain_table(const Meshd__V1__ExplainReply *reply)
         const Meshd__V1__Candidate *candidate = reply->candidates[i];
 
         table_cell(t, candidate->chosen ? "yes" : "no");
-        route_cells(t, route_of(candidate));
-        table_cell(t, candidate->why);
+        candidate_cells(t, candidate);
     }
     table_print(t, stdout);
 }
@@ -200,9 +228,11 @@ static void explain_lines(const Meshd__V1__ExplainReply *reply)
     for (size_t i = 0; i < reply->n_candidates; i++) {
         const Meshd__V1__Candidate *candidate = reply->candidates[i];
         CLEANUP(json_decrefp) json_t *json = route_json(reply->name, route_of(candidate));
+        CLEANUP(json_decrefp) json_t *fields = format_json(&candidate->base);
 
-        json_object_set_new(json, "chosen", json_boolean(candidate->chosen));
-        json_object_set_new(json, "why", json_string(candidate->why));
+        json_object_del(fields, "route"); /* its members are the line's own */
+        if (json_object_update(json, fields) < 0)
+            out_of_memory();
         format_line(json, 0);
     }
 }

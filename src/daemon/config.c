@@ -104,10 +104,10 @@ int config_reading_init(struct config_reading *r, FILE *err)
 
 void config_reading_fini(struct config_reading *r)
 {
-    free(r->peers.items);
-    free(r->peers.where);
-    free(r->services.items);
-    free(r->services.where);
+    for (int i = 0; i < N_LISTS; i++) {
+        free(r->lists[i].items);
+        free(r->lists[i].where);
+    }
     config_free(r->config);
 }
 
@@ -212,9 +212,11 @@ static void check_sizes(struct config_reading *r)
     }
 }
 
-static void check_count(struct config_reading *r, enum setting_id list, const struct entries *e,
-                        enum setting_id limit, uint64_t most)
+static void check_count(struct config_reading *r, enum setting_id list, enum setting_id limit,
+                        uint64_t most)
 {
+    const struct entries *e = &r->lists[settings[list].list->id];
+
     if (e->n <= most || r->bad[list] || r->bad[limit])
         return;
     config_error(r, &e->where[most], &settings[list], "%zu are configured; allowed by %s: %" PRIu64,
@@ -224,13 +226,13 @@ static void check_count(struct config_reading *r, enum setting_id list, const st
 /* A list's entries become the config's. */
 static void take_lists(struct config_reading *r)
 {
-    struct config *c = r->config;
-
-    c->peers = r->peers.items;
-    c->n_peers = r->peers.n;
-    c->services = r->services.items;
-    c->n_services = r->services.n;
-    r->peers.items = r->services.items = NULL;
+    for (const struct setting *s = settings; s < settings + N_SETTINGS; s++) {
+        if (!s->list)
+            continue;
+        memcpy((char *)r->config + s->list->items_at, &r->lists[s->list->id].items, sizeof(void *));
+        memcpy((char *)r->config + s->list->n_at, &r->lists[s->list->id].n, sizeof(size_t));
+        r->lists[s->list->id].items = NULL;
+    }
 }
 
 static void check_own_id(struct config_reading *r)
@@ -239,7 +241,7 @@ static void check_own_id(struct config_reading *r)
 
     for (size_t i = 0; i < c->n_peers && !r->bad[SETTING_PEERS]; i++) {
         if (c->peers[i].peer_id[0] && strcmp(c->peers[i].peer_id, c->peer_id) == 0)
-            config_error(r, &r->peers.where[i], &settings[SETTING_PEERS],
+            config_error(r, &r->lists[LIST_PEERS].where[i], &settings[SETTING_PEERS],
                          "id: '%s' is this node's own; allowed: the id of another", c->peer_id);
     }
 }
@@ -254,11 +256,9 @@ int config_reading_finish(struct config_reading *r, struct config **out_config)
     check_plaintext(r);
     check_times(r);
     check_sizes(r);
-    check_count(r, SETTING_PEERS, &r->peers, SETTING_LIMIT_peers, limits->peers);
-    check_count(r, SETTING_SERVICES, &r->services, SETTING_LIMIT_services_per_peer,
-                limits->services_per_peer);
-    check_count(r, SETTING_SERVICES, &r->services, SETTING_LIMIT_services_total,
-                limits->services_total);
+    check_count(r, SETTING_PEERS, SETTING_LIMIT_peers, limits->peers);
+    check_count(r, SETTING_SERVICES, SETTING_LIMIT_services_per_peer, limits->services_per_peer);
+    check_count(r, SETTING_SERVICES, SETTING_LIMIT_services_total, limits->services_total);
     check_own_id(r);
     if (r->no_memory)
         return -ENOMEM;
@@ -355,5 +355,6 @@ void config_free(struct config *config)
         return;
     free(config->peers);
     free(config->services);
+    free(config->ingress);
     free(config);
 }

@@ -1,10 +1,10 @@
 /* config - every setting of a node, where it may come from, and what is wrong with it.
  *
  * Flags win over the environment, that over the YAML file, that over the defaults; an empty
- * variable is unset; no file is normal. A list (peers, services) of one source replaces that of
- * the source below it whole. An unknown key, a bad value or a duplicate is told with file, line
- * and column (or flag, or variable), the key, and what is allowed, also when a stronger source
- * would have won; nothing is started then.
+ * variable is unset; no file is normal. A list (peers, services, ingress) of one source
+ * replaces that of the source below it whole. An unknown key, a bad value or a duplicate is told
+ * with file, line and column (or flag, or variable), the key, and what is allowed, also when a
+ * stronger source would have won; nothing is started then.
  *
  * Adding a setting: its field here, its id in config_parts.h, its row in config_table.c. Reading,
  * --print-config and --help follow the row; tools/meshd.yaml must name it (a test says so).
@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include "base/limits.h"
 #include "base/log.h"
+#include "forward/forward.h"
 
 enum config_maps { MAPS_FULL, MAPS_SUMMARY, MAPS_OFF };
 
@@ -28,6 +29,20 @@ struct config_peer {           /* one of REMOTE_PEER_ADDR, or of `peers:` */
 };
 struct config_service { /* one of SERVICE_ADDR, or of `services:` */
     char name[LIMIT_NAME + 1], backend[LIMIT_BACKEND + 1]; /* canonical both */
+    enum proxy_version proxy;                              /* what its backend is told first */
+};
+
+/* As many as have room in one value, each in its longest text. */
+#define CONFIG_NETWORKS_MAX 22u
+
+struct config_ingress {            /* one of INGRESS_ADDR, or of `ingress:` */
+    char host[LIMIT_IP_TEXT];      /* canonical text; "": every address, v4 and v6 */
+    uint16_t port;                 /* 0: any free one (tests) */
+    char name[LIMIT_NAME + 1];     /* canonical; not "": mapped to it */
+    char fallback[LIMIT_NAME + 1]; /* `default:`; canonical; not "" together with name */
+    struct forward_network proxy_from[CONFIG_NETWORKS_MAX];
+    size_t n_proxy_from;
+    bool bare_lf;
 };
 
 /* The longest name in a runtime_dir, with the "/" before it, that fits a socket's path there. */
@@ -42,9 +57,13 @@ struct config {
     size_t n_peers;
     struct config_service *services;
     size_t n_services;
+    struct config_ingress *ingress;
+    size_t n_ingress;
+    uint64_t workers; /* 0: one per core */
     struct log_settings log;
     enum config_maps maps;
     uint32_t heartbeat_ms, peer_timeout_ms, dial_timeout_ms, open_timeout_ms, call_timeout_ms;
+    uint32_t route_timeout_ms, idle_timeout_ms, half_close_timeout_ms, drain_timeout_ms;
     struct limits limits;
     char runtime_dir[192]; /* of this node: .../meshd/<peer id>; holds meshd.sock and meshd.lock */
 };

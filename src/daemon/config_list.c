@@ -1,4 +1,5 @@
-/* config_list - the settings that are lists: peers to dial, services offered.
+/* config_list - the settings that are lists: peers to dial, services offered, ports where clients
+ * connect (config_ingress.c).
  *
  * One source's entries are gathered whole, then looked at for duplicates by sorting, so that a long
  * list costs no more than n log n. */
@@ -44,14 +45,18 @@ static void peer_label(const void *item, char out[CONFIG_TEXT_MAX])
              peer->port);
 }
 
-static void peer_print_field(unsigned field, const void *item, FILE *out)
+static void peer_field_text(unsigned field, const void *item, char out[CONFIG_TEXT_MAX])
 {
     const struct config_peer *peer = item;
-    char address[CONFIG_TEXT_MAX];
 
-    peer_label(item, address);
-    fputs(field == 0 ? address : peer->peer_id, out);
+    if (field == 0)
+        peer_label(item, out);
+    else
+        snprintf(out, CONFIG_TEXT_MAX, "%s", peer->peer_id);
 }
+
+static const char *const proxy_words[] = {
+    [PROXY_OFF] = "off", [PROXY_V1] = "v1", [PROXY_V2] = "v2", NULL};
 
 static const char *service_from_text(const char *text, void *item)
 {
@@ -70,6 +75,15 @@ static const char *service_from_field(unsigned field, const char *text, void *it
     if (field == 1)
         return backend_canon(text, strlen(text), service->backend) < 0 ? "is no host and port"
                                                                        : NULL;
+    if (field == 2) {
+        for (unsigned i = 0; proxy_words[i]; i++) {
+            if (strcmp(proxy_words[i], text) == 0) {
+                service->proxy = (enum proxy_version)i;
+                return NULL;
+            }
+        }
+        return "is none of the words meant";
+    }
     /* name_canon takes a port away, as a Host line wants it. Here it would hide a mistake. */
     if (strchr(text, ':'))
         return "has a colon: the port belongs to the backend";
@@ -91,54 +105,66 @@ static void service_label(const void *item, char out[CONFIG_TEXT_MAX])
     snprintf(out, CONFIG_TEXT_MAX, "%s", service->name);
 }
 
-static void service_print_field(unsigned field, const void *item, FILE *out)
+static void service_field_text(unsigned field, const void *item, char out[CONFIG_TEXT_MAX])
 {
     const struct config_service *service = item;
 
-    fputs(field == 0 ? service->name : service->backend, out);
+    snprintf(out, CONFIG_TEXT_MAX, "%s",
+             field == 0       ? service->name
+             : field == 1     ? service->backend
+             : service->proxy ? proxy_words[service->proxy]
+                              : "");
 }
 
 #define HOST_PORT "host:port or [v6]:port, the port from 1 to 65535"
 
 const struct list_type list_peers = {
+    .id = LIST_PEERS,
     .item_size = sizeof(struct config_peer),
-    .fields = {"address", "id"},
-    .fields_allowed = {HOST_PORT, "1 to 64 characters of A-Z a-z 0-9 . _ -"},
+    .items_at = offsetof(struct config, peers),
+    .n_at = offsetof(struct config, n_peers),
+    .n_required = 1,
+    .fields = {{"address", HOST_PORT}, {"id", "1 to 64 characters of A-Z a-z 0-9 . _ -"}},
     .from_text = peer_from_text,
     .from_field = peer_from_field,
     .compare = peer_compare,
     .label = peer_label,
-    .print_field = peer_print_field,
+    .field_text = peer_field_text,
 };
 
 const struct list_type list_services = {
+    .id = LIST_SERVICES,
     .item_size = sizeof(struct config_service),
-    .fields = {"name", "backend"},
-    .fields_allowed = {"labels of a-z 0-9 - _ with dots between, 253 bytes in all", HOST_PORT},
-    .second_required = true,
+    .items_at = offsetof(struct config, services),
+    .n_at = offsetof(struct config, n_services),
+    .n_required = 2,
+    .fields = {{"name", LIST_NAME_ALLOWED},
+               {"backend", HOST_PORT},
+               {"proxy_protocol", "off, v1 or v2"}},
     .from_text = service_from_text,
     .from_field = service_from_field,
     .compare = service_compare,
     .label = service_label,
-    .print_field = service_print_field,
+    .field_text = service_field_text,
 };
 
 static void print_list(const struct setting *s, const struct config *config, FILE *out)
 {
-    bool peers = s->list == &list_peers;
-    const char *item = peers ? (const char *)config->peers : (const char *)config->services;
-    size_t n = peers ? config->n_peers : config->n_services;
+    const struct list_type *list = s->list;
+    char text[CONFIG_TEXT_MAX];
+    const char *item;
+    size_t n;
 
+    memcpy(&item, (const char *)config + list->items_at, sizeof(item));
+    memcpy(&n, (const char *)config + list->n_at, sizeof(n));
     if (n == 0)
         fputs(" []", out);
-    for (; n > 0; n--, item += s->list->item_size) {
-        fprintf(out, "\n  - %s: \"", s->list->fields[0]);
-        s->list->print_field(0, item, out);
-        if (s->list->second_required || ((const struct config_peer *)item)->peer_id[0]) {
-            fprintf(out, "\"\n    %s: \"", s->list->fields[1]);
-            s->list->print_field(1, item, out);
+    for (; n > 0; n--, item += list->item_size) {
+        for (unsigned i = 0; list->fields[i].name; i++) {
+            list->field_text(i, item, text);
+            if (i == 0 || *text)
+                fprintf(out, "\n  %s %s: \"%s\"", i == 0 ? "-" : " ", list->fields[i].name, text);
         }
-        fputc('"', out);
     }
 }
 
@@ -147,7 +173,7 @@ const struct setting_type type_list = {.print = print_list};
 
 static struct entries *entries_of(struct config_reading *r, const struct setting *s)
 {
-    return s->list == &list_peers ? &r->peers : &r->services;
+    return &r->lists[s->list->id];
 }
 
 /* Room for one more, zeroed, not yet counted; NULL without memory. */
@@ -203,8 +229,8 @@ void config_add(struct config_reading *r, const struct setting *s, const char *t
 }
 
 void config_add_fields(struct config_reading *r, const struct setting *s,
-                       const char *const texts[2], const struct where where[2],
-                       const struct where *at)
+                       const char *const texts[LIST_FIELDS_MAX],
+                       const struct where where[LIST_FIELDS_MAX], const struct where *at)
 {
     struct entries *e = entries_of(r, s);
     void *item = entries_room(e, s->list->item_size);
@@ -215,14 +241,17 @@ void config_add_fields(struct config_reading *r, const struct setting *s,
         r->no_memory = true;
         return;
     }
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; s->list->fields[i].name; i++) {
         why = texts[i] ? s->list->from_field(i, texts[i], item) : NULL;
         if (!why)
             continue;
-        tell(r, s, &where[i], s->list->fields[i], texts[i], why, s->list->fields_allowed[i]);
+        tell(r, s, &where[i], s->list->fields[i].name, texts[i], why, s->list->fields[i].allowed);
         good = false;
     }
-    if (good)
+    why = good && s->list->check ? s->list->check(item) : NULL;
+    if (why)
+        config_error(r, at, s, "%s", why);
+    else if (good)
         e->where[e->n++] = *at;
 }
 
@@ -254,13 +283,14 @@ void config_list_end(struct config_reading *r, const struct setting *s)
         order[i] = (struct order){s->list, (char *)e->items + i * s->list->item_size, i};
     qsort(order, e->n, sizeof(*order), order_compare);
     for (size_t i = 1; i < e->n; i++) {
-        if (s->list->compare(order[i - 1].item, order[i].item) != 0)
+        if (s->list->compare(order[i - 1].item, order[i].item) != 0 ||
+            (s->list->may_repeat && s->list->may_repeat(order[i].item)))
             continue;
         s->list->label(order[i].item, label);
         config_where(&e->where[order[i - 1].index], first);
         config_error(r, &e->where[order[i].index], s,
                      "%s is there already (%s); allowed: each %s once", config_quote(label, quoted),
-                     first, s->list->fields[0]);
+                     first, s->list->fields[0].name);
     }
     free(order);
 }

@@ -12,7 +12,7 @@
 
 #define CONFIG_FILE_MAX (1u << 20) /* bytes of a YAML file */
 #define CONFIG_ERRORS_MAX 64u      /* told; nobody reads more */
-#define CONFIG_TEXT_MAX 512u       /* bytes of one value in the file, and of what is said of one */
+#define CONFIG_TEXT_MAX 1024u      /* bytes of one value in the file, and of what is said of one */
 
 enum setting_id {
     SETTING_PEER_NAME,
@@ -20,6 +20,8 @@ enum setting_id {
     SETTING_INSECURE,
     SETTING_PEERS,
     SETTING_SERVICES,
+    SETTING_INGRESS,
+    SETTING_WORKERS,
     SETTING_RUNTIME_DIR,
     SETTING_LOG_LEVEL,
     SETTING_LOG_FORMAT,
@@ -30,6 +32,10 @@ enum setting_id {
     SETTING_DIAL_TIMEOUT,
     SETTING_OPEN_TIMEOUT,
     SETTING_CALL_TIMEOUT,
+    SETTING_ROUTE_TIMEOUT,
+    SETTING_IDLE_TIMEOUT,
+    SETTING_HALF_CLOSE_TIMEOUT,
+    SETTING_DRAIN_TIMEOUT,
 #define X(field, def, least, most, unit, what) SETTING_LIMIT_##field,
     LIMITS(X)
 #undef X
@@ -45,18 +51,30 @@ struct setting_type {
     void (*print)(const struct setting *s, const struct config *config, FILE *out);
 };
 
+#define LIST_FIELDS_MAX 5u
+#define LIST_NAME_ALLOWED "labels of a-z 0-9 - _ with dots between, 253 bytes in all"
+
+enum list_id { LIST_PEERS, LIST_SERVICES, LIST_INGRESS, N_LISTS };
+
 /* How the entries of a list are read and written: in a variable or flag as one text, in the file
- * as a mapping of two keys. */
+ * as a mapping of keys. */
 struct list_type {
+    enum list_id id;
     size_t item_size;
-    const char *fields[2];
-    const char *fields_allowed[2];
-    bool second_required;
+    size_t items_at, n_at; /* of the list and its length in struct config */
+    unsigned n_required;   /* of the fields, the first so many */
+    struct list_field {
+        const char *name, *allowed;
+    } fields[LIST_FIELDS_MAX + 1]; /* ends with name == NULL */
     const char *(*from_text)(const char *text, void *item);
     const char *(*from_field)(unsigned field, const char *text, void *item);
-    int (*compare)(const void *a, const void *b);                     /* 0: the same entry twice */
-    void (*label)(const void *item, char out[CONFIG_TEXT_MAX]);       /* what an error calls it */
-    void (*print_field)(unsigned field, const void *item, FILE *out); /* nothing if it is "" */
+    /* What is wrong with an entry whose fields are good each; may be NULL. */
+    const char *(*check)(const void *item);
+    int (*compare)(const void *a, const void *b); /* 0: the same entry twice ... */
+    bool (*may_repeat)(const void *item);         /* ... which this one may be; may be NULL */
+    void (*label)(const void *item, char out[CONFIG_TEXT_MAX]); /* what an error calls it */
+    /* "": at its default. */
+    void (*field_text)(unsigned field, const void *item, char out[CONFIG_TEXT_MAX]);
 };
 
 struct setting {
@@ -99,7 +117,7 @@ struct config_reading {
     bool no_memory;
     struct where where[N_SETTINGS];
     bool bad[N_SETTINGS]; /* an error was told of it */
-    struct entries peers, services;
+    struct entries lists[N_LISTS];
 };
 
 /* A reading with the defaults in it. 0 or -ENOMEM; config_reading_fini either way. */
@@ -120,10 +138,10 @@ void config_set(struct config_reading *r, const struct setting *s, const char *t
 void config_list_begin(struct config_reading *r, const struct setting *s);
 void config_add(struct config_reading *r, const struct setting *s, const char *text,
                 const struct where *where);
-/* texts[1] may be NULL. at is the entry's own place. */
+/* Of fields that are not there the text is NULL. at is the entry's own place. */
 void config_add_fields(struct config_reading *r, const struct setting *s,
-                       const char *const texts[2], const struct where where[2],
-                       const struct where *at);
+                       const char *const texts[LIST_FIELDS_MAX],
+                       const struct where where[LIST_FIELDS_MAX], const struct where *at);
 void config_list_end(struct config_reading *r, const struct setting *s);
 
 /* The sources. */
@@ -153,9 +171,11 @@ void config_allowed(const struct setting *s, char out[CONFIG_TEXT_MAX]);
 /* text between quotes, its odd bytes as \xNN, cut when long. Returns out. */
 const char *config_quote(const char *text, char out[CONFIG_TEXT_MAX]);
 void config_where(const struct where *where, char out[CONFIG_TEXT_MAX]);
+/* Where to listen: "ip:port", "[v6]:port" or ":port". As setting_type's parse. */
+const char *config_listen(const char *text, char out_host[LIMIT_IP_TEXT], uint16_t *out_port);
 
 extern const struct setting_type type_peer_id, type_bind, type_bool, type_word, type_duration,
     type_number, type_dir, type_list;
-extern const struct list_type list_peers, list_services;
+extern const struct list_type list_peers, list_services, list_ingress;
 
 #endif

@@ -43,7 +43,7 @@ void config_help(FILE *out)
 {
     fputs(
         "meshd - one node of a mesh: offers services, learns those of its peers, answers who "
-        "has what\n"
+        "has what, carries clients to it\n"
         "\n"
         "usage: meshd [-c FILE] [SETTING]...\n"
         "       meshd --check [FILE]      reads the settings, tells what is wrong, ends: 0 or 2\n"

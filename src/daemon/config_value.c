@@ -210,7 +210,7 @@ static bool canon_ip(const char *in, bool v6, char out[LIMIT_IP_TEXT])
     return inet_ntop(AF_INET6, &a6, out, LIMIT_IP_TEXT);
 }
 
-static const char *parse_bind(const struct setting *s, const char *text, struct config *config)
+const char *config_listen(const char *text, char out_host[LIMIT_IP_TEXT], uint16_t *out_port)
 {
     const char *colon = strrchr(text, ':'), *host = text;
     char ip[LIMIT_IP_TEXT] = "", canon[LIMIT_IP_TEXT] = "";
@@ -237,9 +237,14 @@ static const char *parse_bind(const struct setting *s, const char *text, struct 
     memcpy(ip, host, len);
     if ((v6 || len > 0) && !canon_ip(ip, v6, canon))
         return "has no IP address before its port";
-    memcpy(config->bind_host, canon, sizeof(canon));
-    config->bind_port = (uint16_t)port;
+    memcpy(out_host, canon, sizeof(canon));
+    *out_port = (uint16_t)port;
     return NULL;
+}
+
+static const char *parse_bind(const struct setting *s, const char *text, struct config *config)
+{
+    return config_listen(text, config->bind_host, &config->bind_port);
 }
 
 static void print_bind(const struct setting *s, const struct config *config, FILE *out)

@@ -165,7 +165,7 @@ static bool take_text(struct reader *y, const struct setting *s, const char *wha
     else if (memchr(value, '\0', len))
         why = "a text with a zero byte in it";
     else if (len >= CONFIG_TEXT_MAX)
-        why = "a text of more than 511 bytes";
+        why = "a text of more than 1023 bytes";
     if (why) {
         if (s && !s->list)
             config_allowed(s, allowed);
@@ -251,53 +251,84 @@ static void skip_value_of_key(struct reader *y)
     skip(y);
 }
 
+/* The keys of a list's entries from `from` up to `to`. */
+static void allowed_fields(const struct list_type *list, unsigned from, unsigned to,
+                           const char *between, char out[CONFIG_TEXT_MAX])
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (unsigned i = from; i < to && list->fields[i].name; i++)
+        used += (size_t)snprintf(out + used, CONFIG_TEXT_MAX - used, "%s%s",
+                                 i > from ? between : "", list->fields[i].name);
+}
+
+/* An entry of a list while it is read. */
+struct list_entry {
+    struct where at, places[LIST_FIELDS_MAX];
+    bool seen[LIST_FIELDS_MAX];
+    char text[LIST_FIELDS_MAX][CONFIG_TEXT_MAX];
+    const char *texts[LIST_FIELDS_MAX]; /* NULL: not there, or not good */
+};
+
+/* The key at hand, and its value. */
+static void read_list_field(struct reader *y, const struct setting *s, struct list_entry *entry)
+{
+    char key[CONFIG_TEXT_MAX], quoted[CONFIG_TEXT_MAX], allowed[CONFIG_TEXT_MAX];
+    const struct list_field *fields = s->list->fields;
+    struct where where = here(y);
+    unsigned i = 0;
+
+    if (!take_text(y, s, "a key", key)) {
+        skip_value_of_key(y);
+        return;
+    }
+    while (fields[i].name && strcmp(key, fields[i].name) != 0)
+        i++;
+    if (!fields[i].name) {
+        allowed_fields(s->list, 0, LIST_FIELDS_MAX, ", ", allowed);
+        config_error(y->r, &where, s, "unknown key %s; allowed: %s", config_quote(key, quoted),
+                     allowed);
+    } else if (entry->seen[i]) {
+        config_error(y->r, &where, s, "%s is there already; allowed: once",
+                     config_quote(key, quoted));
+    }
+    if (!fields[i].name || entry->seen[i]) {
+        skip_value_of_key(y);
+        return;
+    }
+    entry->seen[i] = true;
+    next(y);
+    entry->places[i] = here(y);
+    if (take_text(y, s, "one value", entry->text[i]))
+        entry->texts[i] = entry->text[i];
+}
+
 static void read_list_entry(struct reader *y, const struct setting *s)
 {
     const struct list_type *list = s->list;
-    char key[CONFIG_TEXT_MAX], text[2][CONFIG_TEXT_MAX], quoted[CONFIG_TEXT_MAX], meant[128];
-    const char *texts[2] = {NULL, NULL};
-    struct where entry = here(y), where, places[2] = {entry, entry};
-    bool seen[2] = {false, false};
-    unsigned i;
+    char must[CONFIG_TEXT_MAX], may[CONFIG_TEXT_MAX], meant[2 * CONFIG_TEXT_MAX + 32];
+    struct list_entry entry = {.at = here(y)};
+    bool whole = true;
 
-    snprintf(meant, sizeof(meant), "an entry of %s and %s%s", list->fields[0],
-             list->second_required ? "" : "perhaps ", list->fields[1]);
+    allowed_fields(list, 0, list->n_required, " and ", must);
+    allowed_fields(list, list->n_required, LIST_FIELDS_MAX, ", ", may);
+    snprintf(meant, sizeof(meant), "an entry of %s and perhaps %s", must, may);
     if (is_nothing(&y->event))
-        config_error(y->r, &entry, s, "nothing is there, where %s is meant", meant);
+        config_error(y->r, &entry.at, s, "nothing is there, where %s is meant", meant);
     if (!expect(y, s, YAML_MAPPING_START_EVENT, meant))
         return;
-    while (next(y) != YAML_MAPPING_END_EVENT && y->event.type != YAML_NO_EVENT) {
-        where = here(y);
-        if (!take_text(y, s, "a key", key)) {
-            skip_value_of_key(y);
-            continue;
-        }
-        for (i = 0; i < 2 && strcmp(key, list->fields[i]) != 0; i++)
-            ;
-        if (i == 2)
-            config_error(y->r, &where, s, "unknown key %s; allowed: %s, %s",
-                         config_quote(key, quoted), list->fields[0], list->fields[1]);
-        else if (seen[i])
-            config_error(y->r, &where, s, "%s is there already; allowed: once",
-                         config_quote(key, quoted));
-        if (i == 2 || seen[i]) {
-            skip_value_of_key(y);
-            continue;
-        }
-        seen[i] = true;
-        next(y);
-        places[i] = here(y);
-        if (take_text(y, s, "one value", text[i]))
-            texts[i] = text[i];
-    }
+    while (next(y) != YAML_MAPPING_END_EVENT && y->event.type != YAML_NO_EVENT)
+        read_list_field(y, s, &entry);
     if (y->event.type == YAML_NO_EVENT)
         return;
-    for (i = 0; i < (list->second_required ? 2 : 1); i++) {
-        if (!seen[i])
-            config_error(y->r, &entry, s, "has no %s; meant is %s", list->fields[i], meant);
+    for (unsigned i = 0; i < list->n_required; i++) {
+        if (!entry.seen[i])
+            config_error(y->r, &entry.at, s, "has no %s; meant is %s", list->fields[i].name, meant);
+        whole = whole && entry.texts[i];
     }
-    if (texts[0] && (texts[1] || !list->second_required))
-        config_add_fields(y->r, s, texts, places, &entry);
+    if (whole)
+        config_add_fields(y->r, s, entry.texts, entry.places, &entry.at);
 }
 
 static void read_list(struct reader *y, const struct setting *s)

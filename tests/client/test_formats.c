@@ -184,7 +184,8 @@ Test(formats, jsonl_of_node_is_a_line_for_it_and_each_link_limit_and_counter)
         0,
         "{\"kind\":\"node\",\"peer_id\":\"n1\",\"incarnation\":0,\"version\":0,\"software\":\"\","
         "\"started\":0,\"uptime_ms\":0,\"addresses\":[],\"wire_version_min\":0,"
-        "\"wire_version_max\":0,\"draining\":false,\"nng_healthy\":false,\"links_total\":0}\n"
+        "\"wire_version_max\":0,\"draining\":false,\"nng_healthy\":false,\"links_total\":0,"
+        "\"ingress\":[]}\n"
         "{\"kind\":\"link\",\"peer_id\":\"n2\",\"address\":\"\",\"configured\":\"\","
         "\"state\":\"live\",\"session_id\":\"\",\"silent_ms\":0,\"since\":0,\"last_error\":\"\","
         "\"attempts\":0}\n"
@@ -223,31 +224,41 @@ Test(formats, jsonl_of_ping_is_a_line_for_each_as_it_comes)
                  2, "%s", run.out);
 }
 
+#define NO_FORWARDS                                                                                \
+    "\"active\":0,\"last_failure\":\"\",\"last_failure_text\":\"\",\"last_failure_ms_ago\":0,"     \
+    "\"session\":\"\",\"seen_s_ago\":0"
+
 Test(formats, explain_shows_the_candidates_the_choice_and_why)
 {
     GOLDEN(0,
            "web: goes to local: local\n"
            "\n"
-           "CHOSEN  SOURCE    BACKEND  PEER ID  STATE      LAST SEEN  WHY\n"
-           "yes     local     h:80     n1       connected  -          local\n"
-           "no      10.0.0.2  h:81     n2       stale      -          its link is lost\n",
+           "CHOSEN  SOURCE    BACKEND  PEER ID  STATE      SEEN  SESSION  ACTIVE  LAST FAILURE  "
+           "WHY\n"
+           "yes     local     h:80     n1       connected  -     -        0       -             "
+           "local\n"
+           "no      10.0.0.2  h:81     n2       stale      -     -        0       -             "
+           "its link is lost\n",
            "explain", "web");
     GOLDEN(0,
            "{\"name\":\"web\",\"candidates\":[{\"route\":{" ROUTE_FIELDS(
                "local", "n1", "h:80", "true",
                "false") "},"
-                        "\"chosen\":true,\"why\":\"local\"},{\"route\":{" ROUTE_FIELDS(
+                        "\"chosen\":true,\"why\":\"local\"," NO_FORWARDS
+                        "},{\"route\":{" ROUTE_FIELDS(
                             "10.0.0.2", "n2", "h:81", "false",
-                            "true") "},\"chosen\":false,\"why\":\"its link is lost\"}],"
-                                    "\"verdict\":\"goes to local: local\"}\n",
+                            "true") "},\"chosen\":false,\"why\":\"its link is lost\"," NO_FORWARDS
+                                    "}],\"verdict\":\"goes to local: local\","
+                                    "\"matched\":\"\"}\n",
            "explain", "web", "--format", "json");
     GOLDEN(0,
            "{\"name\":\"web\"," ROUTE_FIELDS(
                "local", "n1", "h:80", "true",
-               "false") ",\"chosen\":true,\"why\":\"local\"}\n"
+               "false") ",\"chosen\":true,\"why\":\"local\"," NO_FORWARDS "}\n"
                         "{\"name\":\"web\"," ROUTE_FIELDS(
                             "10.0.0.2", "n2", "h:81", "false",
-                            "true") ",\"chosen\":false,\"why\":\"its link is lost\"}\n",
+                            "true") ",\"chosen\":false,\"why\":\"its link is lost\"," NO_FORWARDS
+                                    "}\n",
            "explain", "web", "--format", "jsonl");
     GOLDEN(1, "x: nobody offers this name here\n", "explain", "x");
     cr_expect(strstr(run.err, "x: nobody offers it; meshcat services lists"), "%s", run.err);

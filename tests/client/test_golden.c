@@ -65,6 +65,7 @@ static void rows(void)
 static void about_node(void)
 {
     static char *addresses[] = {S("127.0.0.1:7400")};
+    static char *ingress[] = {S("127.0.0.1:8080 default=web"), S("[::]:5432=db")};
     static Meshd__V1__LinkRow *links[] = {&link_row};
     static Meshd__V1__Counter *counters[] = {&counter};
 
@@ -88,6 +89,8 @@ static void about_node(void)
     node.uptime_ms = 61042;
     node.addresses = addresses;
     node.n_addresses = 1;
+    node.ingress = ingress;
+    node.n_ingress = 2;
     node.wire_version_min = node.wire_version_max = 1;
     node.links = links;
     node.n_links = 1;
@@ -168,6 +171,42 @@ static void lookup(struct fake *f, int fd, const struct fake_call *call)
     fake_reply(f, fd, call, 0, 0, "", &reply.base);
 }
 
+static void explain(struct fake *f, int fd, const struct fake_call *call)
+{
+    const char *name = ((const Meshd__V1__ExplainRequest *)call->request)->name;
+    Meshd__V1__ExplainReply reply = MESHD__V1__EXPLAIN_REPLY__INIT;
+    Meshd__V1__Candidate first = MESHD__V1__CANDIDATE__INIT, second = MESHD__V1__CANDIDATE__INIT;
+    Meshd__V1__Candidate *candidates[] = {&first, &second};
+    Meshd__V1__Route local = MESHD__V1__ROUTE__INIT, far = MESHD__V1__ROUTE__INIT;
+
+    local.ip = S("local");
+    local.peer_id = S("n1");
+    local.backend_addr = S("127.0.0.1:80");
+    local.connected = local.healthy = true;
+    first.route = &local;
+    first.chosen = true;
+    first.active = 3;
+    first.why = S("local");
+    far.ip = S("127.0.0.2");
+    far.peer_id = S("n2");
+    far.backend_addr = S("10.0.0.1:8080");
+    far.connected = far.healthy = true;
+    far.last_seen = 1234567890;
+    second.route = &far;
+    second.why = S("a local backend comes before every peer's");
+    second.seen_s_ago = 2;
+    second.session = S("00112233445566778899aabbccddeeff");
+    second.last_failure = S("backend_refused");
+    second.last_failure_text = S("n2: 10.0.0.1:8080 refused\033");
+    second.last_failure_ms_ago = 4321;
+    reply.name = S(name);
+    reply.matched = S("*.example.com");
+    reply.verdict = S("goes to local: local");
+    reply.candidates = candidates;
+    reply.n_candidates = 2;
+    fake_reply(f, fd, call, 0, 0, "", &reply.base);
+}
+
 static void offer(struct fake *f, int fd, const struct fake_call *call)
 {
     const Meshd__V1__OfferRequest *request = (const Meshd__V1__OfferRequest *)call->request;
@@ -203,6 +242,8 @@ static void serve(struct fake *f, int fd)
             introspect(f, fd, &call);
         else if (strcmp(call.method, "Lookup") == 0)
             lookup(f, fd, &call);
+        else if (strcmp(call.method, "Explain") == 0)
+            explain(f, fd, &call);
         else if (strcmp(call.method, "Offer") == 0)
             offer(f, fd, &call);
         else
@@ -332,6 +373,8 @@ Test(golden, node_shows_links_limits_and_counters)
         "peer id        n1\n"
         "software       meshd 0.1.0\n"
         "address        127.0.0.1:7400\n"
+        "ingress        127.0.0.1:8080 default=web\n"
+        "ingress        [::]:5432=db\n"
         "started        2023-11-14T22:13:20Z\n"
         "up for         61.042 s\n"
         "incarnation    1700000000000000\n"
@@ -359,7 +402,8 @@ Test(golden, node_shows_links_limits_and_counters)
            "\"configured\":\"two:7400\",\"state\":\"live\",\"session_id\":\"\",\"silent_ms\":12,"
            "\"since\":1234567890,\"last_error\":\"\",\"attempts\":0}],"
            "\"counters\":[{\"name\":\"calls\",\"value\":99}],\"draining\":false,"
-           "\"nng_healthy\":true,\"links_total\":0},"
+           "\"nng_healthy\":true,\"links_total\":0,"
+           "\"ingress\":[\"127.0.0.1:8080 default=web\",\"[::]:5432=db\"]},"
            "\"limits\":[{\"name\":\"peers\",\"limit\":4096,\"used\":1,\"unit\":\"peers\"}]}\n",
            "node", "--format", "json");
 }
@@ -380,6 +424,47 @@ Test(golden, lookup_shows_routes_best_first_and_no_control_bytes)
         "\"connected\":false,\"stale\":false,\"healthy\":false,\"draining\":true,"
         "\"last_seen\":1234567890}],\"reason\":\"none\"}]}\n",
         "lookup", "web", "--format", "json");
+}
+
+#define LOCAL_ROUTE_JSON                                                                           \
+    "\"ip\":\"local\",\"peer_id\":\"n1\",\"backend_addr\":\"127.0.0.1:80\","                       \
+    "\"connected\":true,\"stale\":false,\"healthy\":true,\"draining\":false,\"last_seen\":0"
+#define FAR_ROUTE_JSON                                                                             \
+    "\"ip\":\"127.0.0.2\",\"peer_id\":\"n2\",\"backend_addr\":\"10.0.0.1:8080\","                  \
+    "\"connected\":true,\"stale\":false,\"healthy\":true,\"draining\":false,"                      \
+    "\"last_seen\":1234567890"
+#define CHOSEN_JSON                                                                                \
+    "\"chosen\":true,\"why\":\"local\",\"active\":3,\"last_failure\":\"\","                        \
+    "\"last_failure_text\":\"\",\"last_failure_ms_ago\":0,\"session\":\"\",\"seen_s_ago\":0}"
+#define BEHIND_JSON                                                                                \
+    "\"chosen\":false,\"why\":\"a local backend comes before every peer's\",\"active\":0,"         \
+    "\"last_failure\":\"backend_refused\","                                                        \
+    "\"last_failure_text\":\"n2: 10.0.0.1:8080 refused\\u001B\",\"last_failure_ms_ago\":4321,"     \
+    "\"session\":\"00112233445566778899aabbccddeeff\",\"seen_s_ago\":2}"
+
+Test(golden, explain_shows_who_is_chosen_how_old_and_busy_each_is_and_what_failed_last)
+{
+    GOLDEN(0,
+           "a.example.com, by *.example.com: goes to local: local\n"
+           "\n"
+           "CHOSEN  SOURCE     BACKEND        PEER ID  STATE      SEEN     SESSION   ACTIVE  "
+           "LAST FAILURE                                              WHY\n"
+           "yes     local      127.0.0.1:80   n1       connected  -        -         3       "
+           "-                                                         local\n"
+           "no      127.0.0.2  10.0.0.1:8080  n2       connected  2 s ago  00112233  0       "
+           "backend_refused 4.3 s ago: n2: 10.0.0.1:8080 refused\\x1b  a local backend comes "
+           "before every peer's\n",
+           "explain", "a.example.com");
+    GOLDEN(0,
+           "{\"name\":\"a.example.com\",\"candidates\":["
+           "{\"route\":{" LOCAL_ROUTE_JSON "}," CHOSEN_JSON ",{\"route\":{" FAR_ROUTE_JSON
+           "}," BEHIND_JSON
+           "],\"verdict\":\"goes to local: local\",\"matched\":\"*.example.com\"}\n",
+           "explain", "a.example.com", "--format", "json");
+    GOLDEN(0,
+           "{\"name\":\"a.example.com\"," LOCAL_ROUTE_JSON "," CHOSEN_JSON
+           "\n{\"name\":\"a.example.com\"," FAR_ROUTE_JSON "," BEHIND_JSON "\n",
+           "explain", "a.example.com", "--format", "jsonl");
 }
 
 Test(golden, offer_is_canonical_and_has_a_lease_of_its_name)

@@ -74,6 +74,18 @@ void load_bad(const struct load *in, const char *err)
     loaded_free(&l);
 }
 
+static void expect_same_port(const struct config_ingress *a, const struct config_ingress *b)
+{
+    cr_expect_str_eq(a->host, b->host);
+    cr_expect_eq(a->port, b->port);
+    cr_expect_str_eq(a->name, b->name);
+    cr_expect_str_eq(a->fallback, b->fallback);
+    cr_expect_eq(a->bare_lf, b->bare_lf);
+    cr_assert_eq(a->n_proxy_from, b->n_proxy_from);
+    for (size_t i = 0; i < a->n_proxy_from; i++)
+        cr_expect_eq(memcmp(&a->proxy_from[i], &b->proxy_from[i], sizeof(a->proxy_from[i])), 0);
+}
+
 void config_expect_same(const struct config *a, const struct config *b)
 {
     cr_expect_str_eq(a->peer_id, b->peer_id);
@@ -90,7 +102,12 @@ void config_expect_same(const struct config *a, const struct config *b)
     for (size_t i = 0; i < a->n_services; i++) {
         cr_expect_str_eq(a->services[i].name, b->services[i].name);
         cr_expect_str_eq(a->services[i].backend, b->services[i].backend);
+        cr_expect_eq(a->services[i].proxy, b->services[i].proxy);
     }
+    cr_assert_eq(a->n_ingress, b->n_ingress);
+    for (size_t i = 0; i < a->n_ingress; i++)
+        expect_same_port(&a->ingress[i], &b->ingress[i]);
+    cr_expect_eq(a->workers, b->workers);
     cr_expect_eq(a->log.level, b->log.level);
     cr_expect_eq(a->log.format, b->log.format);
     cr_expect_eq(a->log.timestamps, b->log.timestamps);
@@ -100,6 +117,10 @@ void config_expect_same(const struct config *a, const struct config *b)
     cr_expect_eq(a->dial_timeout_ms, b->dial_timeout_ms);
     cr_expect_eq(a->open_timeout_ms, b->open_timeout_ms);
     cr_expect_eq(a->call_timeout_ms, b->call_timeout_ms);
+    cr_expect_eq(a->route_timeout_ms, b->route_timeout_ms);
+    cr_expect_eq(a->idle_timeout_ms, b->idle_timeout_ms);
+    cr_expect_eq(a->half_close_timeout_ms, b->half_close_timeout_ms);
+    cr_expect_eq(a->drain_timeout_ms, b->drain_timeout_ms);
     cr_expect_eq(memcmp(&a->limits, &b->limits, sizeof(a->limits)), 0);
     cr_expect_str_eq(a->runtime_dir, b->runtime_dir);
 }

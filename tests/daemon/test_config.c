@@ -27,6 +27,12 @@ Test(config, no_source_gives_the_defaults)
     cr_expect_eq(c->dial_timeout_ms, 5000u);
     cr_expect_eq(c->open_timeout_ms, 10000u);
     cr_expect_eq(c->call_timeout_ms, 5000u);
+    cr_expect_eq(c->route_timeout_ms, 10000u);
+    cr_expect_eq(c->idle_timeout_ms, 600000u);
+    cr_expect_eq(c->half_close_timeout_ms, 300000u);
+    cr_expect_eq(c->drain_timeout_ms, 30000u);
+    cr_expect_eq(c->n_ingress, 0u);
+    cr_expect_eq(c->workers, 0u);
     cr_expect_eq(memcmp(&c->limits, &limits, sizeof(limits)), 0);
     cr_expect_str_eq(c->runtime_dir, "/run/meshd/n1");
     config_free(c);
@@ -299,10 +305,8 @@ Test(config, a_peer_id_is_the_name_of_a_folder_too)
 
 Test(config, what_later_versions_do_is_refused_and_not_passed_over)
 {
-    load_bad(LOAD(.env = {"INGRESS_ADDR=:80", "PEER_TLS_CA=ca.pem", "PEER_TLS_CERT=c.pem",
-                          "PEER_TLS_KEY=k.pem", "ADMIN_ADDR=:9090"}),
-             "environment INGRESS_ADDR: ingress ports: this version of meshd does not have it; "
-             "allowed: leave it unset\n"
+    load_bad(LOAD(.env = {"PEER_TLS_CA=ca.pem", "PEER_TLS_CERT=c.pem", "PEER_TLS_KEY=k.pem",
+                          "ADMIN_ADDR=:9090"}),
              "environment PEER_TLS_CA: TLS: this version of meshd does not have it; allowed: leave "
              "it unset\n"
              "environment PEER_TLS_CERT: TLS: this version of meshd does not have it; allowed: "
@@ -311,5 +315,5 @@ Test(config, what_later_versions_do_is_refused_and_not_passed_over)
              "leave it unset\n"
              "environment ADMIN_ADDR: an admin port: this version of meshd does not have it; "
              "allowed: off, or leave it unset\n");
-    config_free(load_good(LOAD(.env = {"ADMIN_ADDR=off", "INGRESS_ADDR="})));
+    config_free(load_good(LOAD(.env = {"ADMIN_ADDR=off", "PEER_TLS_CA="})));
 }

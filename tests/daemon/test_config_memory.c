@@ -55,8 +55,8 @@ void __wrap_free(void *p)
 
 Test(config_memory, each_allocation_may_fail)
 {
-    const char *argv[] = {"meshd", "-c",     MESHD_EXAMPLE, "--service",
-                          "a:b:1", "--peer", "c:2",         NULL};
+    const char *argv[] = {"meshd",  "-c",  MESHD_EXAMPLE, "--service", "a:b:1",
+                          "--peer", "c:2", "--ingress",   "80",        NULL};
     char told[4096];
     enum config_action action;
     struct config *config;
@@ -72,7 +72,7 @@ Test(config_memory, each_allocation_may_fail)
         err = fmemopen(told, sizeof(told), "w");
         alive = 0;
         until_failure = n;
-        r = config_load(7, (char *const *)argv, err, &action, &config);
+        r = config_load(9, (char *const *)argv, err, &action, &config);
         until_failure = -1;
         fclose(err);
         if (r == 0)

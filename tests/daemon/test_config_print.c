@@ -72,13 +72,45 @@ static bool draw_value(const struct setting *s, char out[CONFIG_TEXT_MAX])
     return true;
 }
 
+/* The n-th entry of a list; which of its fields it has is drawn, and it is valid. */
+static void draw_entry(struct config_reading *r, const struct setting *s, size_t n,
+                       const struct where *where)
+{
+    static const char *const hosts[] = {"", "*:", "127.0.0.1:", "[2001:DB8::1]:", "[::]:"};
+    static const char *const nets[] = {"10.0.0.0/8", "10.0.0.0/8,fd00::/8 , ::1",
+                                       "0.0.0.0/0,::/0,::ffff:0:0/97,::ffff:ffff"};
+    static const char *const words[] = {"off", "v1", "v2"};
+    char text[CONFIG_TEXT_MAX], word[64];
+    const char *texts[LIST_FIELDS_MAX] = {text};
+    struct where places[LIST_FIELDS_MAX];
+
+    for (size_t i = 0; i < LIST_FIELDS_MAX; i++)
+        places[i] = *where;
+    draw_word(word, 20, "abXY09-_");
+    switch (s->list->id) {
+    case LIST_SERVICES:
+        snprintf(text, sizeof(text), "%s%zu", word, n);
+        texts[1] = "[2001:db8::2]:7";
+        texts[2] = draw(2) ? words[draw(3)] : NULL;
+        break;
+    case LIST_INGRESS:
+        snprintf(text, sizeof(text), "%s%zu", hosts[draw(5)], draw(2) ? n : 0);
+        texts[1 + draw(2)] = draw(2) ? word : NULL;
+        texts[3] = draw(2) ? nets[draw(3)] : NULL;
+        texts[4] = draw(2) ? (draw(2) ? "true" : "false") : NULL;
+        break;
+    default:
+        snprintf(text, sizeof(text), draw(2) ? "host-%zu.example.:%zu" : "[::%zu]:%zu", n, n);
+        texts[1] = draw(2) ? word : NULL;
+    }
+    config_add_fields(r, s, texts, places, where);
+}
+
 static struct config *draw_config(void)
 {
     static const struct where where = {.kind = WHERE_FLAG, .name = "drawn"};
     struct config_reading r;
-    char text[CONFIG_TEXT_MAX], word[64], *err_text = NULL;
-    const char *texts[2] = {text, word};
-    const struct where places[2] = {where, where};
+    char text[CONFIG_TEXT_MAX], *err_text = NULL;
     struct config *config = NULL;
     size_t size, n;
     FILE *err = open_memstream(&err_text, &size);
@@ -89,18 +121,8 @@ static struct config *draw_config(void)
     for (const struct setting *s = settings; s < settings + N_SETTINGS; s++) {
         if (!s->list && draw(2) && draw_value(s, text))
             config_set(&r, s, text, &where);
-        for (n = s->list ? draw(5) : 0; n > 0; n--) {
-            draw_word(word, 20, "abXY09-_");
-            if (s == &settings[SETTING_SERVICES]) {
-                snprintf(text, sizeof(text), "%s%zu:%s:%zu", word, n, "[2001:db8::2]", n);
-                config_add(&r, s, text, &where);
-            } else {
-                snprintf(text, sizeof(text), draw(2) ? "host-%zu.example.:%zu" : "[::%zu]:%zu", n,
-                         n);
-                texts[1] = draw(2) ? word : NULL;
-                config_add_fields(&r, s, texts, places, &where);
-            }
-        }
+        for (n = s->list ? draw(5) : 0; n > 0; n--)
+            draw_entry(&r, s, n, &where);
         if (s->list)
             config_list_end(&r, s);
     }
@@ -145,6 +167,8 @@ Test(config_print, the_defaults_are_printed_so)
                            "services:\n"
                            "  - name: \"w\"\n"
                            "    backend: \"[::1]:2\"\n"
+                           "ingress: []\n"
+                           "workers: 0\n"
                            "runtime_dir: \"/run/meshd/n1\"\n"
                            "log:\n"
                            "  level: info\n"
@@ -156,7 +180,11 @@ Test(config_print, the_defaults_are_printed_so)
                            "  peer_timeout: 30s\n"
                            "  dial_timeout: 5s\n"
                            "  open_timeout: 10s\n"
-                           "  call_timeout: 5s\n");
+                           "  call_timeout: 5s\n"
+                           "  route_timeout: 10s\n"
+                           "  idle_timeout: 10m\n"
+                           "  half_close_timeout: 5m\n"
+                           "  drain_timeout: 30s\n");
     free(text);
     config_free(c);
 }
@@ -204,7 +232,7 @@ Test(config_print, the_example_sets_everything_once_its_marks_are_taken_away)
     config_yaml(&r, "meshd.yaml", text, strlen(text));
     for (const struct setting *s = settings; s < settings + N_SETTINGS; s++) {
         if (s->list)
-            cr_expect_gt(s == &settings[SETTING_PEERS] ? r.peers.n : r.services.n, 0u);
+            cr_expect_gt(r.lists[s->list->id].n, 0u, "%s has no entries", s->key);
         else
             cr_expect_eq(r.where[s - settings].kind, WHERE_FILE, "%s is not there", s->key);
     }

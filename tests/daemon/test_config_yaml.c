@@ -59,6 +59,12 @@ Test(config_yaml, every_key_is_read)
                                "  dial_timeout: 1s\n"
                                "  open_timeout: 2s\n"
                                "  call_timeout: 3000ms\n"
+                               "  route_timeout: 4s\n"
+                               "  idle_timeout: 1h\n"
+                               "  half_close_timeout: 6s\n"
+                               "  drain_timeout: 0s\n"
+                               "ingress: [{name: s, listen: '8080'}]\n"
+                               "workers: 3\n"
                                "limits: {leases: 7, gate_buffer_bytes: 1GiB}\n"));
 
     cr_expect_str_eq(c->peer_id, "n.2");
@@ -81,6 +87,14 @@ Test(config_yaml, every_key_is_read)
     cr_expect_eq(c->dial_timeout_ms, 1000u);
     cr_expect_eq(c->open_timeout_ms, 2000u);
     cr_expect_eq(c->call_timeout_ms, 3000u);
+    cr_expect_eq(c->route_timeout_ms, 4000u);
+    cr_expect_eq(c->idle_timeout_ms, 3600000u);
+    cr_expect_eq(c->half_close_timeout_ms, 6000u);
+    cr_expect_eq(c->drain_timeout_ms, 0u);
+    cr_assert_eq(c->n_ingress, 1u);
+    cr_expect_eq(c->ingress[0].port, 8080);
+    cr_expect_str_eq(c->ingress[0].name, "s");
+    cr_expect_eq(c->workers, 3u);
     cr_expect_eq(c->limits.leases, 7u);
     cr_expect_eq(c->limits.gate_buffer_bytes, UINT64_C(1) << 30);
     config_free(c);
@@ -91,17 +105,21 @@ Test(config_yaml, an_unknown_key_is_told_with_its_place_and_the_known_ones)
     static const struct wrong cases[] = {
         {"log:\n  level: info\npeer_nam: x\n",
          "meshd.yaml:3:1: unknown key 'peer_nam'; allowed: peer_name, bind, insecure, peers, "
-         "services, runtime_dir, log, timing, limits\n"},
+         "services, ingress, workers, runtime_dir, log, timing, limits\n"},
         {"log:\n  level: info\n  color: {a: [b, {c: d}]}\n  maps: off\n",
          "meshd.yaml:3:3: unknown key 'color' in log; allowed: level, format, maps, timestamps\n"},
-        {"timing: {beat: 1s}", "meshd.yaml:1:10: unknown key 'beat' in timing; allowed: heartbeat, "
-                               "peer_timeout, dial_timeout, open_timeout, call_timeout\n"},
-        {"log.level: info", "meshd.yaml:1:1: unknown key 'log.level'; allowed: peer_name, bind, "
-                            "insecure, peers, services, runtime_dir, log, timing, limits\n"},
+        {"timing: {beat: 1s}",
+         "meshd.yaml:1:10: unknown key 'beat' in timing; allowed: heartbeat, "
+         "peer_timeout, dial_timeout, open_timeout, call_timeout, route_timeout, "
+         "idle_timeout, half_close_timeout, drain_timeout\n"},
+        {"log.level: info",
+         "meshd.yaml:1:1: unknown key 'log.level'; allowed: peer_name, bind, "
+         "insecure, peers, services, ingress, workers, runtime_dir, log, timing, limits\n"},
         {"peers:\n  - address: a:1\n    name: x\n",
          "meshd.yaml:3:5: peers: unknown key 'name'; allowed: address, id\n"},
         {"services: [{name: a, backend: 'b:1', \"\\u001b\": x}]",
-         "meshd.yaml:1:38: services: unknown key '\\x1b'; allowed: name, backend\n"},
+         "meshd.yaml:1:38: services: unknown key '\\x1b'; allowed: name, backend, "
+         "proxy_protocol\n"},
         {"[a]: b\n? {c: d}\n: e\n",
          "meshd.yaml:1:1: a list is there, where a key is meant" QUOTE_HINT "\n"
          "meshd.yaml:2:3: a mapping is there, where a key is meant" QUOTE_HINT "\n"},
@@ -158,10 +176,14 @@ Test(config_yaml, a_bad_entry_is_told_with_its_place)
          "meshd.yaml:3:9: peers: id: '/' is no peer id; allowed: 1 to 64 characters of A-Z a-z 0-9 "
          ". _ -\n"},
         {"services: [{name: a}, {backend: 'b:1'}, {}]",
-         "meshd.yaml:1:12: services: has no backend; meant is an entry of name and backend\n"
-         "meshd.yaml:1:23: services: has no name; meant is an entry of name and backend\n"
-         "meshd.yaml:1:41: services: has no name; meant is an entry of name and backend\n"
-         "meshd.yaml:1:41: services: has no backend; meant is an entry of name and backend\n"},
+         "meshd.yaml:1:12: services: has no backend; meant is an entry of name and backend "
+         "and perhaps proxy_protocol\n"
+         "meshd.yaml:1:23: services: has no name; meant is an entry of name and backend "
+         "and perhaps proxy_protocol\n"
+         "meshd.yaml:1:41: services: has no name; meant is an entry of name and backend "
+         "and perhaps proxy_protocol\n"
+         "meshd.yaml:1:41: services: has no backend; meant is an entry of name and backend "
+         "and perhaps proxy_protocol\n"},
         {"services:\n  - name: a..b\n    backend: c:1\n",
          "meshd.yaml:2:11: services: name: 'a..b' has an empty label; allowed: " ALLOWED_NAME "\n"},
         {"services: [{name: 'web:80', backend: 'c:1'}]",
@@ -246,7 +268,7 @@ Test(config_yaml, errors_of_every_source_are_told_together)
         "unknown flag '--bogus'; see meshd --help\n"
         "meshd.yaml:1:7: bind: 'x' has no port; allowed: " ALLOWED_BIND "\n"
         "meshd.yaml:2:1: unknown key 'foo'; allowed: peer_name, bind, insecure, peers, "
-        "services, runtime_dir, log, timing, limits\n"
+        "services, ingress, workers, runtime_dir, log, timing, limits\n"
         "meshd.yaml:3:14: log.level: 'loud' is none of the words meant; allowed: " ALLOWED_LEVEL
         "\n"
         "meshd.yaml:3:26: log.maps: 'none' is none of the words meant; allowed: full, summary "
@@ -298,7 +320,7 @@ Test(config_yaml, deep_nesting_ends_the_reading)
     load_bad(
         LOAD(.yaml = yaml),
         "meshd.yaml:1:1: unknown key 'a'; allowed: peer_name, bind, insecure, peers, services, "
-        "runtime_dir, log, timing, limits\n"
+        "ingress, workers, runtime_dir, log, timing, limits\n"
         "meshd.yaml:1:20: is nested deeper than 16; the rest is not read\n");
     free(yaml);
     free(deep);
@@ -314,9 +336,9 @@ Test(config_yaml, a_long_value_is_cut_in_the_error)
     cr_expect(strstr(l.err, "vvv...' is too long; allowed: 1 to 64"), "%s", l.err);
     loaded_free(&l);
     free(yaml);
-    cr_assert(asprintf(&yaml, "peer_name: %s%s", value, value) > 0);
+    cr_assert(asprintf(&yaml, "peer_name: %s%s%s", value, value, value) > 0);
     l = load(LOAD(.yaml = yaml));
-    cr_expect(strstr(l.err, "meshd.yaml:1:12: peer_name: a text of more than 511 bytes is there"),
+    cr_expect(strstr(l.err, "meshd.yaml:1:12: peer_name: a text of more than 1023 bytes is there"),
               "%s", l.err);
     loaded_free(&l);
     free(yaml);

@@ -38,6 +38,10 @@ Test(json, empty_message_prints_every_field)
                  "\"probe\":0,\"echo\":0,\"data_wanted\":0}");
 }
 
+#define NO_FORWARDS                                                                                \
+    "\"active\":0,\"last_failure\":\"\",\"last_failure_text\":\"\",\"last_failure_ms_ago\":0,"     \
+    "\"session\":\"\",\"seen_s_ago\":0"
+
 Test(json, nested_messages_and_lists_keep_the_order_of_numbers)
 {
     Meshd__V1__Route route = MESHD__V1__ROUTE__INIT;
@@ -53,12 +57,12 @@ Test(json, nested_messages_and_lists_keep_the_order_of_numbers)
     reply.name = (char *)"web";
     reply.candidates = candidates;
     reply.n_candidates = 2;
-    EXPECT(reply,
-           "{\"name\":\"web\",\"candidates\":[{\"route\":{\"ip\":\"local\",\"peer_id\":\"\","
-           "\"backend_addr\":\"\",\"connected\":true,\"stale\":false,\"healthy\":false,"
-           "\"draining\":false,\"last_seen\":1234567890},\"chosen\":false,"
-           "\"why\":\"it is \\\"local\\\"\"},{\"route\":null,\"chosen\":false,\"why\":\"\"}],"
-           "\"verdict\":\"\"}");
+    EXPECT(reply, "{\"name\":\"web\",\"candidates\":[{\"route\":{\"ip\":\"local\",\"peer_id\":\"\","
+                  "\"backend_addr\":\"\",\"connected\":true,\"stale\":false,\"healthy\":false,"
+                  "\"draining\":false,\"last_seen\":1234567890},\"chosen\":false,"
+                  "\"why\":\"it is \\\"local\\\"\"," NO_FORWARDS
+                  "},{\"route\":null,\"chosen\":false,\"why\":\"\"," NO_FORWARDS "}],"
+                  "\"verdict\":\"\",\"matched\":\"\"}");
 }
 
 Test(json, enums_have_their_name_without_the_prefix)
