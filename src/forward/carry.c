@@ -14,6 +14,9 @@
 
 /* DATA broke, but why may be on its way over the link. */
 #define LIMBO_MS 1000u
+/* The owner has the Forward and not the header on a warm connection, which was quicker: it is lost.
+ */
+#define DOUBT_MS 300u
 
 struct passage {
     struct session *session; /* a reference; NULL: local */
@@ -43,8 +46,8 @@ struct carry {
     struct backend_try *dial;
     struct waiter waiter; /* its session is set while the Forward is pending */
     struct data *data;
-    size_t sent;               /* bytes of first in the Forward */
-    bool warm, retried, limbo; /* of data */
+    size_t sent;                      /* bytes of first in the Forward */
+    bool warm, retried, limbo, doubt; /* of data */
     /* the last failure: */
     enum forward_end end;
     char text[LIMIT_STATUS_TEXT + 1];
@@ -100,7 +103,7 @@ static void end_attempt(struct carry *c, bool cancel)
         atomic_fetch_sub(&session->active, 1);
     }
     data_drop(TAKE(&c->data));
-    c->warm = c->retried = c->limbo = false;
+    c->warm = c->retried = c->limbo = c->doubt = false;
     c->sent = 0;
 }
 
@@ -310,8 +313,11 @@ static void on_data(void *ctx, enum data_event event)
         return;
     }
     c->data = NULL;
-    if (try_data_again(c))
+    c->doubt = false;
+    if (try_data_again(c)) {
+        alarm_set(c->worker, &c->alarm, share_ms(c));
         return;
+    }
     c->limbo = true;
     if (share_ms(c) > LIMBO_MS)
         alarm_set(c->worker, &c->alarm, LIMBO_MS);
@@ -382,6 +388,14 @@ static void on_alarm(struct alarm *alarm)
 {
     struct carry *c = CONTAINER_OF(alarm, struct carry, alarm);
 
+    if (c->doubt) {
+        c->doubt = false;
+        data_drop(TAKE(&c->data));
+        alarm_set(c->worker, &c->alarm, share_ms(c));
+        if (try_data_again(c))
+            return;
+        c->limbo = true;
+    }
     if (c->limbo)
         fail(c, FORWARD_OWNER_LOST, "the DATA connection broke", c->sent == 0, true);
     else
@@ -424,8 +438,14 @@ void carry_reply(struct waiter *waiter, int refusal, const char *text)
 {
     struct carry *c = CONTAINER_OF(waiter, struct carry, waiter);
 
-    if (refusal != MESHD__V1__REFUSAL__REFUSAL_NONE)
+    if (refusal != MESHD__V1__REFUSAL__REFUSAL_NONE) {
         fail(c, end_of_refusal(refusal), text, true, false);
+        return;
+    }
+    if (c->warm && !c->retried && share_ms(c) > DOUBT_MS) {
+        c->doubt = true;
+        alarm_set(c->worker, &c->alarm, DOUBT_MS);
+    }
 }
 
 void carry_given_up(struct waiter *waiter)

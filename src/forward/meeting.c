@@ -144,6 +144,10 @@ enum meet waiter_meet(struct forward *forward, struct data *data, struct worker 
 
     mutex_lock(&meeting->lock);
     there = find_locked(meeting, data->header.forward_id);
+    if (there && there->kind == WAITER_DATA && there->session == data->session) {
+        remove_locked(meeting, there); /* lost, or its peer would not have opened another */
+        there = NULL;
+    }
     if (!there) {
         memcpy(data->waiter.id, data->header.forward_id, FORWARD_ID_LEN);
         data->waiter.kind = WAITER_DATA;

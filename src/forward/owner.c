@@ -12,8 +12,9 @@
 #include "forward/tuple.h"
 #include "wire/name.h"
 
-#define ANSWER_MS 500u /* of the time that the other side waits, so that the answer arrives in it  \
-                        */
+#define ANSWER_MS                                                                                  \
+    500u /* of the time that the other side waits, so that the answer arrives in it                \
+          */
 #define REMAINING_MAX 600000u
 
 struct served {
