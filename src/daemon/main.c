@@ -2,8 +2,8 @@
  *
  * Exit codes: 0 ended as asked, 1 could not start, 2 bad settings (nothing was started). A node
  * that cannot go on (nng is sick, no memory) says so and aborts: a service manager starts it
- * afresh. Threads are started last and stopped first-to-last: gate, nng, printer; the main loop in
- * between is libuv's and owns the node.
+ * afresh. Threads are started last and stopped first-to-last: workers, gate, nng, printer; the main
+ * loop in between is libuv's and owns the node.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -17,7 +17,7 @@
 #include <unistd.h>
 #include "base/clock.h"
 #include "base/random.h"
-#include "daemon/config.h"
+#include "daemon/clients.h"
 #include "daemon/events.h"
 #include "daemon/feed.h"
 #include "daemon/paths.h"
@@ -31,6 +31,8 @@
 #define FIRST_BYTES_MS 10000u
 #define IDLE_MS 600000u
 #define CANARY_MS 10000u
+#define DRAIN_LOOK_MS 20u
+#define DRAIN_LEAST_MS 300u /* for peers to hear of it, and for what they sent before to come */
 #define STOP_LINKS_MS 1000u /* for Goodbyes to leave */
 #define STOP_GATE_MS 300u
 #define STOP_PRINTER_MS 1000u
@@ -51,12 +53,15 @@ struct app {
     struct canary *canary;
     struct node *node;
     struct node_port port;
+    struct forward *forward;
     struct mailbox box;
     uv_loop_t loop;
-    uv_timer_t tick, stop;
+    uv_timer_t tick, stop, drain;
     uv_signal_t term, interrupt;
-    uint64_t next_ms; /* for which the tick timer is armed */
-    uint64_t stop_ms; /* when the end was asked for */
+    uint64_t next_ms;  /* for which the tick timer is armed */
+    uint64_t drain_ms; /* when the end was asked for, */
+    uint64_t stop_ms;  /* ... and when it began, with nothing forwarded any more */
+    bool forwarding;   /* workers run */
     bool stopping;
 };
 
@@ -101,23 +106,62 @@ static void on_stop_late(uv_timer_t *timer)
     uv_stop(&app->loop);
 }
 
-static void on_signal(uv_signal_t *handle, int number)
+static void end_forwarding(struct app *app)
 {
-    struct app *app = handle->data;
+    if (app->forwarding)
+        forward_stop(app->forward);
+    app->forwarding = false;
+}
 
-    if (app->stopping) {
-        log_warn("daemon", "a second signal: ending at once");
-        _exit(0);
-    }
-    log_info("daemon", "signal %d: saying goodbye to %zu lines; a second one ends at once", number,
-             ports_lines(app->ports));
-    app->stopping = app->serve.draining = true;
+static void say_goodbye(struct app *app)
+{
+    size_t left = forward_active(app->forward);
+
+    if (left)
+        log_warn("daemon", "drain_timeout: cutting off %zu that are still being forwarded", left);
+    log_info("daemon", "saying goodbye to %zu lines", ports_lines(app->ports));
+    app->stopping = true;
     app->stop_ms = clock_ms();
     alarm(STOP_ALL_S);
+    end_forwarding(app);
     node_stop(app->node);
     uv_timer_stop(&app->tick);
     uv_timer_start(&app->stop, on_stop_late, STOP_LINKS_MS, 0);
     after_batch(app);
+}
+
+/* Over as soon as nothing is forwarded and peers have heard of it, so that what they had sent has
+ * come. */
+static void on_drain(uv_timer_t *timer)
+{
+    struct app *app = timer->data;
+    uint64_t gone_ms = clock_ms() - app->drain_ms;
+
+    if (ports_lines(app->ports) && gone_ms < DRAIN_LEAST_MS)
+        return;
+    if (forward_active(app->forward) && gone_ms < app->config->drain_timeout_ms)
+        return;
+    uv_timer_stop(timer);
+    say_goodbye(app);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct app *app = handle->data;
+
+    if (app->serve.draining) {
+        log_warn("daemon", "a second signal: ending at once");
+        _exit(0);
+    }
+    log_info("daemon", "signal %d: draining, %zu are being forwarded; a second one ends at once",
+             number, forward_active(app->forward));
+    app->serve.draining = true;
+    app->drain_ms = clock_ms();
+    forward_drain(app->forward);
+    node_drain(app->node);
+    rearm(app);
+    uv_timer_start(&app->drain, on_drain, DRAIN_LOOK_MS, DRAIN_LOOK_MS);
+    on_drain(&app->drain);
 }
 
 static volatile sig_atomic_t exit_code; /* of a process that had to be cut short */
@@ -240,6 +284,8 @@ static void on_event(void *ctx, const struct node_event *event)
         return;
     if (app->feed)
         feed_show(app->feed, snapshot_ref(snap));
+    if (app->forward)
+        forward_show(app->forward, snap);
     if (app->printer)
         printer_show(app->printer, TAKE(&snap));
     snapshot_unref(snap);
@@ -256,10 +302,12 @@ static int start_loop(struct app *app)
     if (r == 0)
         r = uv_timer_init(&app->loop, &app->stop);
     if (r == 0)
+        r = uv_timer_init(&app->loop, &app->drain);
+    if (r == 0)
         r = uv_signal_init(&app->loop, &app->term);
     if (r == 0)
         r = uv_signal_init(&app->loop, &app->interrupt);
-    app->tick.data = app->stop.data = app->term.data = app->interrupt.data = app;
+    app->tick.data = app->stop.data = app->drain.data = app->term.data = app->interrupt.data = app;
     /* Handled when the loop runs: one that comes before waits till then. */
     if (r == 0)
         r = uv_signal_start(&app->term, on_signal, SIGTERM);
@@ -360,6 +408,7 @@ static int start_rpc(struct app *app)
     serve->box = &app->box;
     serve->gate = app->gate;
     serve->ports = app->ports;
+    serve->forward = app->forward;
     serve->printer = app->printer;
     serve->limits = app->config->limits;
     serve->peer_id = app->config->peer_id;
@@ -390,6 +439,23 @@ static int start_feed(struct app *app)
     return r;
 }
 
+/* Its ingress ports are bound; clients are taken from forward_start on. */
+static int make_forward(struct app *app)
+{
+    const struct forward_ops ops = {.ctx = app->ports, .send = ports_forward_send};
+    int r = clients_new(app->config, app->registry, &ops, &app->forward);
+
+    if (r == 0)
+        ports_set_forward(app->ports, app->forward);
+    return r;
+}
+
+static int start_forward(struct app *app)
+{
+    app->forwarding = true; /* also if it starts half-way */
+    return forward_start(app->forward);
+}
+
 /* Everything that may fail, in the order in which it depends on what went before. */
 static int start(struct app *app)
 {
@@ -398,6 +464,8 @@ static int start(struct app *app)
 
     if (r == 0)
         r = start_gate(app);
+    if (r == 0)
+        r = make_forward(app);
     if (r == 0) {
         r = listen_all(app, &from);
         if (r < 0)
@@ -407,10 +475,14 @@ static int start(struct app *app)
     }
     if (r == 0)
         r = start_rpc(app);
+    if (r == 0 && clients_listen(app->config, app->forward, &app->serve.ingress) < 0)
+        return -EIO; /* likewise */
     if (r == 0)
         r = gate_start(app->gate);
     if (r == 0)
         r = start_feed(app);
+    if (r == 0)
+        r = start_forward(app);
     if (r < 0)
         log_error("daemon", "cannot start: %s", strerror(-r));
     return r;
@@ -443,6 +515,7 @@ static uint32_t printer_grace_ms(const struct app *app)
 /* Also after a start that failed half-way. */
 static void stop(struct app *app)
 {
+    end_forwarding(app);
     feed_stop(app->feed);
     app->feed = NULL;
     if (app->gate)
@@ -460,10 +533,13 @@ static void stop(struct app *app)
     ports_free(app->ports);
     node_free(app->node);
     gate_free(app->gate);
+    forward_free(app->forward);
+    clients_texts_free(app->serve.ingress);
     serve_fini(&app->serve);
     registry_free(app->registry);
     uv_close((uv_handle_t *)&app->tick, NULL);
     uv_close((uv_handle_t *)&app->stop, NULL);
+    uv_close((uv_handle_t *)&app->drain, NULL);
     uv_close((uv_handle_t *)&app->term, NULL);
     uv_close((uv_handle_t *)&app->interrupt, NULL);
     uv_run(&app->loop, UV_RUN_DEFAULT);
