@@ -5,10 +5,15 @@
 
 #include <stdbool.h>
 #include "registry/snapshot.h"
+#include "wire/frame.h"
 #include "wire/rows.h"
 
 /* peer NULL: the node itself, whose id is self. with_link: the session to forward on, too. */
 void owner_share(const struct snapshot_peer *peer, const char *self, bool with_link,
                  struct rows_shared *out);
+
+#define OWNER_SESSION_TEXT (2 * SESSION_ID_LEN + 1)
+/* The session of an owner's link, as rows, links and candidates show it: 32 hex digits. */
+void owner_session(const uint8_t session_id[SESSION_ID_LEN], char out[OWNER_SESSION_TEXT]);
 
 #endif

@@ -5,11 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/clock.h"
+#include "daemon/owner.h"
 #include "wire/name.h"
 #include "wire/routes.h"
 
 #define ROUTES_DEFAULT 16u
 #define ROUTES_MAX 256u
+#define CANDIDATES_MAX 16u /* of one name, as many as are weighed for a client */
 #define RESULTS_FIRST 4096u
 
 bool serve_who(void *ctx, uint32_t conn, struct rpc_caller *out_caller)
@@ -167,29 +169,31 @@ static void lookup(Meshd__V1__Registry_Service *service, const Meshd__V1__Lookup
     closure(&reply, call);
 }
 
-/* Why a candidate stands behind the one chosen, in the words of the order of choice. */
-static const char *why_behind(const struct registry_route *first, const struct registry_route *it)
+static bool fill_candidate(struct serve *serve, struct arena *arena,
+                           const struct forward_candidate *from, Meshd__V1__Candidate *out)
 {
-    if (first->local)
-        return "a local backend comes before every peer's";
-    if (it->stale)
-        return "its link is lost; it is used only when nothing else is left";
-    if (!it->connected)
-        return "its link is not live yet";
-    if (it->draining)
-        return "its owner is draining";
-    if (!it->healthy)
-        return "its backend does not answer";
-    return "as good as the one chosen; a stable hash of name and peer decides ties";
-}
+    const struct registry_route *route = from->route;
+    uint64_t now_s = clock_wall_us() / 1000000;
+    char session[OWNER_SESSION_TEXT] = "";
 
-static const char *why_chosen(const struct registry_route *it)
-{
-    if (it->local)
-        return "local";
-    if (it->connected && !it->draining && it->healthy)
-        return "its owner is connected";
-    return "nothing better is left";
+    meshd__v1__candidate__init(out);
+    out->route = arena_alloc(arena, sizeof *out->route);
+    if (!out->route || !fill_route(serve, arena, route, out->route))
+        return false;
+    out->chosen = from->chosen;
+    out->active = from->active;
+    out->why = arena_strdup(arena, from->why);
+    if (from->has_failed) {
+        out->last_failure = (char *)forward_ends[from->failed].word;
+        out->last_failure_text = arena_strdup(arena, from->failed_text);
+        out->last_failure_ms_ago = from->failed_ms_ago;
+    }
+    if (!route->local && now_s > route->last_seen_s)
+        out->seen_s_ago = now_s - route->last_seen_s;
+    if (route->link_id)
+        owner_session(route->session_id, session);
+    out->session = arena_strdup(arena, session);
+    return out->why && out->last_failure_text && out->session;
 }
 
 static void explain(Meshd__V1__Registry_Service *service, const Meshd__V1__ExplainRequest *request,
@@ -199,43 +203,31 @@ static void explain(Meshd__V1__Registry_Service *service, const Meshd__V1__Expla
     struct rpc_call *call = closure_data;
     struct arena *arena = rpc_call_arena(call);
     Meshd__V1__ExplainReply reply = MESHD__V1__EXPLAIN_REPLY__INIT;
-    Meshd__V1__Candidate *at;
-    struct registry_route room[ROUTES_MAX];
-    struct registry_routes routes = {.at = room, .cap = ROUTES_MAX};
-    char name[LIMIT_NAME + 1], verdict[160];
+    Meshd__V1__Candidate candidates[CANDIDATES_MAX], *at[CANDIDATES_MAX];
+    struct registry_route room[CANDIDATES_MAX];
+    struct forward_candidate found[CANDIDATES_MAX];
+    struct forward_explained explained = {.routes = {.at = room, .cap = CANDIDATES_MAX},
+                                          .at = found};
+    char name[LIMIT_NAME + 1], text[160];
     enum name_error error = name_canon(request->name, strlen(request->name), name);
-    bool ok;
+    bool ok = true;
 
     if (error != NAME_OK) {
-        snprintf(verdict, sizeof verdict, "the name %s", name_error_text(error));
-        rpc_call_reply(call, STATUS_INVALID_ARGUMENT, MESHD__V1__REASON__REASON_BAD_NAME, verdict,
+        snprintf(text, sizeof text, "the name %s", name_error_text(error));
+        rpc_call_reply(call, STATUS_INVALID_ARGUMENT, MESHD__V1__REASON__REASON_BAD_NAME, text,
                        NULL);
         return;
     }
-    registry_lookup(serve->registry, name, strlen(name), &routes);
-    at = arena_alloc(arena, (routes.n + 1) * sizeof *at);
-    reply.candidates = arena_alloc(arena, (routes.n + 1) * sizeof *reply.candidates);
-    ok = at && reply.candidates;
-    for (size_t i = 0; ok && i < routes.n; i++) {
-        Meshd__V1__Route *route = arena_alloc(arena, sizeof *route);
-
-        meshd__v1__candidate__init(&at[i]);
-        ok = route && fill_route(serve, arena, &routes.at[i], route);
-        at[i].route = route;
-        at[i].chosen = i == 0;
-        at[i].why =
-            (char *)(i ? why_behind(&routes.at[0], &routes.at[i]) : why_chosen(&routes.at[0]));
-        reply.candidates[i] = &at[i];
+    forward_explain(serve->forward, name, strlen(name), &explained);
+    for (; ok && reply.n_candidates < explained.routes.n; reply.n_candidates++) {
+        at[reply.n_candidates] = &candidates[reply.n_candidates];
+        ok = fill_candidate(serve, arena, &found[reply.n_candidates], at[reply.n_candidates]);
     }
-    if (routes.n)
-        snprintf(verdict, sizeof verdict, "goes to %s: %s", routes.at[0].label,
-                 why_chosen(&routes.at[0]));
-    else
-        snprintf(verdict, sizeof verdict, "nobody offers this name here");
-    reply.n_candidates = routes.n;
-    registry_routes_fini(&routes);
+    registry_routes_fini(&explained.routes);
     reply.name = name;
-    reply.verdict = verdict;
+    reply.candidates = at;
+    reply.verdict = explained.verdict;
+    reply.matched = explained.matched;
     if (ok)
         closure(&reply, call);
     else

@@ -12,6 +12,7 @@
 #include "daemon/pages.h"
 #include "daemon/ports.h"
 #include "daemon/printer.h"
+#include "forward/forward.h"
 #include "gate/gate.h"
 #include "node/node.h"
 #include "registry/registry.h"
@@ -28,6 +29,8 @@ struct serve {
     struct rpc_server *rpc;
     struct ports *ports;     /* main loop only */
     struct printer *printer; /* or NULL */
+    struct forward *forward;
+    char **ingress; /* of NodeInfo; ends with NULL */
     struct canary *canary;
     struct pages pages;
     struct limits limits;

@@ -16,7 +16,7 @@
 
 #define REPLY_OVERHEAD 65536u /* at most a quarter of a message is left for the rest of a reply */
 #define TOMBSTONES_MAX 1000u
-#define NODE_FIXED 8192u /* counters, limits, the reply's header */
+#define NODE_FIXED 16384u /* counters, limits, the reply's header */
 
 struct walk {
     struct serve *serve;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/clock.h"
+#include "daemon/owner.h"
 #include "daemon/serve.h"
 
 #define LINKS_MAX 1024u /* rows of links in one answer */
@@ -15,6 +16,7 @@ struct all {
     struct node_counters node;
     struct ports_counters ports;
     struct printer_counters printer;
+    struct forward_counters forward;
 };
 
 struct counter_row {
@@ -123,9 +125,55 @@ static const struct counter_row counter_rows[] = {
     C(printer, printed),
     C(printer, skipped),
     C(printer, failed),
+    C(forward, clients),
+    C(forward, unrouted),
+    C(forward, pending),
+    C(forward, relayed),
+    C(forward, served),
+    C(forward, warm),
+    C(forward, data_waiting),
+    C(forward, pipes),
+    C(forward, largest_source),
+    C(forward, largest_source_unrouted),
+    C(forward, largest_service),
+    C(forward, largest_head),
+    C(forward, accepted),
+    C(forward, accepted_http),
+    C(forward, accepted_tls),
+    C(forward, accepted_connect),
+    C(forward, accepted_h2),
+    C(forward, accepted_mapped),
+    C(forward, accepted_other),
+    C(forward, closed_over_limit),
+    C(forward, closed_no_descriptor),
+    C(forward, local),
+    C(forward, forwarded),
+    C(forward, forward_retries),
+    C(forward, forwards_received),
+    C(forward, forwards_refused),
+    C(forward, data_dialled),
+    C(forward, data_accepted),
+    C(forward, data_dead),
+    C(forward, data_unexpected),
+    C(forward, data_late),
+    C(forward, bytes_up),
+    C(forward, bytes_down),
+    C(forward, spliced),
+    C(forward, messages_bad),
+    C(forward, resolves),
+    C(forward, resolves_failed),
 };
 
-#define N_COUNTERS (sizeof counter_rows / sizeof *counter_rows)
+/* Those of clients' ends and of phases have names that are put together. */
+static const char *const phase_words[N_FORWARD_PHASES] = {
+    [FORWARD_PHASE_NAME] = "name",
+    [FORWARD_PHASE_CONNECT] = "connect",
+    [FORWARD_PHASE_OPEN] = "open",
+};
+
+#define COUNTER_NAME 64u
+#define N_FIXED (sizeof counter_rows / sizeof *counter_rows)
+#define N_COUNTERS (N_FIXED + N_FORWARD_ENDS + 2u * N_FORWARD_PHASES)
 
 static void collect(struct serve *serve, struct all *out)
 {
@@ -137,6 +185,46 @@ static void collect(struct serve *serve, struct all *out)
     ports_counters(serve->ports, &out->ports);
     if (serve->printer)
         printer_counters(serve->printer, &out->printer);
+    forward_counters(serve->forward, &out->forward);
+}
+
+static void add_counter(Meshd__V1__NodeInfo *info, Meshd__V1__Counter *rows, const char *name,
+                        uint64_t value)
+{
+    Meshd__V1__Counter *row = &rows[info->n_counters];
+
+    meshd__v1__counter__init(row);
+    row->name = (char *)name;
+    row->value = value;
+    info->counters[info->n_counters++] = row;
+}
+
+/* How clients ended, and how long each phase of their way took. False: no memory. */
+static bool add_clients(const struct forward_counters *count, struct arena *arena,
+                        Meshd__V1__NodeInfo *info, Meshd__V1__Counter *rows)
+{
+    char name[COUNTER_NAME];
+    char *copy;
+
+    for (unsigned i = 0; i < N_FORWARD_ENDS; i++) {
+        snprintf(name, sizeof name, "forward_end_%s", forward_ends[i].word);
+        copy = arena_strdup(arena, name);
+        if (!copy)
+            return false;
+        add_counter(info, rows, copy, count->ends[i]);
+    }
+    for (unsigned i = 0; i < 2u * N_FORWARD_PHASES; i++) {
+        unsigned phase = i / 2;
+        bool median = i % 2 == 0;
+
+        snprintf(name, sizeof name, "forward_%s_us_%s", phase_words[phase], median ? "p50" : "p99");
+        copy = arena_strdup(arena, name);
+        if (!copy)
+            return false;
+        add_counter(info, rows, copy,
+                    forward_phase_us(count, (enum forward_phase)phase, median ? 0.5 : 0.99));
+    }
+    return true;
 }
 
 static bool fill_counters(const struct all *all, struct arena *arena, Meshd__V1__NodeInfo *info)
@@ -146,20 +234,19 @@ static bool fill_counters(const struct all *all, struct arena *arena, Meshd__V1_
     info->counters = arena_alloc(arena, N_COUNTERS * sizeof *info->counters);
     if (!rows || !info->counters)
         return false;
-    for (size_t i = 0; i < N_COUNTERS; i++) {
-        meshd__v1__counter__init(&rows[i]);
-        rows[i].name = (char *)counter_rows[i].name;
-        memcpy(&rows[i].value, (const char *)all + counter_rows[i].offset, sizeof rows[i].value);
-        info->counters[i] = &rows[i];
+    for (size_t i = 0; i < N_FIXED; i++) {
+        uint64_t value;
+
+        memcpy(&value, (const char *)all + counter_rows[i].offset, sizeof value);
+        add_counter(info, rows, counter_rows[i].name, value);
     }
-    info->n_counters = N_COUNTERS;
-    return true;
+    return add_clients(&all->forward, arena, info, rows);
 }
 
 static bool fill_link(struct arena *arena, const struct node_link_info *from, uint64_t now_ms,
                       Meshd__V1__LinkRow *out)
 {
-    char text[LIMIT_IP_TEXT + 16], session[2 * SESSION_ID_LEN + 1] = "";
+    char text[LIMIT_IP_TEXT + 16], session[OWNER_SESSION_TEXT] = "";
 
     meshd__v1__link_row__init(out);
     if (from->address.ip[0])
@@ -167,8 +254,8 @@ static bool fill_link(struct arena *arena, const struct node_link_info *from, ui
                  from->address.ip, from->address.port);
     else
         text[0] = '\0';
-    for (size_t i = 0; from->has_session && i < SESSION_ID_LEN; i++)
-        snprintf(session + 2 * i, 3, "%02x", from->session_id[i]);
+    if (from->has_session)
+        owner_session(from->session_id, session);
     out->peer_id = arena_strdup(arena, from->peer_id);
     out->address = arena_strdup(arena, text);
     out->configured = arena_strdup(arena, from->configured);
@@ -229,6 +316,13 @@ static bool fill_node(struct serve *serve, const struct all *all, struct arena *
     if (!info->addresses)
         return false;
     info->addresses[info->n_addresses++] = serve->address;
+    info->ingress = serve->ingress;
+    for (size_t size; serve->ingress[info->n_ingress]; room -= size) {
+        size = strlen(serve->ingress[info->n_ingress]) + 4; /* tag, length */
+        if (size > room)
+            break;
+        info->n_ingress++;
+    }
     return fill_links(serve, arena, room, info) && fill_counters(all, arena, info);
 }
 
@@ -255,6 +349,12 @@ static uint64_t limit_used(struct serve *serve, const struct all *all, const cha
         {"pinned_snapshots", pages_used(&serve->pages, clock_ms())},
         {"watchers", all->gate.watchers},
         {"watch_log_bytes", all->gate.watch_log_bytes},
+        {"ingress_connections", all->forward.clients},
+        {"ingress_per_source", all->forward.largest_source},
+        {"ingress_unrouted_per_source", all->forward.largest_source_unrouted},
+        {"ingress_head_bytes", all->forward.largest_head},
+        {"forwards_pending", all->forward.pending},
+        {"forwards_per_service", all->forward.largest_service},
     };
 
     for (size_t i = 0; i < sizeof uses / sizeof *uses; i++)

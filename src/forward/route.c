@@ -264,7 +264,7 @@ void forward_explain(struct forward *forward, const char *name, size_t name_len,
     out->routes.n = n;
     out->routes.revision = list.routes.revision;
     if (chosen < n)
-        snprintf(out->verdict, sizeof(out->verdict), "goes to %s: %.150s",
+        snprintf(out->verdict, sizeof(out->verdict), "goes to %s: %.130s",
                  out->routes.at[chosen].label, out->at[chosen].why);
     else
         snprintf(out->verdict, sizeof(out->verdict), "no owner is connected: 503");
