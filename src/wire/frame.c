@@ -3,11 +3,12 @@
 #include <assert.h>
 #include <endian.h>
 #include <errno.h>
-#include <stdbool.h>
 #include <string.h>
+#include "wire/encode.h"
 #include "wire/name.h"
 
-#define HEADER_MAX 1024u /* bytes of a CallHeader, ReplyHeader or LinkHeader */
+#define HEADER_MAX 1024u                      /* bytes of a CallHeader, ReplyHeader or LinkHeader */
+#define LINK_HEADER_LEN (4u + SESSION_ID_LEN) /* in a session, with a kind below 128 */
 
 static const uint8_t magic[4] = {'M', 'S', 'H', 'D'};
 
@@ -169,6 +170,21 @@ int frame_split(const uint8_t *data, size_t len, struct frame_parts *out)
         .body_len = len - prefix - header_len,
     };
     return 0;
+}
+
+bool frame_peek_link(const struct frame_parts *parts, int *out_kind, const uint8_t **out_session_id)
+{
+    uint8_t kind_tag[1], id_head[2];
+    const uint8_t *at = parts->header;
+
+    encode_tag(kind_tag, 1, ENCODE_VARINT);
+    encode_part_head(id_head, 2, SESSION_ID_LEN);
+    if (parts->header_len != LINK_HEADER_LEN || at[0] != kind_tag[0] || at[1] == 0 ||
+        at[1] >= 0x80 || memcmp(at + 2, id_head, sizeof(id_head)) != 0)
+        return false;
+    *out_kind = at[1];
+    *out_session_id = at + 2 + sizeof(id_head);
+    return true;
 }
 
 /* ---- DATA headers ---- */

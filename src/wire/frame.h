@@ -45,6 +45,7 @@
 #ifndef WIRE_FRAME_H
 #define WIRE_FRAME_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <protobuf-c/protobuf-c.h>
@@ -106,5 +107,9 @@ struct frame_parts {
 };
 /* 0, or -EBADMSG when the varint or the length do not fit (headers are at most 1,024 bytes). */
 int frame_split(const uint8_t *data, size_t len, struct frame_parts *out);
+/* The kind and the session id of a LinkHeader, without unpacking it. False: it has none, or is not
+ * written in the shortest way and in order, as everybody does. */
+bool frame_peek_link(const struct frame_parts *parts, int *out_kind,
+                     const uint8_t **out_session_id);
 
 #endif

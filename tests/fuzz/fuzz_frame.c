@@ -38,6 +38,26 @@ static void one_header(const ProtobufCMessageDescriptor *descriptor,
     arena_fini(&arena);
 }
 
+/* Read by hand or unpacked, it is the same. */
+static void peeked_header(const struct frame_parts *parts)
+{
+    const Meshd__V1__LinkHeader *header;
+    ProtobufCMessage *message;
+    const uint8_t *session_id;
+    struct arena arena;
+    int kind;
+
+    if (!frame_peek_link(parts, &kind, &session_id))
+        return;
+    arena_init(&arena);
+    check(wire_unpack(&meshd__v1__link_header__descriptor, parts->header, parts->header_len, &arena,
+                      &message) == 0);
+    header = (const Meshd__V1__LinkHeader *)message;
+    check((int)header->kind == kind && header->session_id.len == SESSION_ID_LEN &&
+          memcmp(header->session_id.data, session_id, SESSION_ID_LEN) == 0);
+    arena_fini(&arena);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct frame_parts parts;
@@ -50,5 +70,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     one_header(&meshd__v1__call_header__descriptor, &parts);
     one_header(&meshd__v1__reply_header__descriptor, &parts);
     one_header(&meshd__v1__link_header__descriptor, &parts);
+    peeked_header(&parts);
     return 0;
 }

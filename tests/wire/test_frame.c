@@ -278,6 +278,42 @@ Test(frame, empty_header_is_one_zero_byte)
     cr_expect_eq(out[0], 0);
 }
 
+Test(frame, a_link_header_is_read_without_unpacking_it)
+{
+    Meshd__V1__LinkHeader header = MESHD__V1__LINK_HEADER__INIT;
+    uint8_t id[SESSION_ID_LEN], data[64], one_more[64];
+    const uint8_t *session_id = NULL;
+    struct frame_parts parts;
+    int kind = -1;
+
+    for (uint8_t i = 0; i < sizeof(id); i++)
+        id[i] = (uint8_t)(0xf0 + i);
+    header.session_id = (ProtobufCBinaryData){.len = sizeof(id), .data = id};
+    for (int k = 0; k < 300; k++) {
+        header.kind = (Meshd__V1__LinkKind)k;
+        frame_pack(&header.base, NULL, data);
+        cr_assert_eq(frame_split(data, frame_size(&header.base, NULL), &parts), 0);
+        cr_assert_eq(frame_peek_link(&parts, &kind, &session_id), k > 0 && k < 128, "kind %d", k);
+        if (k == 0 || k >= 128)
+            continue;
+        cr_assert_eq(kind, k);
+        cr_assert_arr_eq(session_id, id, sizeof(id));
+        /* A field that nobody knows: left to those who unpack. */
+        memcpy(one_more, parts.header, parts.header_len);
+        memcpy(one_more + parts.header_len, "\30\1", 2);
+        parts.header = one_more;
+        parts.header_len += 2;
+        cr_assert_not(frame_peek_link(&parts, &kind, &session_id));
+    }
+    for (size_t len = 0; len < SESSION_ID_LEN; len++) {
+        header.kind = MESHD__V1__LINK_KIND__LINK_KIND_HELLO;
+        header.session_id.len = len;
+        frame_pack(&header.base, NULL, data);
+        cr_assert_eq(frame_split(data, frame_size(&header.base, NULL), &parts), 0);
+        cr_assert_not(frame_peek_link(&parts, &kind, &session_id));
+    }
+}
+
 Test(frame, header_that_does_not_fit_is_refused)
 {
     static const struct {
