@@ -85,7 +85,7 @@ int clients_listen(const struct config *config, struct forward *forward, char **
             return r;
         }
         texts[i] = text_of(&config->ingress[i], bound);
-        log_info("daemon", "clients: %s", texts[i]);
+        log_info("daemon", "ingress port %s", texts[i]);
     }
     *out_texts = texts;
     return 0;
