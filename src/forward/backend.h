@@ -28,6 +28,6 @@ int names_new(struct forward *forward, struct names **out_names);
  * Main thread; takes its own reference. */
 void names_show(struct names *names, struct snapshot *snap);
 void names_stop(struct names *names); /* no callback runs afterwards; before the workers stop */
-void names_free(struct names *names); /* accepts NULL */
+void names_free(struct names *names); /* accepts NULL; after the workers stopped */
 
 #endif

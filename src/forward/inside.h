@@ -4,8 +4,9 @@
  *   source.c   how many clients an address has first.c    first bytes: which protocol, which name
  *   route.c    candidates, the choice, why     reply.c    what a client is told that was not joined
  *   carry.c    one client on its way           owner.c    a peer's client on its way to a backend
- *   session.c  links' sessions                 data.c     DATA connections, pools, who waits for
- * one backend.c  dialling, names                 relay.c    one leg joined with another
+ *   session.c  links' sessions                 data.c     DATA connections, pools, who waits
+ *   backend.c  dialling                        names.c    what backends' hosts resolve to
+ *   relay.c    one leg joined with another
  */
 #ifndef FORWARD_INSIDE_H
 #define FORWARD_INSIDE_H
@@ -14,7 +15,7 @@
 #include "forward/forward.h"
 #include "forward/worker.h"
 
-struct names;    /* backend.c */
+struct names;    /* names.c */
 struct sources;  /* source.c */
 struct sessions; /* session.c */
 struct meeting;  /* data.c: forward ids and who waits for which */
