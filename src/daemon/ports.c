@@ -32,8 +32,7 @@ static struct line *line_of_conn(struct ports *ports, uint32_t conn)
     return line;
 }
 
-/* A link that the node still knows, or NULL. */
-static struct line *line_of_link(struct ports *ports, uint64_t number)
+struct line *line_of_link(struct ports *ports, uint64_t number)
 {
     struct line *line;
 
@@ -118,6 +117,8 @@ int line_dial(struct line *line, enum preamble_kind kind, const struct node_addr
         memcpy(target.preamble.token, token, TOKEN_LEN);
         target.preamble.has_token = 1;
     }
+    line->to = target.to;
+    line->from = target.from;
     conn = gate_dial(ports->gate, &target);
     if (conn < 0)
         return (int)conn;
@@ -158,6 +159,7 @@ void line_quiet(struct line *line, bool flush)
     if (line->quieting)
         return;
     line->quieting = true;
+    slot_session_end(line->slot);
     rpc_pair_quiet(line->slot->pair, flush);
 }
 
@@ -276,7 +278,8 @@ struct gate_ops ports_gate_ops(struct ports *ports)
                              .link_asked = on_link_asked,
                              .up = on_up,
                              .ending = on_ending,
-                             .ended = on_ended};
+                             .ended = on_ended,
+                             .data = ports_data};
 }
 
 /* ---- what the node asks ---- */
@@ -429,7 +432,13 @@ struct node_port ports_node_port(struct ports *ports)
                               .link_refuse = link_refuse,
                               .link_send = link_send,
                               .link_received = link_received,
+                              .link_spoke = link_spoke,
                               .link_end = link_end,
+                              .link_session = link_session,
+                              .link_forward = link_forward,
+                              .link_data_wanted = link_data_wanted,
+                              .link_data_wish = link_data_wish,
+                              .link_busy = link_busy,
                               .reply = reply,
                               .event = event};
 }
@@ -452,6 +461,8 @@ int ports_new(const struct ports_settings *settings, struct ports **out_ports)
 
 void ports_attach(struct ports *ports, struct gate *gate) { ports->gate = gate; }
 
+void ports_set_forward(struct ports *ports, struct forward *forward) { ports->forward = forward; }
+
 void ports_set_from(struct ports *ports, const struct sockaddr_storage *from)
 {
     ports->from = *from;
@@ -468,11 +479,7 @@ static void close_pool(struct slot *pool)
     while (pool) {
         struct slot *next = pool->next;
 
-        if (pool->client)
-            rpc_client_close(pool->client);
-        if (pool->pair)
-            rpc_pair_close(pool->pair);
-        free(pool);
+        slot_free(pool);
         pool = next;
     }
 }

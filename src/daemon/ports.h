@@ -10,6 +10,7 @@
 #include <uv.h>
 #include "base/limits.h"
 #include "daemon/mailbox.h"
+#include "forward/forward.h"
 #include "gate/gate.h"
 #include "node/node.h"
 
@@ -29,10 +30,15 @@ int ports_new(const struct ports_settings *settings, struct ports **out_ports);
 /* What the gate calls; valid before ports_attach, which must come before gate_start. */
 struct gate_ops ports_gate_ops(struct ports *ports);
 void ports_attach(struct ports *ports, struct gate *gate);
+/* Who carries clients; before gate_start, borrowed until the last line has ended. */
+void ports_set_forward(struct ports *ports, struct forward *forward);
 /* Dial from here, where that can reach the target; AF_UNSPEC: the kernel chooses. */
 void ports_set_from(struct ports *ports, const struct sockaddr_storage *from);
 void ports_set_node(struct ports *ports, struct node *node);
 struct node_port ports_node_port(struct ports *ports);
+/* For forward_ops.send, with ports as its ctx. Any thread, until ports_free. */
+int ports_forward_send(void *ctx, void *line, int kind, const uint8_t session_id[SESSION_ID_LEN],
+                       const ProtobufCMessage *body);
 /* Lines that have not ended yet. */
 size_t ports_lines(const struct ports *ports);
 /* Names being resolved: their callbacks need ports and node. */

@@ -14,6 +14,7 @@ struct slot_letter {
     enum slot_news news;
     uint64_t sent;
     struct rpc_msg *msg;
+    bool forward; /* went WAY_LONG */
 };
 
 static void tell_up(struct line *line)
@@ -69,6 +70,8 @@ static void read_slot(struct letter *letter)
         slot->ports->counters.pipes_removed += slot->pair != NULL;
         if (line) {
             line->gone = true;
+            if (slot->pair)
+                slot_session_end(slot);
             if (line->lost)
                 line_tell_down(line, &line->end);
             line_settle(line);
@@ -83,6 +86,8 @@ static void read_slot(struct letter *letter)
         break;
     case NEWS_MESSAGE:
         read_message(slot, line, l->msg);
+        if (l->forward)
+            atomic_fetch_sub(&slot->waiting_forwards, 1);
         if (atomic_exchange(&slot->overflowed, false))
             end_overflowed(slot->line);
         break;
@@ -90,31 +95,46 @@ static void read_slot(struct letter *letter)
     free(l);
 }
 
-static void post(struct slot *slot, enum slot_news news, uint64_t sent, struct rpc_msg *msg)
+static struct slot_letter *slot_letter(struct slot *slot, enum slot_news news)
 {
     struct slot_letter *l = must_alloc(sizeof *l);
 
     *l = (struct slot_letter){.letter.read = read_slot, .slot = slot, .news = news};
-    l->sent = sent;
-    l->msg = msg;
-    mailbox_post(slot->ports->settings.box, &l->letter);
+    return l;
 }
 
-static void on_up(void *ctx) { post(ctx, NEWS_UP, 0, NULL); }
+static void post(struct slot_letter *l) { mailbox_post(l->slot->ports->settings.box, &l->letter); }
 
-static void on_gone(void *ctx) { post(ctx, NEWS_GONE, 0, NULL); }
+static void on_up(void *ctx) { post(slot_letter(ctx, NEWS_UP)); }
 
-static void on_quiet(void *ctx, uint64_t sent) { post(ctx, NEWS_QUIET, sent, NULL); }
+static void on_gone(void *ctx) { post(slot_letter(ctx, NEWS_GONE)); }
+
+static void on_quiet(void *ctx, uint64_t sent)
+{
+    struct slot_letter *l = slot_letter(ctx, NEWS_QUIET);
+
+    l->sent = sent;
+    post(l);
+}
 
 static void on_message(void *ctx, struct rpc_msg *msg)
 {
     struct slot *slot = ctx;
     size_t len = rpc_msg_len(msg);
+    enum slot_way way = slot_pass(slot, rpc_msg_data(msg), len);
+    struct slot_letter *l;
 
+    if (way == WAY_SHORT) {
+        rpc_msg_free(msg);
+        return;
+    }
+    l = slot_letter(slot, NEWS_MESSAGE);
+    l->msg = msg;
+    l->forward = way == WAY_LONG;
     /* A peer that keeps to the protocol never has more than two Sync parts under way. */
     if (atomic_fetch_add(&slot->waiting_bytes, len) + len > slot->ports->limits.link_queue_bytes)
         atomic_store(&slot->overflowed, true);
-    post(slot, NEWS_MESSAGE, 0, msg);
+    post(l);
 }
 
 static struct slot *take_free(struct slot **pool)
@@ -138,8 +158,21 @@ static struct slot *slot_new(struct ports *ports, const char *kind)
     struct slot *slot = must_alloc(sizeof *slot);
 
     slot->ports = ports;
+    mutex_init(&slot->passing);
+    mutex_init(&slot->sending);
     snprintf(slot->path, sizeof slot->path, "%s/%s-%u", ports->dir, kind, ports->next_slot++);
     return slot;
+}
+
+void slot_free(struct slot *slot)
+{
+    if (slot->client)
+        rpc_client_close(slot->client);
+    if (slot->pair)
+        rpc_pair_close(slot->pair);
+    mutex_fini(&slot->passing);
+    mutex_fini(&slot->sending);
+    free(slot);
 }
 
 struct slot *slot_take_client(struct ports *ports, int *out_error)
@@ -156,7 +189,7 @@ struct slot *slot_take_client(struct ports *ports, int *out_error)
                                                       .gone = on_gone},
                         &slot->client);
     if (*out_error < 0) {
-        free(slot);
+        slot_free(slot);
         return NULL;
     }
     ports->counters.req_sockets++;
@@ -181,7 +214,7 @@ struct slot *slot_take_pair(struct ports *ports, int *out_error)
                                                   .gone = on_gone},
                       &slot->pair);
     if (*out_error < 0) {
-        free(slot);
+        slot_free(slot);
         return NULL;
     }
     ports->counters.pair_sockets++;

@@ -182,7 +182,7 @@ static void call(struct node *n, struct dialer *d)
                                           &request.n_services, &request.services);
     request.wire_version_min = WIRE_VERSION_MIN;
     request.wire_version_max = WIRE_VERSION_MAX;
-    request.draining = n->stopped;
+    request.draining = n->draining;
     d->call = node_number(n);
     set_state(n, d, DIALER_CALLING);
     wake_at(n, d, n->now_ms + deadline_ms + CALL_SLACK_MS);

@@ -34,7 +34,7 @@ struct node {
     uint64_t grace_ms; /* nobody is declared silent before: we were late ourselves */
     uint64_t last_number;
     uint64_t staged_rows; /* in all stagings together */
-    bool started, stopped, maps_changed;
+    bool started, draining, stopped, maps_changed;
     struct arena arena;          /* of the message at hand */
     Meshd__V1__Service *scratch; /* of the message being packed */
     Meshd__V1__Service **scratch_at;

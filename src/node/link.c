@@ -93,7 +93,9 @@ void link_send_heartbeat(struct node *n, struct link *l, uint64_t probe, uint64_
     beat.version = n->local.version;
     beat.digest = list_digest(n->local.list);
     beat.count = (uint32_t)list_count(n->local.list);
-    beat.draining = n->stopped;
+    beat.draining = n->draining;
+    if (!l->dialer)
+        beat.data_wanted = n->port->link_data_wanted(n->port->ctx, l->number);
     beat.probe = probe;
     beat.echo = echo;
     if (link_send(n, l, NODE_URGENT, KIND(HEARTBEAT), &beat.base) == 0)
@@ -225,6 +227,8 @@ static void begin_session(struct node *n, struct link *l, uint64_t diallers, uin
     set_state(n, l, LINK_SYNCING);
     n->counters.hellos++;
     sign_of_life(n, l);
+    n->port->link_session(n->port->ctx, l->number, l->session, l->peer->id, &l->addr,
+                          l->dialer != NULL);
 }
 
 void link_on_up(struct node *n, struct link *l)
@@ -354,6 +358,8 @@ static void on_heartbeat(struct node *n, struct link *l, const Meshd__V1__Heartb
         p->draining = beat->draining;
     }
     peer_show(n, p);
+    if (l->dialer)
+        n->port->link_data_wish(n->port->ctx, l->number, beat->data_wanted);
     if (beat->probe != 0)
         link_send_heartbeat(n, l, 0, beat->probe);
     if (beat->incarnation == p->incarnation)
@@ -428,6 +434,11 @@ static const ProtobufCMessageDescriptor *descriptor_of(Meshd__V1__LinkKind kind)
     }
 }
 
+static bool is_forwarding(Meshd__V1__LinkKind kind)
+{
+    return kind == KIND(FORWARDS) || kind == KIND(FORWARD_REPLIES) || kind == KIND(CANCEL);
+}
+
 enum place { IN_PLACE, OTHER_SESSION, OUT_OF_PLACE };
 
 static enum place place_of(const struct link *l, const Meshd__V1__LinkHeader *header)
@@ -473,6 +484,12 @@ void link_on_message(struct node *n, struct link *l, const uint8_t *data, size_t
         return;
     case IN_PLACE:
         break;
+    }
+    if (is_forwarding(header->kind)) {
+        sign_of_life(n, l);
+        n->port->link_forward(n->port->ctx, l->number, (int)header->kind, parts.body,
+                              parts.body_len);
+        return;
     }
     descriptor = descriptor_of(header->kind);
     if (!descriptor || (header->kind == KIND(SYNC) && parts.body_len > LIMIT_SYNC_PART) ||
@@ -526,6 +543,8 @@ void link_tick(struct node *n, struct link *l)
     const char *why;
 
     sample_bytes(n, l);
+    if (n->port->link_spoke(n->port->ctx, l->number))
+        sign_of_life(n, l);
     why = overdue(n, l);
     if (why) {
         link_end(n, l, why);

@@ -250,6 +250,20 @@ void node_tick(struct node *n)
     leave(n);
 }
 
+void node_drain(struct node *n)
+{
+    struct link *l;
+
+    if (n->draining)
+        return;
+    enter(n);
+    n->draining = true;
+    for (l = n->links; l; l = l->hh.next)
+        if (link_in_session(l))
+            link_send_heartbeat(n, l, 0, 0);
+    leave(n);
+}
+
 void node_stop(struct node *n)
 {
     struct link *l, *next;
@@ -257,7 +271,7 @@ void node_stop(struct node *n)
     if (n->stopped)
         return;
     enter(n);
-    n->stopped = true;
+    n->draining = n->stopped = true;
     for (size_t i = 0; i < n->n_dialers; i++)
         dialer_stop(&n->dialers[i]);
     HASH_ITER(hh, n->links, l, next)

@@ -50,7 +50,10 @@ void node_start(struct node *node); /* begins to dial */
 uint64_t node_next_ms(const struct node *node);
 void node_tick(struct node *node);
 
-/* SIGTERM: draining is told to all, then Goodbye(leaving) as the last message, links end flushed.
+/* SIGTERM: draining is told to all who are linked, at once, and to whoever comes. Links stay, are
+ * dialled anew when they break, and calls are answered. */
+void node_drain(struct node *node);
+/* The end: draining is told to all, then Goodbye(leaving) as the last message, links end flushed.
  * Afterwards nothing is dialled and every call is refused as draining. */
 void node_stop(struct node *node);
 

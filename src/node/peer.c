@@ -9,6 +9,7 @@
 
 /* Both ends of a new session are live by then, so that the duplicate goes without a gap. */
 #define SETTLE_MS 500u
+#define BUSY_MS 200u /* a duplicate over which forwards are being opened is looked at again */
 
 struct peer *peer_find(struct node *n, const char *id)
 {
@@ -145,7 +146,8 @@ void peer_alive(struct node *n, struct peer *p)
     p->seen_s = node_wall_s(n);
 }
 
-/* The link that is one too many, once both are live for a moment; NULL: none. */
+/* The link that is one too many, once both are live for a moment and nobody waits for an answer
+ * over it; NULL: none. */
 static struct link *find_duplicate(struct node *n, const struct peer *p)
 {
     struct link *keep = peer_live(n, p);
@@ -156,9 +158,13 @@ static struct link *find_duplicate(struct node *n, const struct peer *p)
         if (l == keep || l->state != LINK_LIVE || l->incarnation != keep->incarnation)
             continue;
         both_ms = (l->live_ms > keep->live_ms ? l->live_ms : keep->live_ms) + SETTLE_MS;
-        if (n->now_ms >= both_ms)
+        if (n->now_ms < both_ms)
+            node_due(n, both_ms);
+        else if (n->now_ms < both_ms + n->open_timeout_ms &&
+                 n->port->link_busy(n->port->ctx, l->number))
+            node_due(n, n->now_ms + BUSY_MS);
+        else
             return l;
-        node_due(n, both_ms);
     }
     return NULL;
 }

@@ -70,9 +70,25 @@ struct node_port {
                      const ProtobufCMessage *header, const ProtobufCMessage *body);
     /* Bytes received on the link so far, those of a message not yet whole included. */
     uint64_t (*link_received)(void *ctx, uint64_t link);
+    /* Whether the port took messages of the link's session on a shorter way than through
+     * node_link_message since this was asked last: signs of life too. */
+    bool (*link_spoke)(void *ctx, uint64_t link);
     /* Ends the link. flush: what was queued is still delivered, if the other side takes it. The
      * number is not heard of again: no node_link_down follows. */
     void (*link_end)(void *ctx, uint64_t link, bool flush);
+
+    /* Clients of services travel over links too, past the node: it only says when. Hello is done;
+     * comes before anything else of the session. It lasts until link_end, or the port's own
+     * node_link_down. addr: where the peer was dialled, or dialled from. */
+    void (*link_session)(void *ctx, uint64_t link, const uint8_t session_id[SESSION_ID_LEN],
+                         const char *peer_id, const struct node_addr *addr, bool dialled);
+    /* A message of the session, of kind FORWARDS, FORWARD_REPLIES or CANCEL; body as it came. */
+    void (*link_forward)(void *ctx, uint64_t link, int kind, const uint8_t *body, size_t len);
+    /* For a heartbeat on a link that the peer dialled; and of one on a link that this node did. */
+    uint32_t (*link_data_wanted)(void *ctx, uint64_t link);
+    void (*link_data_wish)(void *ctx, uint64_t link, uint32_t wanted);
+    /* Whether forwards are being opened over it: then a duplicate stays a little longer. */
+    bool (*link_busy)(void *ctx, uint64_t link);
 
     /* Answers a call handed to node_register etc. The number is the port's. message may be NULL. */
     void (*reply)(void *ctx, uint64_t call, enum status status, int reason, const char *text,

@@ -181,7 +181,7 @@ static bool send_part(struct node *n, struct link *l)
     part.base_version = o->full ? 0 : o->base_version;
     part.part = o->next_part;
     part.last = !peek(o, &gone);
-    part.draining = n->stopped;
+    part.draining = o->draining = n->draining;
     part.digest = list_digest(o->target);
     part.count = (uint32_t)list_count(o->target);
     if (r == 0)
@@ -281,6 +281,9 @@ void sync_on_ack(struct node *n, struct link *l, const Meshd__V1__SyncAck *ack)
             o->base_incarnation = o->incarnation;
             o->base_version = o->version;
             drop_target(o);
+            /* It says so too, and may have come after the heartbeat that knew better. */
+            if (o->draining != n->draining)
+                link_send_heartbeat(n, l, 0, 0);
             tell_refused(n, l, ack);
             l->own_applied = true;
             link_settle(n, l);

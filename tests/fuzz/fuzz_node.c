@@ -4,7 +4,7 @@
  * The input is a row of steps: one byte of what, and for what carries bytes their length (two
  * bytes, big-endian) and the bytes. what & 15: 0 raw bytes on the link; 1 to 7 a message of that
  * LinkKind; 8 time (what >> 4, in s); 9 the connection closes; 10 an answer to the node's own
- * Register; 11 a Register of the peer.
+ * Register; 11 a Register of the peer; 12 to 14 a message of LinkKind 8 to 10.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,6 +15,7 @@
 static struct {
     struct node *node;
     uint64_t now_ms, call, links, open; /* open: the link in session; 0: none */
+    uint64_t session, forwarded;
 } world;
 
 static const uint8_t zeros[SESSION_ID_LEN]; /* all nonces and tokens are zero */
@@ -51,6 +52,33 @@ static int link_send(void *ctx, uint64_t link, enum node_urgency urgency,
 }
 
 static uint64_t link_received(void *ctx, uint64_t link) { return 0; }
+
+static bool link_spoke(void *ctx, uint64_t link) { return world.now_ms % 3000 == 0; }
+
+static void link_session(void *ctx, uint64_t link, const uint8_t session_id[SESSION_ID_LEN],
+                         const char *peer_id, const struct node_addr *addr, bool dialled)
+{
+    if (link == 0 || link == world.session || link != world.open)
+        abort();
+    world.session = link;
+}
+
+static void link_forward(void *ctx, uint64_t link, int kind, const uint8_t *body, size_t len)
+{
+    uint8_t all = 0;
+
+    if (link != world.session || kind < 8 || kind > 10)
+        abort();
+    for (size_t i = 0; i < len; i++) /* all of it may be read */
+        all ^= body[i];
+    world.forwarded += all;
+}
+
+static uint32_t link_data_wanted(void *ctx, uint64_t link) { return 3; }
+
+static void link_data_wish(void *ctx, uint64_t link, uint32_t wanted) { abort(); }
+
+static bool link_busy(void *ctx, uint64_t link) { return false; }
 
 static void link_end(void *ctx, uint64_t link, bool flush)
 {
@@ -146,6 +174,8 @@ static void step(unsigned what, const uint8_t *data, size_t len)
     default:
         if ((what & 15) < 8)
             say((Meshd__V1__LinkKind)(what & 15), data, len);
+        else if ((what & 15) < 15)
+            say((Meshd__V1__LinkKind)((what & 15) - 4), data, len);
     }
 }
 
@@ -161,7 +191,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                           .link_refuse = link_refuse,
                                           .link_send = link_send,
                                           .link_received = link_received,
+                                          .link_spoke = link_spoke,
                                           .link_end = link_end,
+                                          .link_session = link_session,
+                                          .link_forward = link_forward,
+                                          .link_data_wanted = link_data_wanted,
+                                          .link_data_wish = link_data_wish,
+                                          .link_busy = link_busy,
                                           .reply = reply,
                                           .event = event};
     const struct node_dial dial = {.host = "10.0.0.9", .port = 7400};

@@ -122,6 +122,47 @@ static int link_send(void *ctx, uint64_t link, enum node_urgency urgency,
 
 static uint64_t link_received(void *ctx, uint64_t link) { return st.received; }
 
+static bool link_spoke(void *ctx, uint64_t link)
+{
+    bool spoke = st.spoke;
+
+    st.spoke = false;
+    return spoke;
+}
+
+static void link_session(void *ctx, uint64_t link, const uint8_t session_id[SESSION_ID_LEN],
+                         const char *peer_id, const struct node_addr *addr, bool dialled)
+{
+    st.session.link = link;
+    memcpy(st.session.session_id, session_id, SESSION_ID_LEN);
+    snprintf(st.session.peer_id, sizeof(st.session.peer_id), "%s", peer_id);
+    st.session.addr = *addr;
+    st.session.dialled = dialled;
+    st.n_sessions++;
+    st.sessions_said = stage_count(link, KIND(HELLO_REPLY)) + stage_count(link, KIND(SYNC));
+}
+
+static void link_forward(void *ctx, uint64_t link, int kind, const uint8_t *body, size_t len)
+{
+    cr_assert_leq(len, sizeof(st.forward.body));
+    st.forward.link = link;
+    st.forward.kind = kind;
+    st.forward.len = len;
+    memcpy(st.forward.body, body, len);
+    st.n_forwards++;
+}
+
+static uint32_t link_data_wanted(void *ctx, uint64_t link) { return st.wanted; }
+
+static void link_data_wish(void *ctx, uint64_t link, uint32_t wanted)
+{
+    st.wish_link = link;
+    st.wish = wanted;
+    st.n_wishes++;
+}
+
+static bool link_busy(void *ctx, uint64_t link) { return st.busy; }
+
 static void link_end(void *ctx, uint64_t link, bool flush)
 {
     st.ended = link;
@@ -179,7 +220,13 @@ static void begin(size_t n_dials)
                                  .link_refuse = link_refuse,
                                  .link_send = link_send,
                                  .link_received = link_received,
+                                 .link_spoke = link_spoke,
                                  .link_end = link_end,
+                                 .link_session = link_session,
+                                 .link_forward = link_forward,
+                                 .link_data_wanted = link_data_wanted,
+                                 .link_data_wish = link_data_wish,
+                                 .link_busy = link_busy,
                                  .reply = reply,
                                  .event = event};
     cr_assert_eq(registry_new(&registry, &st.registry), 0);

@@ -59,6 +59,26 @@ struct stage {
     int refused_reason;
     bool flushed, queue_full;
     uint64_t received; /* what link_received answers */
+    bool spoke, busy;  /* link_spoke (once) and link_busy */
+    uint32_t wanted;   /* link_data_wanted */
+    struct {           /* the last link_session */
+        uint64_t link;
+        uint8_t session_id[SESSION_ID_LEN];
+        char peer_id[LIMIT_PEER_ID + 1];
+        struct node_addr addr;
+        bool dialled;
+    } session;
+    size_t n_sessions, sessions_said; /* sessions_said: said by the node before that */
+    struct {                          /* the last link_forward */
+        uint64_t link;
+        int kind;
+        uint8_t body[64];
+        size_t len;
+    } forward;
+    size_t n_forwards;
+    uint64_t wish_link; /* the last link_data_wish */
+    uint32_t wish;
+    size_t n_wishes;
     uint32_t events[11];
     char text[11][LIMIT_STATUS_TEXT + 1];
 };

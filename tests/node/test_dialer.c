@@ -101,6 +101,36 @@ Test(node_dialer, is_live_after_hello_and_both_lists)
     cr_expect(node_ready(st.node));
 }
 
+Test(node_dialer, tells_the_port_of_its_session_and_what_the_peer_wishes)
+{
+    Meshd__V1__Heartbeat beat = MESHD__V1__HEARTBEAT__INIT;
+    const Meshd__V1__Heartbeat *ours;
+    struct stage_peer peer;
+
+    resolved();
+    st.wanted = 12;
+    peer = meet("n9");
+    cr_assert_eq(st.n_sessions, 1);
+    cr_expect_eq(st.session.link, peer.link);
+    cr_expect_arr_eq(st.session.session_id, peer.session, SESSION_ID_LEN);
+    cr_expect_str_eq(st.session.peer_id, "n9");
+    cr_expect_str_eq(st.session.addr.ip, "10.0.0.9");
+    cr_expect_eq(st.session.addr.port, 7400, "where it was dialled");
+    cr_expect(st.session.dialled);
+    cr_expect_eq(st.sessions_said, 0);
+    beat.incarnation = 500;
+    beat.version = 1;
+    beat.data_wanted = 5;
+    stage_say(&peer, KIND(HEARTBEAT), &beat.base);
+    cr_assert_eq(st.n_wishes, 1);
+    cr_expect_eq(st.wish_link, peer.link);
+    cr_expect_eq(st.wish, 5);
+    stage_wait(3100);
+    ours = stage_heard(peer.link, KIND(HEARTBEAT));
+    cr_assert_not_null(ours);
+    cr_expect_eq(ours->data_wanted, 0, "it dials them itself");
+}
+
 Test(node_dialer, backs_off_with_jitter_from_100_ms_and_never_waits_more_than_10_s)
 {
     const struct node_call_result refused = {.error = -ECONNREFUSED, .text = "refused"};

@@ -306,6 +306,16 @@ void fakenet_kill(struct fakenet_host *host)
         process_ends(host, false);
 }
 
+void fakenet_drain(struct fakenet_host *host)
+{
+    if (!host->node)
+        return;
+    node_drain(host->node);
+    arm(host);
+}
+
+uint32_t fakenet_wrong(const struct fakenet *net) { return net->wrong; }
+
 void fakenet_quit(struct fakenet_host *host)
 {
     if (!host->node)

@@ -60,6 +60,10 @@ struct fakenet_host {
         int reason;
     } answer;
     uint64_t bytes_sent;
+    /* Of clients' forwards, since it was added: */
+    uint32_t sessions, forwards, wishes, wished; /* begun; messages heard; heard and the last */
+    uint32_t wanted;                             /* what it wishes itself */
+    bool busy;                                   /* forwards are being opened on all its links */
 };
 
 struct fakenet *fakenet_new(const struct fakenet_settings *settings);
@@ -78,8 +82,9 @@ void fakenet_service(struct fakenet_host *host, const char *name, const char *ba
 void fakenet_name(struct fakenet *net, const char *name, const char *ip);
 
 void fakenet_boot(struct fakenet_host *host);
-void fakenet_kill(struct fakenet_host *host); /* kill -9 */
-void fakenet_quit(struct fakenet_host *host); /* SIGTERM */
+void fakenet_kill(struct fakenet_host *host);  /* kill -9 */
+void fakenet_drain(struct fakenet_host *host); /* SIGTERM */
+void fakenet_quit(struct fakenet_host *host);  /* ... when nothing runs any more */
 void fakenet_pause(struct fakenet_host *host);
 void fakenet_resume(struct fakenet_host *host);
 /* Packets between the two, either way, vanish. */
@@ -87,6 +92,11 @@ void fakenet_cut(struct fakenet_host *a, struct fakenet_host *b, bool cut);
 bool fakenet_is_cut(const struct fakenet_host *a, const struct fakenet_host *b);
 /* Every connection of the host breaks, with an error at both ends. */
 void fakenet_break(struct fakenet_host *host);
+
+/* A message of Forwards from a to b, on a session of theirs. False: a has none that is up. */
+bool fakenet_forward(struct fakenet_host *a, struct fakenet_host *b);
+/* What the port was told of sessions and must not have been, so far. */
+uint32_t fakenet_wrong(const struct fakenet *net);
 
 /* Through the host's local socket; answered before they return, see host->answer. */
 void fakenet_offer(struct fakenet_host *host, const char *lease, const char *name,

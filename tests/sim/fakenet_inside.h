@@ -39,6 +39,8 @@ struct side { /* one end of a connection, and what travels towards the other */
     size_t queued;
     uint64_t last_ready_ms, stalled_ms, received;
     bool pumping, fin_sent;
+    bool in_session, spoke;
+    uint8_t session_id[SESSION_ID_LEN];
 };
 
 struct conn {
@@ -74,6 +76,7 @@ struct fakenet {
     size_t n_heap, cap_heap;
     struct fakenet_host **hosts;
     size_t n_hosts;
+    uint32_t wrong;
     bool *cut; /* by index a * HOSTS_MAX + b */
     struct conn *conns;
     struct call *calls;

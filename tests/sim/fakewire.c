@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <meshd/v1/mesh.pb-c.h>
 
 #define CONNECT_MS 5000u      /* SYNs without an answer */
 #define USER_TIMEOUT_MS 9000u /* sent and not acknowledged */
@@ -113,6 +114,24 @@ static void launch(struct fakenet *net, struct conn *conn, int which)
     }
 }
 
+/* Half of the forwards of a session go past the node. */
+static bool short_way(struct fakenet *net, struct side *side, const struct message *message)
+{
+    const uint8_t *session_id;
+    struct frame_parts parts;
+    int kind;
+
+    if (!side->in_session || frame_split(message->data, message->len, &parts) != 0 ||
+        !frame_peek_link(&parts, &kind, &session_id) ||
+        kind != MESHD__V1__LINK_KIND__LINK_KIND_FORWARDS || fakenet_random(net, 2) == 0)
+        return false;
+    if (memcmp(session_id, side->session_id, SESSION_ID_LEN) != 0)
+        return false;
+    side->spoke = true;
+    net->hosts[side->host]->forwards++;
+    return true;
+}
+
 static void on_message(struct fakenet *net, struct fakenet_event *event)
 {
     struct conn *conn = find_conn(net, event->a);
@@ -123,7 +142,9 @@ static void on_message(struct fakenet *net, struct fakenet_event *event)
         side_down(net, conn, message->to, ECONNRESET);
     } else if (side && side_open(net, side)) {
         side->received += message->len;
-        node_link_message(net->hosts[event->host]->node, side->number, message->data, message->len);
+        if (!short_way(net, side, message))
+            node_link_message(net->hosts[event->host]->node, side->number, message->data,
+                              message->len);
     }
 }
 
@@ -397,6 +418,103 @@ static uint64_t port_link_received(void *ctx, uint64_t link)
     return conn ? conn->side[which].received : 0;
 }
 
+static bool port_link_spoke(void *ctx, uint64_t link)
+{
+    int which;
+    struct conn *conn = conn_of(ctx, link, &which);
+    bool spoke = conn && conn->side[which].spoke;
+
+    if (conn)
+        conn->side[which].spoke = false;
+    return spoke;
+}
+
+/* ---- sessions, for who carries clients ---- */
+
+static void expect(struct fakenet *net, bool holds) { net->wrong += !holds; }
+
+static void port_link_session(void *ctx, uint64_t link, const uint8_t session_id[SESSION_ID_LEN],
+                              const char *peer_id, const struct node_addr *addr, bool dialled)
+{
+    struct fakenet_host *host = ctx, *there;
+    int which;
+    struct conn *conn = conn_of(host, link, &which);
+
+    host->sessions++;
+    if (!conn)
+        return;
+    there = host->net->hosts[conn->side[!which].host];
+    expect(host->net, !conn->side[which].in_session && dialled == (which == 0));
+    expect(host->net, strcmp(peer_id, there->id) == 0 && strcmp(addr->ip, there->addr.ip) == 0);
+    expect(host->net, !dialled || addr->port == there->addr.port);
+    conn->side[which].in_session = true;
+    memcpy(conn->side[which].session_id, session_id, SESSION_ID_LEN);
+    if (conn->side[!which].in_session)
+        expect(host->net, memcmp(session_id, conn->side[!which].session_id, SESSION_ID_LEN) == 0);
+}
+
+static void port_link_forward(void *ctx, uint64_t link, int kind, const uint8_t *body, size_t len)
+{
+    struct fakenet_host *host = ctx;
+    int which;
+    struct conn *conn = conn_of(host, link, &which);
+
+    expect(host->net, conn && conn->side[which].in_session && len > 0);
+    host->forwards++;
+}
+
+static uint32_t port_link_data_wanted(void *ctx, uint64_t link)
+{
+    struct fakenet_host *host = ctx;
+    int which;
+    struct conn *conn = conn_of(host, link, &which);
+
+    expect(host->net, !conn || which == 1);
+    return host->wanted;
+}
+
+static void port_link_data_wish(void *ctx, uint64_t link, uint32_t wanted)
+{
+    struct fakenet_host *host = ctx;
+    int which;
+    struct conn *conn = conn_of(host, link, &which);
+
+    expect(host->net, conn && which == 0 && conn->side[which].in_session);
+    host->wishes++;
+    host->wished = wanted;
+}
+
+static bool port_link_busy(void *ctx, uint64_t link)
+{
+    const struct fakenet_host *host = ctx;
+
+    return host->busy;
+}
+
+bool fakenet_forward(struct fakenet_host *a, struct fakenet_host *b)
+{
+    Meshd__V1__LinkHeader header = MESHD__V1__LINK_HEADER__INIT;
+    Meshd__V1__Forward forward = MESHD__V1__FORWARD__INIT, *one = &forward;
+    Meshd__V1__Forwards body = MESHD__V1__FORWARDS__INIT;
+
+    forward.name = (char *)"web";
+    body.n_forwards = 1;
+    body.forwards = &one;
+    header.kind = MESHD__V1__LINK_KIND__LINK_KIND_FORWARDS;
+    for (struct conn *conn = a->net->conns; conn; conn = conn->next)
+        for (int i = 0; i < 2; i++) {
+            struct side *side = &conn->side[i];
+
+            if (conn->dead || !side->in_session || side->number == 0 || side->host != a->index ||
+                side->life != a->life || conn->side[!i].host != b->index)
+                continue;
+            header.session_id.len = SESSION_ID_LEN;
+            header.session_id.data = side->session_id;
+            return port_link_send(a, side->number, NODE_URGENT, &header.base, &body.base) == 0;
+        }
+    return false;
+}
+
 static void port_link_end(void *ctx, uint64_t link, bool flush)
 {
     struct fakenet_host *host = ctx;
@@ -414,6 +532,12 @@ void fakewire_port(struct node_port *port)
     port->link_refuse = port_link_refuse;
     port->link_send = port_link_send;
     port->link_received = port_link_received;
+    port->link_spoke = port_link_spoke;
+    port->link_session = port_link_session;
+    port->link_forward = port_link_forward;
+    port->link_data_wanted = port_link_data_wanted;
+    port->link_data_wish = port_link_data_wish;
+    port->link_busy = port_link_busy;
     port->link_end = port_link_end;
 }
 

@@ -102,6 +102,7 @@ void scene_check(void)
 {
     struct registry_peer_info info;
 
+    cr_assert_eq(fakenet_wrong(net), 0, "a session was told wrongly");
     for (size_t i = 0; i < fakenet_hosts(net); i++) {
         struct fakenet_host *a = scene_host(i);
 

@@ -43,7 +43,7 @@ static void something(void)
 {
     struct fakenet_host *a = scene_host(pick(NODES)), *b = scene_host(pick(NODES));
 
-    switch (pick(12)) {
+    switch (pick(16)) {
     case 0:
         fakenet_kill(a);
         break;
@@ -72,6 +72,18 @@ static void something(void)
     case 9:
         if (a->node && !a->paused)
             fakenet_quit(a);
+        break;
+    case 10:
+        if (a->node && !a->paused)
+            fakenet_drain(a);
+        break;
+    case 11:
+    case 12:
+        if (a->node && !a->paused)
+            fakenet_forward(a, b);
+        break;
+    case 13:
+        a->busy = !a->busy;
         break;
     default:
         if (a->node && !a->paused)

@@ -172,6 +172,123 @@ Test(mesh, who_leaves_takes_its_entries_along_at_once)
     cr_expect_eq(fakenet_rows(scene_host(2), "n0"), -1);
 }
 
+static bool draining(struct fakenet_host *viewer, const char *id)
+{
+    struct registry_peer_info info;
+
+    cr_assert_eq(registry_peer_get(viewer->registry, id, &info), 0);
+    return info.state.draining;
+}
+
+Test(mesh, who_drains_is_shown_so_at_once_and_stays_linked)
+{
+    ring(3);
+    scene_boot_all();
+    cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
+    fakenet_drain(scene_host(0));
+    fakenet_run(net, 6);
+    for (size_t i = 1; i < 3; i++) {
+        cr_expect(draining(scene_host(i), "n0"));
+        cr_expect(fakenet_live(scene_host(i), scene_host(0)));
+    }
+    cr_expect_not(draining(scene_host(1), "n2"));
+    /* A link that breaks comes back, and says it again. */
+    fakenet_break(scene_host(0));
+    heals();
+    fakenet_offer(scene_host(0), "lease", "web", "127.0.0.1:80", 0);
+    fakenet_run(net, 20000);
+    cr_expect(scene_agrees(NULL));
+    cr_expect(draining(scene_host(1), "n0"));
+    cr_expect(draining(scene_host(2), "n0"));
+    fakenet_quit(scene_host(0));
+    fakenet_run(net, 50);
+    cr_expect_eq(fakenet_rows(scene_host(1), "n0"), -1);
+    scene_check();
+}
+
+Test(mesh, draining_is_shown_whatever_a_sync_said_that_it_overtook)
+{
+    char name[32];
+
+    ring(2);
+    scene_host(1)->n_dials = 0;
+    scene_boot_all();
+    cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
+    for (int round = 0; round < 20; round++) {
+        for (int i = round % 2 ? 0 : 2999; i < 3000; i++) {
+            snprintf(name, sizeof(name), "s-%d", i);
+            fakenet_offer(scene_host(0), "lease", name, "127.0.0.1:80", 0);
+        }
+        if (round % 2)
+            fakenet_run(net, fakenet_random(net, 30));
+        fakenet_drain(scene_host(0)); /* heartbeats overtake a Sync that waits */
+        fakenet_run(net, 200);
+        cr_assert(scene_agrees(NULL));
+        cr_expect(draining(scene_host(1), "n0"), "round %d", round);
+        fakenet_kill(scene_host(0));
+        fakenet_boot(scene_host(0));
+        cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
+        cr_expect_not(draining(scene_host(1), "n0"));
+    }
+}
+
+Test(mesh, sessions_are_told_with_what_it_takes_to_reach_the_peer)
+{
+    full(4);
+    scene_boot_all();
+    cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
+    fakenet_run(net, 2000);
+    for (size_t i = 0; i < 4; i++) {
+        cr_expect_geq(scene_host(i)->sessions, 3);
+        for (size_t j = 0; j < 4; j++)
+            if (i != j)
+                cr_expect(fakenet_forward(scene_host(i), scene_host(j)));
+    }
+    fakenet_run(net, 10);
+    for (size_t i = 0; i < 4; i++)
+        cr_expect_eq(scene_host(i)->forwards, 3);
+    scene_check();
+}
+
+Test(mesh, wishes_for_data_connections_reach_who_dialled)
+{
+    ring(2);
+    scene_host(1)->n_dials = 0;
+    scene_host(0)->wanted = 7;
+    scene_host(1)->wanted = 9;
+    scene_boot_all();
+    cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
+    fakenet_run(net, 3100);
+    cr_expect_eq(scene_host(0)->wished, 9);
+    cr_expect_eq(scene_host(1)->wishes, 0);
+    scene_host(1)->wanted = 0;
+    fakenet_run(net, 3100);
+    cr_expect_eq(scene_host(0)->wished, 0);
+    scene_check();
+}
+
+Test(mesh, a_duplicate_stays_while_forwards_are_opened_over_it_and_not_for_ever)
+{
+    ring(2); /* both dial */
+    scene_host(0)->busy = scene_host(1)->busy = true;
+    scene_boot_all();
+    cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
+    fakenet_run(net, 5000);
+    cr_expect_eq(links_live(scene_host(0)), 2);
+    scene_host(0)->busy = false;
+    fakenet_run(net, 300);
+    cr_expect_eq(links_live(scene_host(0)), 1);
+    cr_expect_eq(links_live(scene_host(1)), 1);
+    scene_host(0)->busy = true;
+    fakenet_break(scene_host(0));
+    fakenet_run(net, 5000);
+    cr_expect_eq(links_live(scene_host(0)), 2);
+    fakenet_run(net, 10000);
+    cr_expect_eq(links_live(scene_host(0)), 1);
+    cr_expect(scene_agrees(NULL));
+    scene_check();
+}
+
 Test(mesh, a_change_is_told_at_once)
 {
     ring(2);
