@@ -7,6 +7,8 @@
 
 #define V4_BITS_AT 96u /* of a v4 address within its mapped form */
 
+static const uint8_t v4_mapped[V4_BITS_AT / 8] = {[10] = 0xff, [11] = 0xff};
+
 enum { FIELD_LISTEN, FIELD_NAME, FIELD_DEFAULT, FIELD_PROXY_FROM, FIELD_BARE_LF };
 
 /* "*" and no host at all are every address. */
@@ -39,14 +41,12 @@ static const char *ingress_from_text(const char *text, void *item)
 /* A literal as v4-mapped bytes, and how many of their bits a prefix of it leaves out in front. */
 static bool network_ip(const char *text, uint8_t ip[16], unsigned *out_before)
 {
-    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-
     *out_before = 0;
     if (inet_pton(AF_INET6, text, ip) == 1)
         return true;
-    memcpy(ip, mapped, sizeof(mapped));
+    memcpy(ip, v4_mapped, sizeof(v4_mapped));
     *out_before = V4_BITS_AT;
-    return inet_pton(AF_INET, text, ip + sizeof(mapped)) == 1;
+    return inet_pton(AF_INET, text, ip + sizeof(v4_mapped)) == 1;
 }
 
 /* "ip" or "ip/bits". */
@@ -158,7 +158,7 @@ static void networks_text(const struct config_ingress *port, char out[CONFIG_TEX
     out[0] = '\0';
     for (const struct forward_network *n = port->proxy_from;
          n < port->proxy_from + port->n_proxy_from; n++) {
-        bool v4 = n->bits >= V4_BITS_AT && IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)n->ip);
+        bool v4 = n->bits >= V4_BITS_AT && memcmp(n->ip, v4_mapped, sizeof(v4_mapped)) == 0;
 
         inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? n->ip + 12 : n->ip, ip, sizeof(ip));
         used += (size_t)snprintf(out + used, CONFIG_TEXT_MAX - used, "%s%s/%u", used ? "," : "", ip,

@@ -4,7 +4,9 @@ Ctrl-C."""
 import json
 import os
 import pty
+import re
 import signal
+import socket
 import subprocess
 
 from harness import MESHCAT, MeshTest, SLOW, SOURCE, clean_environment, main, until
@@ -81,6 +83,30 @@ class Meshcat(MeshTest):
         self.assertEqual(answer["candidates"][0]["route"]["peer_id"], "n2")
         self.assertEqual(self.ask("explain", "nobody")[0], 1)
         self.assertEqual(self.ask("explain", "a/b")[0], 64 + 3)
+
+    def test_what_became_of_clients_shows_in_node_and_explain(self):
+        host = f"{self.mesh.net}.9"
+        n3 = self.mesh.node("n3", services=[f"gone:{host}:9"], INGRESS_ADDR=f"{host}:0,{host}:0=gone").start()
+        auto, mapped = n3.info()["ingress"]
+        self.assertRegex(auto, rf"^{re.escape(host)}:[1-9]\d*$")
+        self.assertRegex(mapped, rf"^{re.escape(host)}:[1-9]\d*=gone$")
+        self.assertIn(f"ingress        {mapped}\n", n3.cat("node").stdout)
+        for name, status in (("gone", b" 502 "), ("nobody", b" 404 ")):
+            with socket.create_connection((host, int(auto.rpartition(":")[2])), 10 * SLOW) as client:
+                client.sendall(f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
+                self.assertIn(status, client.makefile("rb").readline())
+        node = json.loads(n3.cat("node", "--format", "json").stdout)
+        counters = {c["name"]: c["value"] for c in node["node"]["counters"]}
+        limits = {limit["name"]: limit["limit"] for limit in node["limits"]}
+        self.assertEqual([counters["forward_" + name] for name in (
+            "accepted_http", "end_backend_refused", "end_no_such_name", "end_done")], [2, 1, 1, 0])
+        self.assertGreater(counters["forward_name_us_p50"], 0)
+        self.assertEqual(counters["forward_open_us_p99"], 0)
+        self.assertEqual(limits["ingress_connections"], 100000)
+        candidate, = json.loads(n3.cat("explain", "gone", "--format", "json").stdout)["candidates"]
+        self.assertEqual((candidate["last_failure"], candidate["active"], candidate["session"]),
+                         ("backend_refused", 0, ""))
+        self.assertLess(candidate["last_failure_ms_ago"], 60000)
 
     def test_a_dumped_request_gets_nngcat_its_answer(self):
         pb = load(self.mesh.dir)
