@@ -57,8 +57,9 @@ void link_session(void *ctx, uint64_t number, const uint8_t session_id[SESSION_I
     memcpy(info.ip, addr->ip, sizeof info.ip);
     info.to = line->to;
     info.from = line->from;
-    if (forward_session_begin(ports->forward, &info) == 0)
-        session_begin(line->slot, number, session_id);
+    session_begin(line->slot, number, session_id); /* first: forward may send at once */
+    if (forward_session_begin(ports->forward, &info) < 0)
+        slot_session_end(line->slot);
 }
 
 /* ---- messages ---- */
