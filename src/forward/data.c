@@ -197,13 +197,19 @@ static void say(struct data *data, const void *bytes, size_t len)
     want(data);
 }
 
+/* The answer to the preamble waits for it: one packet less, and who dialled needs none before. */
 void data_say(struct data *data, const struct data_header *header)
 {
-    uint8_t bytes[DATA_HEADER_LEN];
+    static const struct preamble_reply reply = {.version = PREAMBLE_VERSION, .status = STATUS_OK};
+    uint8_t bytes[PREAMBLE_HEAD + DATA_HEADER_LEN];
+    size_t n = 0;
 
+    if (!data->dialled && !data->answered)
+        n = preamble_reply_pack(&reply, bytes);
+    data->answered |= !data->dialled;
     data->said = true;
-    data_header_pack(header, bytes);
-    say(data, bytes, sizeof(bytes));
+    data_header_pack(header, bytes + n);
+    say(data, bytes, n + DATA_HEADER_LEN);
 }
 
 /* ---- reading ---- */
@@ -211,7 +217,7 @@ void data_say(struct data *data, const struct data_header *header)
 struct moved_mail {
     struct mail mail;
     int fd;
-    bool said;
+    bool dialled, answered, said;
     struct session *session;
     struct data_header header;
     struct bytes early;
@@ -242,7 +248,9 @@ static void read_moved(struct worker *worker, struct mail *mail)
         data = data_new(worker, m->session, m->fd);
     session_unref(m->session);
     if (data) {
-        data->answered = data->has_header = true;
+        data->has_header = true;
+        data->dialled = m->dialled;
+        data->answered = m->answered;
         data->said = m->said;
         data->header = m->header;
         data->early = m->early;
@@ -262,6 +270,8 @@ static void move(struct data *data, struct worker *worker)
         return;
     }
     m->mail.read = read_moved;
+    m->dialled = data->dialled;
+    m->answered = data->answered;
     m->said = data->said;
     m->session = session_ref(data->session);
     m->header = data->header;
@@ -379,6 +389,13 @@ static void on_readable(struct data *data)
     } while (r == -EAGAIN && data->n_in >= PREAMBLE_HEAD);
 }
 
+static void connected(struct data *data)
+{
+    data->connecting = false;
+    if (!data->event)
+        alarm_set(data->worker, &data->alarm, data->ours ? CLAIM_MS : WARM_MS);
+}
+
 static void on_ready(struct leg *leg, int events)
 {
     struct data *data = leg->owner;
@@ -390,9 +407,7 @@ static void on_ready(struct leg *leg, int events)
             die(data);
             return;
         }
-        data->connecting = false;
-        if (!data->event)
-            alarm_set(data->worker, &data->alarm, data->ours ? CLAIM_MS : WARM_MS);
+        connected(data);
     }
     flush(data);
     if (!data->has_header) {
@@ -406,13 +421,31 @@ static void on_ready(struct leg *leg, int events)
 
 /* ---- dialled ---- */
 
-struct data *data_begin(struct worker *worker, struct session *session, enum data_first first)
+/* What is said first, at once if the connect is through already, as it is on one host. */
+static bool open_with(struct data *data, const void *bytes, size_t len)
+{
+    ssize_t n = send(data->leg->fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+    if (n == (ssize_t)len) {
+        connected(data);
+        want(data);
+        return !tcp_met_itself(data->leg->fd);
+    }
+    if (n >= 0 || errno != EAGAIN)
+        return false;
+    say(data, bytes, len);
+    return data->out.data != NULL;
+}
+
+struct data *data_begin(struct worker *worker, struct session *session, enum data_first first,
+                        const struct data_header *header)
 {
     const struct forward_session_info *info = &session->info;
     struct preamble preamble = {
         .version = PREAMBLE_VERSION, .kind = PREAMBLE_DATA, .has_token = 1, .first = first};
-    uint8_t bytes[PREAMBLE_MAX];
+    uint8_t bytes[PREAMBLE_MAX + DATA_HEADER_LEN];
     struct data *data;
+    size_t len;
     int fd;
 
     if (!info->dialled || atomic_load(&session->over))
@@ -426,11 +459,16 @@ struct data *data_begin(struct worker *worker, struct session *session, enum dat
     COUNT(worker, data_dialled, 1);
     data->dialled = data->connecting = true;
     data->ours = first == DATA_FIRST_DIALLER;
+    data->said = header != NULL;
     memcpy(preamble.peer_id, worker->forward->peer_id, sizeof(preamble.peer_id));
     memcpy(preamble.token, info->session_id, TOKEN_LEN);
+    len = preamble_pack(&preamble, bytes);
+    if (header) {
+        data_header_pack(header, bytes + len);
+        len += DATA_HEADER_LEN;
+    }
     alarm_set(worker, &data->alarm, worker->forward->dial_ms);
-    say(data, bytes, preamble_pack(&preamble, bytes));
-    if (data->out.data)
+    if (open_with(data, bytes, len))
         return data;
     data_drop(data);
     return NULL;
@@ -449,14 +487,12 @@ struct data *data_dial(struct worker *worker, struct session *session,
                        const struct data_header *header, void *ctx,
                        void (*event)(void *ctx, enum data_event event))
 {
-    struct data *data = data_begin(worker, session, DATA_FIRST_DIALLER);
+    struct data *data = data_begin(worker, session, DATA_FIRST_DIALLER, header);
 
     if (!data)
         return NULL;
     data_own(data, ctx, event);
     alarm_set(worker, &data->alarm, worker->forward->open_ms);
-    if (header)
-        data_say(data, header);
     return data;
 }
 
@@ -471,15 +507,6 @@ struct arrived_mail {
     uint8_t rest[];
 };
 
-static void answer_preamble(struct data *data)
-{
-    const struct preamble_reply reply = {.version = PREAMBLE_VERSION, .status = STATUS_OK};
-    uint8_t bytes[PREAMBLE_REPLY_MAX];
-
-    data->answered = true;
-    say(data, bytes, preamble_reply_pack(&reply, bytes));
-}
-
 static void arrive(struct worker *worker, const struct arrived_mail *m)
 {
     struct data *data = data_new(worker, m->session, m->fd);
@@ -487,7 +514,6 @@ static void arrive(struct worker *worker, const struct arrived_mail *m)
     if (!data)
         return;
     data->ours = m->first == DATA_FIRST_OTHER;
-    answer_preamble(data);
     alarm_set(worker, &data->alarm, data->ours ? CLAIM_MS : WARM_MS);
     if (m->n_rest < DATA_HEADER_LEN) {
         memcpy(data->in, m->rest, m->n_rest);

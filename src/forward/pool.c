@@ -85,7 +85,7 @@ void pool_add(struct data *data)
 static void dial_some(struct pool *pool, enum data_first first, unsigned have, unsigned want)
 {
     for (unsigned i = 0; have + i < want && i < BATCH; i++) {
-        struct data *data = data_begin(pool->worker, pool->session, first);
+        struct data *data = data_begin(pool->worker, pool->session, first, NULL);
 
         if (!data) {
             pool->resume_ms = worker_now(pool->worker) + RESUME_MS;

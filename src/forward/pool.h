@@ -12,7 +12,8 @@ void pool_dial_failed(struct worker *worker, struct session *session);
 void pool_close(struct worker *worker, struct session *session); /* the session is over */
 
 /* data.c */
-struct data *data_begin(struct worker *worker, struct session *session, enum data_first first);
+struct data *data_begin(struct worker *worker, struct session *session, enum data_first first,
+                        const struct data_header *header); /* header: or NULL */
 void data_unpool(struct data *data);
 
 #endif

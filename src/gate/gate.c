@@ -422,6 +422,7 @@ int gate_listen_tcp(struct gate *gate, const struct sockaddr *addr, socklen_t le
     /* "Every address" means v4 as well. */
     if (addr->sa_family == AF_INET6)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+    tcp_options(fd); /* what is accepted has them, too */
     if (bind(fd, addr, len) < 0 || listen(fd, SOMAXCONN) < 0 ||
         getsockname(fd, (struct sockaddr *)&bound, &bound_len) < 0) {
         r = -errno;

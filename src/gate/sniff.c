@@ -47,7 +47,6 @@ static void welcome(struct listener *listener, int fd, const struct sockaddr_sto
             return;
         }
         conn_name(conn, from);
-        tcp_options(fd);
     }
     conn_adopt(conn);
     if (stream_open(&conn->net, fd, listener->local ? SP_IPC : SP_TCP) < 0) {

@@ -7,7 +7,8 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
-/* Nagle off, dead peers noticed in less than 10 s. */
+/* Nagle off, dead peers noticed in less than 10 s. Of a listening socket: what it accepts inherits
+ * them. */
 void tcp_options(int fd);
 /* A non-blocking socket with these options whose connect has begun; from->ss_family AF_UNSPEC: the
  * kernel chooses. It is decided, by SO_ERROR, when the socket is writable. The descriptor, or a
