@@ -4,6 +4,7 @@
  * one that is gone is nobody's.
  */
 #include "gate/inside.h"
+#include "gate/tcp.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>

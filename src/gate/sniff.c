@@ -10,7 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 #include <meshd/v1/mesh.pb-c.h>
-#include "gate/tcp.h"
 #include "wire/status.h"
 
 #define ACCEPTS_PER_EVENT 64
