@@ -68,7 +68,7 @@ Test(node_session, forwards_are_handed_on_as_they_came)
         forward(n2.session, SESSION_ID_LEN, kinds[i]);
         cr_assert_eq(st.n_forwards, i + 1);
         cr_expect_eq(st.forward.link, n2.link);
-        cr_expect_eq(st.forward.kind, kinds[i]);
+        cr_expect_eq(st.forward.kind, (int)kinds[i]);
         cr_assert_eq(st.forward.len, 2);
         cr_expect_arr_eq(st.forward.body, "\xff\xff", 2);
     }
