@@ -96,7 +96,9 @@ void stream_init(struct stream *s, struct gate *gate, struct conn *owner);
 /* Takes fd, also when it fails. */
 int stream_open(struct stream *s, int fd, enum sp_framing framing);
 void stream_close(struct stream *s);
-/* The descriptor stays open, watched by nobody: for good, or another's from now on. */
+/* The loop lets go of the descriptor, which is returned; what waits in the buffers stays. */
+int stream_lift(struct stream *s);
+/* The descriptor stays open for good, watched by nobody. */
 void stream_park(struct stream *s);
 void stream_read(struct stream *s, bool wanted);
 void stream_dirty(struct stream *s);

@@ -188,21 +188,24 @@ static void hand_over(struct conn *conn, const struct preamble *preamble, const 
     struct gate *gate = conn->gate;
     struct gate_peer peer;
     const char *text = "";
-    int status;
+    int status, fd;
 
     conn_name_peer(conn, preamble->peer_id);
     peer = conn->peer;
-    stream_read(&conn->net, false);
-    status = gate->ops.data(gate->ops.ctx, conn->net.fd, &peer, preamble, view->data + consumed,
+    fd = stream_lift(&conn->net);
+    status = gate->ops.data(gate->ops.ctx, fd, &peer, preamble, view->data + consumed,
                             view->len - consumed, &text);
-    if (status != STATUS_OK) {
-        COUNT(gate, data_refused, 1);
-        sniff_refuse(conn, (uint8_t)status, MESHD__V1__REASON__REASON_TOKEN, text);
+    buffer_clear(gate, &conn->net.in);
+    if (status == STATUS_OK) {
+        COUNT(gate, data_handed, 1);
+        conn_close(conn);
         return;
     }
-    COUNT(gate, data_handed, 1);
-    stream_park(&conn->net);
-    conn_close(conn);
+    COUNT(gate, data_refused, 1);
+    if (stream_open(&conn->net, fd, SP_TCP) < 0)
+        conn_close(conn);
+    else
+        sniff_refuse(conn, (uint8_t)status, MESHD__V1__REASON__REASON_TOKEN, text);
 }
 
 static int try_preamble(struct conn *conn, const struct view *view)

@@ -125,16 +125,24 @@ int stream_open(struct stream *s, int fd, enum sp_framing framing)
 
 static void watch_closed(uv_handle_t *handle) { free(CONTAINER_OF(handle, struct watch, poll)); }
 
-void stream_park(struct stream *s)
+int stream_lift(struct stream *s)
 {
-    if (s->fd < 0)
-        return;
+    int fd = s->fd;
+
     s->watch->stream = NULL;
     uv_close((uv_handle_t *)&s->watch->poll, watch_closed);
     s->watch = NULL;
     s->fd = -1;
     s->reading = s->blocked = s->connecting = s->watch_end = false;
     ring_drop(&s->dirty);
+    return fd;
+}
+
+void stream_park(struct stream *s)
+{
+    if (s->fd < 0)
+        return;
+    stream_lift(s);
     buffer_clear(s->gate, &s->in);
     buffer_clear(s->gate, &s->out);
 }

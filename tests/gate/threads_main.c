@@ -105,6 +105,53 @@ static void *watch(void *arg)
     return NULL;
 }
 
+/* DATA connections: what the gate hands on is answered, and closed, on a thread of its own, while
+ * descriptors' numbers are used again everywhere. */
+static int taken[2]; /* a pipe of descriptors */
+
+static int take(void *ctx, int fd, const struct gate_peer *from, const struct preamble *preamble,
+                const uint8_t *rest, size_t rest_len, const char **out_text)
+{
+    if (preamble->first == DATA_FIRST_OTHER) {
+        *out_text = "not that way";
+        return 16;
+    }
+    MUST(write(taken[1], &fd, sizeof(fd)) == sizeof(fd));
+    return 0;
+}
+
+static void *serve_data(void *arg)
+{
+    uint8_t bytes[PREAMBLE_REPLY_MAX];
+    struct preamble_reply reply = {.version = PREAMBLE_VERSION};
+    size_t len = preamble_reply_pack(&reply, bytes);
+    int fd;
+
+    while (read(taken[0], &fd, sizeof(fd)) == sizeof(fd)) {
+        MUST(send_all(fd, bytes, len));
+        close(fd);
+    }
+    return NULL;
+}
+
+static void *dial_data(void *arg)
+{
+    struct preamble preamble = {
+        .version = PREAMBLE_VERSION, .kind = PREAMBLE_DATA, .peer_id = "n7", .has_token = 1};
+    uint8_t bytes[PREAMBLE_REPLY_MAX];
+
+    for (int round = 0; round < 200; round++) {
+        int fd = dial_gate(&rig);
+
+        preamble.first = round % 4 ? DATA_FIRST_DIALLER : DATA_FIRST_OTHER;
+        MUST(fd >= 0 && send_all(fd, bytes, preamble_pack(&preamble, bytes)));
+        MUST(recv_all(fd, bytes, PREAMBLE_HEAD) && bytes[5] == (round % 4 ? 0 : 16));
+        MUST(closed_by_gate(fd));
+        close(fd);
+    }
+    return NULL;
+}
+
 /* Looks at everything all the time, as metrics and calls do. */
 static void *look(void *arg)
 {
@@ -124,30 +171,38 @@ static void *look(void *arg)
 
 int main(void)
 {
-    pthread_t thread[8], looks, changes;
+    pthread_t thread[9], looks, changes, serves;
     int index[2] = {0, 1};
 
     rig_init(&rig);
     rig.epoch = 42;
+    rig.data = take;
+    MUST(pipe(taken) == 0);
     rig.watch_ops = maps_ops();
     rig_start(&rig);
     maps.gate = rig.gate;
     pthread_create(&looks, NULL, look, NULL);
     pthread_create(&changes, NULL, change, NULL);
+    pthread_create(&serves, NULL, serve_data, NULL);
     for (int i = 0; i < 3; i++)
         pthread_create(&thread[i], NULL, ask, NULL);
     for (int i = 0; i < 2; i++)
         pthread_create(&thread[3 + i], NULL, call, &index[i]);
     for (int i = 0; i < 3; i++)
         pthread_create(&thread[5 + i], NULL, watch, NULL);
-    for (int i = 0; i < 8; i++)
+    pthread_create(&thread[8], NULL, dial_data, NULL);
+    for (int i = 0; i < 9; i++)
         pthread_join(thread[i], NULL);
     atomic_store(&over, true);
+    close(taken[1]);
+    pthread_join(serves, NULL);
+    close(taken[0]);
     pthread_join(looks, NULL);
     pthread_join(changes, NULL);
     MUST(rig_count(&rig).requests == 3 * 400 + 40);
     MUST(rig_count(&rig).parked == 0);
     MUST(rig_count(&rig).watches == 3 * 60);
+    MUST(rig_count(&rig).data_handed == 150 && rig_count(&rig).data_refused == 50);
     rig_stop(&rig);
     MUST(maps_pictures() == 0);
     return 0;
