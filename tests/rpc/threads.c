@@ -221,15 +221,22 @@ static void *send_often(void *arg)
     struct end *end = arg;
     Meshd__V1__LinkHeader header = MESHD__V1__LINK_HEADER__INIT;
     Meshd__V1__Goodbye body = MESHD__V1__GOODBYE__INIT;
+    Meshd__V1__Cancel small = MESHD__V1__CANCEL__INIT;
+    ProtobufCBinaryData id = {.len = 4, .data = (uint8_t *)"1234"};
     struct rpc_pair_counters counters;
     char text[20001];
     int r = 0;
+
+    small.n_forward_ids = 1;
+    small.forward_ids = &id;
 
     memset(text, 'x', sizeof(text) - 1);
     text[sizeof(text) - 1] = '\0';
     body.text = text;
     while (r != -EPIPE) {
         r = rpc_pair_send(end->pair, RPC_BULK, &header.base, &body.base);
+        for (int i = 0; i < 3; i++)
+            rpc_pair_send(end->pair, RPC_MERGE, &header.base, &small.base);
         rpc_pair_counters(end->pair, &counters);
         if (r == -EAGAIN)
             tally_wait_ms(&end->gones, UINT64_MAX, 1);
