@@ -24,9 +24,16 @@ struct client_hello {
     size_t limit; /* of the handshake message in bytes; set before the first call */
     char name[LIMIT_NAME + 1];
     const char *why; /* after BAD: a constant half sentence */
-    /* Inside: where the parser is; its author's. All zero at first. */
-    unsigned state;
-    size_t at, mark;
+    /* Inside: where the parser is. All zero at first. */
+    uint8_t result, part;
+    uint8_t head_len, read; /* so many bytes were read of the record's header, of the part */
+    bool has_server_name;
+    uint16_t name_len, name_at;
+    uint32_t record_left, left; /* bytes of the record, of the message */
+    uint32_t skip;              /* bytes before the part that are not looked at */
+    uint32_t value;             /* of the part, as far as it was read */
+    uint32_t names_left;        /* bytes of the list of names */
+    size_t at;
 };
 
 enum client_hello_result client_hello_feed(struct client_hello *hello, const uint8_t *data,
@@ -34,7 +41,6 @@ enum client_hello_result client_hello_feed(struct client_hello *hello, const uin
 
 #define TLS_ALERT_LEN 7u
 enum tls_alert { /* RFC 8446 6 */
-                 TLS_HANDSHAKE_FAILURE = 40,
                  TLS_DECODE_ERROR = 50,
                  TLS_INTERNAL_ERROR = 80,
                  TLS_UNRECOGNIZED_NAME = 112,

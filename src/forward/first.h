@@ -15,18 +15,25 @@ enum first_kind {
     FIRST_HTTP2,
     FIRST_OTHER, /* none of these: only a default can take it */
 };
-enum first_result { FIRST_MORE, FIRST_DONE, FIRST_BAD, FIRST_BIG };
+enum first_result {
+    FIRST_MORE,
+    FIRST_DONE,
+    FIRST_BAD,
+    FIRST_BIG, /* not decided within limit bytes */
+};
 
 struct first {
     size_t limit;        /* bytes; set before the first call */
     bool accept_bare_lf; /* likewise */
+    /* Also while more is needed, and after BAD and BIG (a CONNECT is FIRST_HTTP then): in whose
+     * words the client is answered. */
     enum first_kind kind;
-    /* After FIRST_DONE: "" if none was named. FIRST_CONNECT: never "". */
-    const char *name;
-    bool may_default; /* without a name, the port's default may take it (HTTP/1.1 without Host: no)
-                       */
-    size_t skip;      /* bytes that are not for the backend: the head of a CONNECT */
-    const char *why;  /* after FIRST_BAD: a constant half sentence */
+    const char *name; /* after FIRST_DONE: "" if none was named. FIRST_CONNECT: never "" */
+    /* After FIRST_DONE: without a name, the port's default may take it (HTTP/1.1 without Host: no,
+     * that is FIRST_BAD). */
+    bool may_default;
+    size_t skip;     /* bytes that are not for the backend: the head of a CONNECT */
+    const char *why; /* after FIRST_BAD: a constant half sentence */
     union {
         struct http_head http;
         struct client_hello tls;

@@ -26,14 +26,20 @@ struct http_head {
     bool accept_bare_lf; /* set before the first call */
     /* After DONE: */
     char name[LIMIT_NAME + 1]; /* canonical; "": none was named, or an address is no name */
-    bool connect;   /* the method is CONNECT: bytes after the head are the client's data */
-    unsigned minor; /* of HTTP/1.x */
-    size_t len;     /* of the head */
+    /* The method is CONNECT: there is a name, and bytes after the head are the client's data. */
+    bool connect;
+    size_t len; /* of the head */
+    /* A method and a space were there: it is answered as HTTP when it takes too long or is too long
+     * (not after OTHER). At any time. */
+    bool likely;
     /* After BAD: a constant half sentence. */
     const char *why;
-    /* Inside: where the parser is; its author's. All zero at first. */
-    unsigned state;
-    size_t at, mark;
+    /* Inside: where the parser is. All zero at first. */
+    uint8_t state, result, empty_lines;
+    bool has_host, field_is_host, named_by_target;
+    unsigned minor;     /* of HTTP/1.x */
+    size_t at, mark;    /* the next byte; where what is being read began */
+    size_t target, end; /* of the request target */
 };
 
 /* data[0..len) from the connection's first byte; len never shrinks. */
