@@ -274,3 +274,8 @@ int backend_dial(struct worker *worker, const char *backend, uint32_t ms, void *
 }
 
 void backend_cancel(struct backend_try *attempt) { release(attempt); }
+
+const char *backend_error_text(int error)
+{
+    return error == -ENOENT ? "its name does not resolve" : strerrordesc_np(-error);
+}

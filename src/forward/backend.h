@@ -22,6 +22,8 @@ struct backend_try;
 int backend_dial(struct worker *worker, const char *backend, uint32_t ms, void *ctx,
                  void (*done)(void *ctx, int error, struct leg *leg), struct backend_try **out_try);
 void backend_cancel(struct backend_try *attempt);
+/* For people: half a sentence. */
+const char *backend_error_text(int error);
 
 int names_new(struct forward *forward, struct names **out_names);
 /* The local list is another: its hosts are resolved now, and again every 30 s while they are in it.

@@ -56,6 +56,22 @@ struct carry {
 
 static void on_alarm(struct alarm *alarm);
 
+/* The kernel is asked for many ids at once. */
+static void new_id(uint8_t id[FORWARD_ID_LEN])
+{
+    static _Thread_local struct {
+        uint8_t bytes[64 * FORWARD_ID_LEN];
+        size_t left;
+    } stock;
+
+    if (stock.left == 0) {
+        random_bytes(stock.bytes, sizeof(stock.bytes));
+        stock.left = sizeof(stock.bytes);
+    }
+    stock.left -= FORWARD_ID_LEN;
+    memcpy(id, stock.bytes + stock.left, FORWARD_ID_LEN);
+}
+
 /* ---- its end ---- */
 
 void passage_end(struct worker *worker, struct passage *passage)
@@ -216,7 +232,7 @@ static void on_backend(void *ctx, int error, struct leg *leg)
         leg_reset(leg);
     }
     if (error < 0) {
-        fail(c, end_of_error(error), strerrordesc_np(-error), true, false);
+        fail(c, end_of_error(error), backend_error_text(error), true, false);
         return;
     }
     worker_phase(c->worker, FORWARD_PHASE_CONNECT, c->begun_us);
@@ -240,7 +256,7 @@ static enum forward_end begin_local(struct carry *c)
                      &c->dial);
     if (r == 0)
         return FORWARD_DONE;
-    note(c, end_of_error(r), strerrordesc_np(-r));
+    note(c, end_of_error(r), backend_error_text(r));
     return c->end;
 }
 
@@ -342,7 +358,7 @@ static enum forward_end begin_remote(struct carry *c)
         return c->end;
     }
     c->waiter = (struct waiter){.kind = WAITER_CARRY, .worker = worker, .session = session};
-    random_bytes(c->waiter.id, FORWARD_ID_LEN);
+    new_id(c->waiter.id);
     atomic_fetch_add(&session->pending, 1);
     atomic_fetch_add(&session->active, 1);
     if (waiter_enter(forward, &c->waiter) < 0) {

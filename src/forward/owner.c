@@ -238,7 +238,7 @@ static void on_backend(void *ctx, int error, struct leg *leg)
         leg_reset(leg);
     }
     if (error < 0) {
-        refuse(s, refusal_of(error), strerrordesc_np(-error));
+        refuse(s, refusal_of(error), backend_error_text(error));
         return;
     }
     worker_phase(s->worker, FORWARD_PHASE_CONNECT, s->begun_us);
@@ -280,7 +280,7 @@ static void dial_backend(struct served *s)
                      on_backend, &s->dial);
     row_unref(row);
     if (r < 0)
-        refuse(s, refusal_of(r), strerrordesc_np(-r));
+        refuse(s, refusal_of(r), backend_error_text(r));
 }
 
 /* ---- begin ---- */
