@@ -3,8 +3,11 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#define LEGS_AT_ONCE 256 /* events; then mail and alarms have their turn */
 
 /* ---- mail ---- */
 
@@ -106,30 +109,23 @@ void alarm_clear(struct worker *worker, struct alarm *alarm)
 
 /* ---- legs ---- */
 
-static void on_poll(uv_poll_t *poll, int status, int events)
+static uint32_t epoll_events(int wants)
 {
-    struct leg *leg = CONTAINER_OF(poll, struct leg, poll);
+    return (wants & UV_READABLE ? EPOLLIN : 0u) | (wants & UV_WRITABLE ? EPOLLOUT : 0u) |
+           (wants & UV_DISCONNECT ? EPOLLRDHUP : 0u) | (wants & UV_PRIORITIZED ? EPOLLPRI : 0u);
+}
 
-    if (status < 0) {
-        /* libuv has taken it out of the loop. */
-        events = leg->wants;
-        leg->wants = 0;
-        if (!events)
-            return;
-    } else {
-        events &= leg->wants;
-        if (!events)
-            return;
-    }
-    leg->ready(leg, events);
+static int uv_events(uint32_t events)
+{
+    return (events & EPOLLIN ? UV_READABLE : 0) | (events & EPOLLOUT ? UV_WRITABLE : 0) |
+           (events & EPOLLRDHUP ? UV_DISCONNECT : 0) | (events & EPOLLPRI ? UV_PRIORITIZED : 0);
 }
 
 struct leg *leg_new(struct worker *worker, int fd)
 {
     struct leg *leg = calloc(1, sizeof(*leg));
 
-    if (!leg || uv_poll_init(&worker->loop, &leg->poll, fd) < 0) {
-        free(leg);
+    if (!leg) {
         close(fd);
         return NULL;
     }
@@ -140,13 +136,60 @@ struct leg *leg_new(struct worker *worker, int fd)
 
 void leg_want(struct leg *leg, int wants)
 {
+    struct epoll_event event = {.events = epoll_events(wants), .data.ptr = leg};
+    int op = leg->wants == 0 ? EPOLL_CTL_ADD : wants == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
+
     if (wants == leg->wants)
         return;
+    if (op != EPOLL_CTL_MOD)
+        leg->worker->legs.n += op == EPOLL_CTL_ADD ? 1 : -1;
     leg->wants = wants;
-    if (wants)
-        uv_poll_start(&leg->poll, wants, on_poll);
-    else
-        uv_poll_stop(&leg->poll);
+    if (epoll_ctl(leg->worker->legs.epoll, op, leg->fd, &event) < 0)
+        abort(); /* the kernel's memory; a leg that is never told anything would hang for ever */
+}
+
+static void tell(struct leg *leg, uint32_t events)
+{
+    int told = uv_events(events) & leg->wants;
+
+    if (leg->wants == 0)
+        return; /* what was told before of another leg has changed that, or closed this one */
+    if (events & EPOLLERR) {
+        /* It would be told for ever, whatever is wanted: not before something is wanted anew. */
+        told = leg->wants;
+        leg_want(leg, 0);
+    } else if (events & EPOLLHUP && told == 0) {
+        told = leg->wants;
+    }
+    if (told)
+        leg->ready(leg, told);
+}
+
+void worker_turn(struct worker *worker, bool wait)
+{
+    int ms = wait ? uv_backend_timeout(&worker->loop) : 0, n;
+    struct epoll_event ready[LEGS_AT_ONCE];
+    bool of_loop;
+
+    n = epoll_wait(worker->legs.epoll, ready, LEGS_AT_ONCE, ms);
+    uv_update_time(&worker->loop);
+    of_loop = n <= 0;
+    worker->legs.telling = true;
+    for (int i = 0; i < n; i++) {
+        if (ready[i].data.ptr)
+            tell(ready[i].data.ptr, ready[i].events);
+        else
+            of_loop = true;
+    }
+    worker->legs.telling = false;
+    while (worker->legs.gone) {
+        struct leg *leg = worker->legs.gone;
+
+        worker->legs.gone = leg->next;
+        free(leg);
+    }
+    if (of_loop || uv_backend_timeout(&worker->loop) == 0)
+        uv_run(&worker->loop, UV_RUN_NOWAIT);
 }
 
 static void linger(struct leg *leg, bool on)
@@ -163,15 +206,28 @@ void leg_fragile(struct leg *leg)
     leg->fragile = true;
 }
 
-static void on_closed(uv_handle_t *handle) { free(CONTAINER_OF(handle, struct leg, poll)); }
+static void leg_drop(struct leg *leg)
+{
+    struct worker *worker = leg->worker;
+
+    leg->fd = -1;
+    if (leg->wants)
+        worker->legs.n--;
+    leg->wants = 0;
+    if (worker->legs.telling) {
+        leg->next = worker->legs.gone;
+        worker->legs.gone = leg;
+    } else {
+        free(leg);
+    }
+}
 
 int leg_detach(struct leg *leg)
 {
     int fd = leg->fd;
 
-    leg->fd = -1;
-    leg->wants = 0;
-    uv_close((uv_handle_t *)&leg->poll, on_closed);
+    leg_want(leg, 0);
+    leg_drop(leg);
     return fd;
 }
 
@@ -181,7 +237,8 @@ void leg_close(struct leg *leg)
         return;
     if (leg->fragile)
         linger(leg, false);
-    close(leg_detach(leg));
+    close(leg->fd); /* which takes it out of the epoll */
+    leg_drop(leg);
 }
 
 void leg_reset(struct leg *leg)
@@ -189,7 +246,8 @@ void leg_reset(struct leg *leg)
     if (!leg)
         return;
     leg_fragile(leg);
-    close(leg_detach(leg));
+    close(leg->fd);
+    leg_drop(leg);
 }
 
 int leg_error(const struct leg *leg)
@@ -231,6 +289,7 @@ void worker_phase(struct worker *worker, enum forward_phase phase, uint64_t begu
 
 int worker_init(struct worker *worker, struct forward *forward, unsigned index)
 {
+    struct epoll_event event = {.events = EPOLLIN};
     int r = uv_loop_init(&worker->loop);
 
     if (r < 0)
@@ -246,7 +305,11 @@ int worker_init(struct worker *worker, struct forward *forward, unsigned index)
     ring_init(&worker->served);
     ring_init(&worker->relays);
     ring_init(&worker->data);
-    r = uv_async_init(&worker->loop, &worker->bell, on_bell);
+    worker->legs.epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll_ctl(worker->legs.epoll, EPOLL_CTL_ADD, uv_backend_fd(&worker->loop), &event) < 0)
+        r = -errno;
+    if (r == 0)
+        r = uv_async_init(&worker->loop, &worker->bell, on_bell);
     if (r == 0)
         r = uv_timer_init(&worker->loop, &worker->tick);
     if (r < 0) {
@@ -261,7 +324,8 @@ static void run(void *arg)
     struct worker *worker = arg;
 
     worker->body.begin(worker);
-    uv_run(&worker->loop, UV_RUN_DEFAULT);
+    while (uv_loop_alive(&worker->loop) || worker->legs.n > 0)
+        worker_turn(worker, true);
 }
 
 int worker_start(struct worker *worker, const struct worker_body *body)
@@ -309,6 +373,8 @@ void worker_fini(struct worker *worker)
         uv_run(&worker->loop, UV_RUN_DEFAULT);
     }
     read_mail(worker);
+    if (worker->legs.epoll >= 0)
+        close(worker->legs.epoll);
     uv_loop_close(&worker->loop);
     mutex_fini(&worker->mail_lock);
 }

@@ -46,7 +46,10 @@ void alarm_set(struct worker *worker, struct alarm *alarm, uint64_t ms);
 void alarm_clear(struct worker *worker, struct alarm *alarm); /* off; idempotent */
 static inline bool alarm_is_set(const struct alarm *alarm) { return !ring_empty(&alarm->ring); }
 
-/* ---- legs ---- */
+/* ---- legs ----
+ *
+ * Sockets in an epoll(7) of the worker's, which has the loop in it for all else (uv_backend_fd). In
+ * libuv's own, one look at one socket takes five system calls, and each change two. */
 
 struct leg {
     struct worker *worker;
@@ -57,7 +60,7 @@ struct leg {
     /* events as wanted; those that were not are not told. After an error on the socket events is
      * what was wanted: the next read or write says what it is. */
     void (*ready)(struct leg *leg, int events);
-    uv_poll_t poll;
+    struct leg *next; /* of those that are gone */
 };
 /* Takes fd, which must be non-blocking, also when it fails: NULL, no memory. */
 struct leg *leg_new(struct worker *worker, int fd);
@@ -112,6 +115,12 @@ struct worker {
         size_t n;
         uint64_t step; /* the last whose slot was looked at */
     } alarms;
+    struct {
+        int epoll;        /* of them, and of the loop's own descriptor */
+        size_t n;         /* that want something */
+        bool telling;     /* some events are told still */
+        struct leg *gone; /* meanwhile */
+    } legs;
     struct ring clients, carries, served, relays, data; /* what lives here; for drain and stop */
     struct ingress_poll *listening;                     /* ingress.c */
     struct pipes *pipes;                                /* relay.c */
@@ -123,6 +132,8 @@ struct worker {
 };
 int worker_init(struct worker *worker, struct forward *forward, unsigned index);
 int worker_start(struct worker *worker, const struct worker_body *body);
+/* What worker_start's thread does again and again: waits, if it may, and tells what there is. */
+void worker_turn(struct worker *worker, bool wait);
 void worker_stop(struct worker *worker); /* asks, and waits for the thread; one that runs */
 void worker_fini(
     struct worker *worker); /* after worker_stop, or never started; reads what mail is left */
