@@ -9,6 +9,7 @@
 #include "base/random.h"
 #include "forward/backend.h"
 #include "forward/data.h"
+#include "forward/outbox.h"
 #include "forward/route.h"
 #include "forward/service.h"
 
@@ -45,8 +46,11 @@ struct carry {
     struct service *service;
     struct backend_try *dial;
     struct waiter waiter; /* its session is set while the Forward is pending */
+    struct outbox_item out;
+    uint64_t until_ms; /* the owner's answer */
     struct data *data;
-    size_t sent;                      /* bytes of first in the Forward */
+    bool told;                        /* the owner was sent the Forward, once at least */
+    size_t sent;                      /* bytes of first in it */
     bool warm, retried, limbo, doubt; /* of data */
     /* the last failure: */
     enum forward_end end;
@@ -109,17 +113,19 @@ static void end_attempt(struct carry *c, bool cancel)
     struct session *session = c->waiter.session;
 
     alarm_clear(c->worker, &c->alarm);
+    outbox_remove(&c->out);
     if (c->dial)
         backend_cancel(TAKE(&c->dial));
     service_leave(c->worker->forward->services, TAKE(&c->service));
     if (session) {
-        if (cancel)
+        if (cancel && c->told)
             send_cancel(session, c->waiter.id);
         settle(c);
         atomic_fetch_sub(&session->active, 1);
     }
     data_drop(TAKE(&c->data));
     c->warm = c->retried = c->limbo = c->doubt = false;
+    c->told = false;
     c->sent = 0;
 }
 
@@ -280,27 +286,37 @@ static void joined(struct carry *c)
     finish_joined(c, leg, early);
 }
 
-static int send_forward(struct carry *c, uint64_t ms, bool dial_data, size_t n_first)
+static ProtobufCBinaryData address_of(struct endpoint *endpoint)
 {
-    uint8_t client[16], server[16];
-    Meshd__V1__Forward forward = MESHD__V1__FORWARD__INIT, *list = &forward;
-    Meshd__V1__Forwards forwards = MESHD__V1__FORWARDS__INIT;
+    bool v4 = IN6_IS_ADDR_V4MAPPED(&endpoint->ip);
 
-    forward.forward_id = (ProtobufCBinaryData){.len = FORWARD_ID_LEN, .data = c->waiter.id};
-    forward.name = c->name;
-    forward.remaining_ms = ms ? (uint32_t)ms : 1;
-    forward.client_ip.len = endpoint_bytes(&c->tuple.client, client);
-    forward.client_ip.data = client;
-    forward.client_port = c->tuple.client.port;
-    forward.server_ip.len = endpoint_bytes(&c->tuple.server, server);
-    forward.server_ip.data = server;
-    forward.server_port = c->tuple.server.port;
-    forward.first_bytes = (ProtobufCBinaryData){.len = n_first, .data = (uint8_t *)c->first};
-    forward.dial_data = dial_data;
-    forwards.n_forwards = 1;
-    forwards.forwards = &list;
-    return session_send(c->waiter.session, MESHD__V1__LINK_KIND__LINK_KIND_FORWARDS,
-                        &forwards.base);
+    return (ProtobufCBinaryData){.len = v4 ? 4 : 16, .data = endpoint->ip.s6_addr + (v4 ? 12 : 0)};
+}
+
+static void fill(struct outbox_item *item, Meshd__V1__Forward *forward)
+{
+    struct carry *c = CONTAINER_OF(item, struct carry, out);
+    uint64_t now = worker_now(c->worker);
+
+    forward->forward_id = (ProtobufCBinaryData){.len = FORWARD_ID_LEN, .data = c->waiter.id};
+    forward->name = c->name;
+    forward->remaining_ms = c->until_ms > now ? (uint32_t)(c->until_ms - now) : 1;
+    forward->client_ip = address_of(&c->tuple.client);
+    forward->client_port = c->tuple.client.port;
+    forward->server_ip = address_of(&c->tuple.server);
+    forward->server_port = c->tuple.server.port;
+    if (!c->told)
+        forward->first_bytes = (ProtobufCBinaryData){.len = c->sent, .data = (uint8_t *)c->first};
+    forward->dial_data = !c->data;
+    c->told = true;
+}
+
+static void not_sent(struct outbox_item *item, int error)
+{
+    struct carry *c = CONTAINER_OF(item, struct carry, out);
+
+    fail(c, error == -EAGAIN ? FORWARD_OVER_LIMIT : FORWARD_NO_OWNER,
+         error == -EAGAIN ? "the link's queue is full" : "the link is gone", !c->retried, false);
 }
 
 static void on_data(void *ctx, enum data_event event);
@@ -314,8 +330,11 @@ static bool try_data_again(struct carry *c)
     if (!c->warm || c->retried)
         return false;
     c->retried = true;
-    if (!session->info.dialled)
-        return send_forward(c, share_ms(c), true, 0) == 0;
+    if (!session->info.dialled) {
+        outbox_remove(&c->out);
+        outbox_add(c->worker, session, &c->out);
+        return true;
+    }
     c->data = data_dial(c->worker, session, &header, c, on_data);
     return c->data != NULL;
 }
@@ -346,7 +365,6 @@ static enum forward_end begin_remote(struct carry *c)
     struct session *session = current(c)->session;
     uint64_t ms = share_ms(c);
     struct data_header header;
-    int r;
 
     if (atomic_load(&session->over)) {
         note(c, FORWARD_NO_OWNER, "the link is gone");
@@ -378,12 +396,8 @@ static enum forward_end begin_remote(struct carry *c)
     }
     if (ms > forward->open_ms)
         ms = forward->open_ms;
-    r = send_forward(c, ms, !c->data, c->sent);
-    if (r < 0) {
-        note(c, r == -EAGAIN ? FORWARD_OVER_LIMIT : FORWARD_NO_OWNER,
-             r == -EAGAIN ? "the link's queue is full" : "the link is gone");
-        return c->end;
-    }
+    c->until_ms = worker_now(worker) + ms;
+    outbox_add(worker, session, &c->out);
     alarm_set(worker, &c->alarm, ms);
     pool_opened(worker, session);
     return FORWARD_DONE;
@@ -530,6 +544,9 @@ enum forward_end carry_begin(struct worker *worker, const struct carry_ask *ask,
     ring_init(&c->all);
     ring_push(&worker->carries, &c->all);
     alarm_init(&c->alarm, on_alarm);
+    ring_init(&c->out.ring);
+    c->out.fill = fill;
+    c->out.failed = not_sent;
     c->tuple = ask->tuple;
     c->first = ask->first;
     c->first_len = ask->first_len;

@@ -11,6 +11,7 @@
 #include "forward/carry.h"
 #include "forward/data.h"
 #include "forward/ingress.h"
+#include "forward/outbox.h"
 #include "forward/owner.h"
 #include "forward/proxy_header.h"
 #include "forward/relay.h"
@@ -163,7 +164,7 @@ static void end(struct worker *worker)
 
 int forward_start(struct forward *forward)
 {
-    static const struct worker_body body = {.begin = begin, .end = end};
+    static const struct worker_body body = {.begin = begin, .end = end, .turn = outboxes_flush};
     int r = 0;
 
     for (unsigned i = 0; r == 0 && i < forward->n_workers; i++)

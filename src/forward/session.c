@@ -8,6 +8,7 @@
 #include "base/hash.h"
 #include "forward/carry.h"
 #include "forward/data.h"
+#include "forward/outbox.h"
 #include "forward/owner.h"
 
 struct sessions {
@@ -69,6 +70,7 @@ void session_unref(struct session *session)
 {
     if (!session || atomic_fetch_sub(&session->refs, 1) != 1)
         return;
+    outboxes_free(session);
     pools_free(session);
     free(session);
 }
@@ -133,8 +135,8 @@ int forward_session_begin(struct forward *forward, const struct forward_session_
     session->info = *info;
     session->forward = forward;
     atomic_init(&session->refs, 1);
-    if (pools_new(session) < 0) {
-        free(session);
+    if (pools_new(session) < 0 || outboxes_new(session) < 0) {
+        session_unref(session);
         return -ENOMEM;
     }
     forward_session_end(forward, info->link);
@@ -157,6 +159,7 @@ static void read_over(struct worker *worker, struct mail *mail)
     struct over_mail *m = CONTAINER_OF(mail, struct over_mail, mail);
 
     if (!worker->stopping) {
+        outbox_session_over(worker, m->session);
         carry_session_over(worker, m->session);
         owner_session_over(worker, m->session);
         data_session_over(worker, m->session);

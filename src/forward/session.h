@@ -5,18 +5,20 @@
 #include <uthash.h>
 #include "forward/inside.h"
 
-struct pool; /* data.h: of one worker */
+struct pool;   /* pool.c: of one worker */
+struct outbox; /* outbox.c: likewise */
 
 struct session {
     struct forward_session_info info; /* set before it is shared, then read only */
     struct forward *forward;
     atomic_bool over;
     atomic_uint refs;
-    atomic_uint active;  /* clients of this node that the peer carries, pending ones too */
-    atomic_uint pending; /* Forwards, both ways */
-    atomic_uint wish;    /* of the peer: DATA connections that it may claim */
-    atomic_uint waiting; /* DATA connections of it that are not joined */
-    struct pool *pools;  /* one per worker, each touched by its worker only */
+    atomic_uint active;      /* clients of this node that the peer carries, pending ones too */
+    atomic_uint pending;     /* Forwards, both ways */
+    atomic_uint wish;        /* of the peer: DATA connections that it may claim */
+    atomic_uint waiting;     /* DATA connections of it that are not joined */
+    struct pool *pools;      /* one per worker, each touched by its worker only */
+    struct outbox *outboxes; /* likewise */
     UT_hash_handle by_link, by_id;
 };
 

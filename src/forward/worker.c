@@ -287,6 +287,21 @@ void worker_phase(struct worker *worker, enum forward_phase phase, uint64_t begu
     COUNT(worker, phases[phase][bucket], 1);
 }
 
+static void on_soon(uv_timer_t *soon) {}
+
+void worker_soon(struct worker *worker)
+{
+    if (!uv_is_active((uv_handle_t *)&worker->soon))
+        uv_timer_start(&worker->soon, on_soon, 1, 0);
+}
+
+static void on_turn(uv_prepare_t *prepare)
+{
+    struct worker *worker = CONTAINER_OF(prepare, struct worker, prepare);
+
+    worker->body.turn(worker);
+}
+
 int worker_init(struct worker *worker, struct forward *forward, unsigned index)
 {
     struct epoll_event event = {.events = EPOLLIN};
@@ -300,6 +315,7 @@ int worker_init(struct worker *worker, struct forward *forward, unsigned index)
     worker->mailbox.last = &worker->mailbox.first;
     for (size_t i = 0; i < ALARM_SLOTS; i++)
         ring_init(&worker->alarms.slots[i]);
+    ring_init(&worker->outboxes);
     ring_init(&worker->clients);
     ring_init(&worker->carries);
     ring_init(&worker->served);
@@ -312,6 +328,10 @@ int worker_init(struct worker *worker, struct forward *forward, unsigned index)
         r = uv_async_init(&worker->loop, &worker->bell, on_bell);
     if (r == 0)
         r = uv_timer_init(&worker->loop, &worker->tick);
+    if (r == 0)
+        r = uv_timer_init(&worker->loop, &worker->soon);
+    if (r == 0)
+        r = uv_prepare_init(&worker->loop, &worker->prepare);
     if (r < 0) {
         worker_fini(worker);
         return r;
@@ -324,6 +344,8 @@ static void run(void *arg)
     struct worker *worker = arg;
 
     worker->body.begin(worker);
+    uv_prepare_start(&worker->prepare, on_turn);
+    uv_unref((uv_handle_t *)&worker->prepare);
     while (uv_loop_alive(&worker->loop) || worker->legs.n > 0)
         worker_turn(worker, true);
 }
@@ -348,6 +370,8 @@ static void read_stop(struct worker *worker, struct mail *mail)
     worker->stopping = true;
     worker->body.end(worker);
     uv_close((uv_handle_t *)&worker->tick, NULL);
+    uv_close((uv_handle_t *)&worker->soon, NULL);
+    uv_close((uv_handle_t *)&worker->prepare, NULL);
     uv_close((uv_handle_t *)&worker->bell, NULL);
 }
 
@@ -370,6 +394,10 @@ void worker_fini(struct worker *worker)
             uv_close((uv_handle_t *)&worker->bell, NULL);
         if (worker->tick.loop)
             uv_close((uv_handle_t *)&worker->tick, NULL);
+        if (worker->soon.loop)
+            uv_close((uv_handle_t *)&worker->soon, NULL);
+        if (worker->prepare.loop)
+            uv_close((uv_handle_t *)&worker->prepare, NULL);
         uv_run(&worker->loop, UV_RUN_DEFAULT);
     }
     read_mail(worker);

@@ -99,6 +99,7 @@ bool bytes_copy(struct bytes *bytes, const void *data, size_t len);
 struct worker_body {
     void (*begin)(struct worker *worker);
     void (*end)(struct worker *worker);
+    void (*turn)(struct worker *worker); /* after each turn of the loop, before it sleeps */
 };
 struct worker {
     struct forward *forward;
@@ -108,6 +109,8 @@ struct worker {
     uv_loop_t loop;
     uv_async_t bell;
     uv_timer_t tick; /* runs while an alarm is set */
+    uv_timer_t soon;
+    uv_prepare_t prepare;
     uv_thread_t thread;
     struct forward_counters count; /* atomic */
     struct {
@@ -121,6 +124,7 @@ struct worker {
         bool telling;     /* some events are told still */
         struct leg *gone; /* meanwhile */
     } legs;
+    struct ring outboxes;                               /* that have something to send */
     struct ring clients, carries, served, relays, data; /* what lives here; for drain and stop */
     struct ingress_poll *listening;                     /* ingress.c */
     struct pipes *pipes;                                /* relay.c */
@@ -138,6 +142,8 @@ void worker_stop(struct worker *worker); /* asks, and waits for the thread; one 
 void worker_fini(
     struct worker *worker); /* after worker_stop, or never started; reads what mail is left */
 static inline uint64_t worker_now(const struct worker *worker) { return uv_now(&worker->loop); }
+/* Another turn in a millisecond, if nothing else brings one. */
+void worker_soon(struct worker *worker);
 /* A phase ended that began at begun_us (uv_hrtime / 1000). */
 void worker_phase(struct worker *worker, enum forward_phase phase, uint64_t begun_us);
 
