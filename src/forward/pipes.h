@@ -1,0 +1,29 @@
+/* pipes - a worker's pool of pipes, for bytes that go from socket to socket without a copy.
+ *
+ * A pipe is taken when bytes are about to enter it, and given back. Only empty ones are used again.
+ *
+ * Threads: the worker's.
+ */
+#ifndef FORWARD_PIPES_H
+#define FORWARD_PIPES_H
+
+#include "forward/worker.h"
+
+/* Asked for; the kernel may allow less (pipe-user-pages-soft). Its slots count, not its bytes: one
+ * slot holds what one fragment of a segment holds, from a packet's to 32 KiB. */
+#define PIPE_BYTES 1048576u
+
+struct pipe {
+    struct ring ring; /* of the pool */
+    int in, out;
+    size_t n; /* bytes in it, kept by who has it */
+    uint64_t given_ms;
+};
+
+/* An empty one; NULL: none can be had now. */
+struct pipe *pipes_take(struct worker *worker);
+/* Accepts NULL. One that is not empty is closed, and its bytes are lost. */
+void pipes_give(struct worker *worker, struct pipe *pipe);
+void pipes_fini(struct worker *worker); /* once all were given back */
+
+#endif

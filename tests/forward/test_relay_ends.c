@@ -1,0 +1,273 @@
+/* relay: how it ends. FINs and RSTs are passed on in their turn; limits; what is cut off. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "relay_rig.h"
+
+#define MIB 1048576u
+
+static struct rig rig;
+static struct joined joined;
+static struct talk talks[2];
+
+static void setup(void) { rig_start(&rig, 600000, 300000); }
+static void teardown(void)
+{
+    joined_fini(&joined);
+    rig_stop(&rig);
+}
+
+TestSuite(forward_relay_ends, .init = setup, .fini = teardown, .timeout = 100);
+
+static void start(int buffer, size_t up, size_t down)
+{
+    joined_start(&joined, &rig, buffer);
+    joined_talks(&joined, up, down, talks);
+}
+
+static void expect_end(enum forward_end end)
+{
+    cr_assert(joined_ended(&joined));
+    cr_expect_eq(joined.end, end, "%s", forward_ends[joined.end].word);
+}
+
+static void expect_reset(struct talk *talk)
+{
+    cr_assert(drain(talk));
+    cr_expect_not(talk->eof);
+    cr_expect_eq(talk->error, ECONNRESET);
+}
+
+/* One side has ended; the other has much to say still. */
+static void half_close(int first)
+{
+    struct talk pair[2] = {talks[first], talks[!first]};
+
+    pair[1].keep_open = true;
+    while (!pair[1].eof) /* it sees the end while its own direction is open */
+        cr_assert(pump(pair, 2, pair[0].send) && drain(&pair[1]));
+    cr_expect_eq(pair[1].received, pair[0].send);
+    pair[1].send = 3 * MIB;
+    pair[1].keep_open = false;
+    cr_assert(pump(pair, 2, 0));
+    cr_expect(pair[0].eof);
+    cr_expect_eq(pair[0].received, 3 * MIB);
+    expect_end(FORWARD_DONE);
+}
+
+Test(forward_relay_ends, a_client_that_has_ended_gets_its_long_answer)
+{
+    start(0, 100000, 0);
+    half_close(0);
+    cr_expect_eq(joined.down_bytes, 3 * MIB);
+}
+
+Test(forward_relay_ends, a_backend_that_has_ended_gets_the_rest_of_a_long_request)
+{
+    start(0, 0, 100000);
+    half_close(1);
+    cr_expect_eq(joined.up_bytes, 3 * MIB);
+}
+
+Test(forward_relay_ends, a_reset_of_the_client_is_one_to_the_backend)
+{
+    start(0, 1000, 0);
+    talks[0].keep_open = talks[1].keep_open = true;
+    cr_assert(pump(talks, 2, 1000));
+    reset(&joined.client);
+    expect_reset(&talks[1]);
+    expect_end(FORWARD_CLIENT_RESET);
+    cr_expect_eq(joined.up_bytes, 1000);
+}
+
+Test(forward_relay_ends, a_reset_of_the_backend_is_one_to_the_client)
+{
+    start(0, 1000, 0);
+    talks[0].keep_open = talks[1].keep_open = true;
+    cr_assert(pump(talks, 2, 1000));
+    reset(&joined.backend);
+    expect_reset(&talks[0]);
+    expect_end(FORWARD_BACKEND_RESET);
+}
+
+Test(forward_relay_ends, what_was_said_before_a_reset_is_tried_first)
+{
+    struct talk *client = &talks[0];
+
+    start(0, 50000, 0);
+    client->keep_open = true;
+    while (client->sent < client->send)
+        cr_assert_gt(send_until_blocked(client, 0), 0);
+    reset(&joined.client);
+    cr_assert(joined_ended(&joined));
+    cr_expect_eq(joined.end, FORWARD_CLIENT_RESET);
+    cr_expect_eq(joined.up_bytes, 50000);
+}
+
+/* The backend does not read, so that the client is not read either. */
+static void reset_while_held(int buffer)
+{
+    start(buffer, 64 * MIB, 0);
+    send_until_blocked(&talks[0], 300);
+    reset(&joined.client);
+    expect_end(FORWARD_CLIENT_RESET); /* although nobody has read */
+    cr_expect_gt(joined.up_bytes, 0);
+    cr_assert(drain(&talks[1]));
+    cr_expect_eq(talks[1].error, ECONNRESET);
+}
+
+Test(forward_relay_ends, a_reset_is_noticed_while_copies_are_held) { reset_while_held(8192); }
+
+Test(forward_relay_ends, a_reset_is_noticed_while_a_pipe_is_full)
+{
+    reset_while_held(0);
+    cr_expect_gt(rig.worker.count.spliced, 0);
+}
+
+Test(forward_relay_ends, a_reset_of_who_is_written_to_is_noticed_while_bytes_are_held)
+{
+    start(8192, 64 * MIB, 0);
+    send_until_blocked(&talks[0], 300);
+    reset(&joined.backend);
+    expect_end(FORWARD_BACKEND_RESET);
+    expect_reset(&talks[0]);
+}
+
+Test(forward_relay_ends, a_client_that_is_reset_after_its_end_leaves_the_backend_its_end)
+{
+    start(0, 1000, 0);
+    talks[1].keep_open = true;
+    cr_assert(pump(talks, 2, 1000));
+    cr_assert(drain(&talks[1]));
+    cr_expect(talks[1].eof);
+    reset(&joined.client); /* nothing is read or written there just now */
+    expect_end(FORWARD_CLIENT_RESET);
+    talks[1].eof = false;
+    cr_assert(drain(&talks[1]));
+    cr_expect(talks[1].eof);
+    cr_expect_eq(talks[1].error, 0);
+}
+
+/* A server that answers without having read all, closes, and so resets. */
+Test(forward_relay_ends, a_whole_answer_reaches_the_client_although_the_backend_then_resets)
+{
+    start(0, 5000, 10000); /* so little is all in the relay's socket at once */
+    talks[0].keep_open = true;
+    while (talks[0].sent < talks[0].send)
+        send_until_blocked(&talks[0], 0);
+    cr_assert(readable(joined.backend));
+    while (talks[1].sent < talks[1].send)
+        send_until_blocked(&talks[1], 0);
+    shutdown(joined.backend, SHUT_WR);
+    close(joined.backend); /* unread bytes there: an RST */
+    joined.backend = -1;
+    cr_assert(drain(&talks[0]));
+    cr_expect_eq(talks[0].received, 10000);
+    cr_expect(talks[0].eof);
+    expect_end(FORWARD_BACKEND_RESET);
+}
+
+Test(forward_relay_ends, an_end_is_never_told_from_within_the_beginning)
+{
+    uint8_t data[1000] = {0};
+
+    joined_init(&joined, &rig, 0);
+    cr_assert(bytes_copy(&joined.up, data, sizeof(data)));
+    reset(&joined.backend);
+    cr_assert(readable(joined.backend_leg));
+    joined_begin(&joined);
+    expect_end(FORWARD_BACKEND_RESET);
+    cr_expect_not(joined.ended_inside);
+    cr_expect_eq(joined.up_bytes, 0);
+    joined_talks(&joined, 0, 0, talks);
+    expect_reset(&talks[0]);
+}
+
+/* ---- limits ---- */
+
+static uint64_t talk_for(uint64_t ms)
+{
+    uint64_t until = now_ms() + ms, last;
+
+    do {
+        struct pollfd p = {.fd = joined.backend, .events = POLLIN};
+        char byte = 1;
+
+        last = now_ms();
+        cr_assert_eq(send(joined.client, &byte, 1, 0), 1);
+        cr_assert_eq(poll(&p, 1, WAIT_MS), 1);
+        cr_assert_eq(recv(joined.backend, &byte, 1, 0), 1);
+    } while (last < until);
+    return last;
+}
+
+Test(forward_relay_ends, who_is_idle_is_cut_off_and_who_is_not_is_not)
+{
+    uint64_t last;
+
+    rig.forward.idle_ms = 200;
+    start(0, 0, 0);
+    last = talk_for(700);
+    cr_assert(joined_runs(&joined));
+    expect_end(FORWARD_IDLE);
+    cr_expect_geq(now_ms() - last, 190);
+    expect_reset(&talks[0]);
+    expect_reset(&talks[1]);
+}
+
+Test(forward_relay_ends, half_closed_and_silent_it_is_cut_off_sooner)
+{
+    uint64_t shut;
+
+    rig.forward.half_close_ms = 200;
+    start(0, 0, 0);
+    talk_for(500);
+    shut = now_ms();
+    shutdown(joined.backend, SHUT_WR);
+    talk_for(500); /* the other direction */
+    cr_assert(joined_runs(&joined));
+    expect_end(FORWARD_HALF_CLOSED);
+    cr_expect_geq(now_ms() - shut, 690);
+    expect_reset(&talks[1]);
+}
+
+/* ---- cut ---- */
+
+static void cut(void *arg)
+{
+    relay_cut(joined.relay, FORWARD_OWNER_LOST);
+    cr_expect(joined.ended);
+}
+
+Test(forward_relay_ends, both_sides_of_what_is_cut_are_reset)
+{
+    start(0, 1000, 0);
+    talks[0].keep_open = talks[1].keep_open = true;
+    cr_assert(pump(talks, 2, 1000));
+    rig_do(&rig, cut, NULL);
+    expect_end(FORWARD_OWNER_LOST);
+    expect_reset(&talks[0]);
+    expect_reset(&talks[1]);
+}
+
+static void cut_all(void *arg) { relay_cut_all(&rig.worker, FORWARD_DRAINED); }
+
+Test(forward_relay_ends, cutting_all_leaves_none)
+{
+    static struct joined many[20];
+
+    start(0, 0, 0);
+    for (size_t i = 0; i < 20; i++)
+        joined_start(&many[i], &rig, 0);
+    send_until_blocked(&(struct talk){.fd = many[3].client, .send = 64 * MIB}, 300);
+    rig_do(&rig, cut_all, NULL);
+    expect_end(FORWARD_DRAINED);
+    for (size_t i = 0; i < 20; i++) {
+        cr_expect_not(joined_runs(&many[i]));
+        cr_expect_eq(many[i].end, FORWARD_DRAINED);
+        joined_fini(&many[i]);
+    }
+    cr_expect_eq(rig.worker.count.relayed, 0);
+}
