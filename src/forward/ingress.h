@@ -13,10 +13,11 @@
 
 int ingress_new(struct forward *forward, const struct forward_ingress *settings, size_t n);
 int ingress_listen(struct forward *forward, size_t index, char *out_text, size_t size);
-int ingress_worker_start(struct worker *worker);  /* its thread: accepts from now on */
-void ingress_worker_drain(struct worker *worker); /* its thread: accepts no more */
-void ingress_worker_stop(struct worker *worker);  /* its thread: resets who is not joined yet */
-void ingress_close(struct forward *forward);      /* main thread, no worker accepts any more */
+int ingress_worker_start(struct worker *worker); /* its thread: accepts from now on */
+/* Its thread: takes who is in the queue, and accepts no more; the last worker closes the ports. */
+void ingress_worker_drain(struct worker *worker);
+void ingress_worker_stop(struct worker *worker); /* its thread: resets who is not joined yet */
+void ingress_close(struct forward *forward);     /* main thread, no worker runs */
 void ingress_free(struct forward *forward);
 
 #endif

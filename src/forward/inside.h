@@ -1,7 +1,8 @@
 /* inside - the whole that the files of the room share; nobody else includes it.
  *
- *   worker.c   a loop, legs, alarms, mail      ingress.c  listeners, first words, refusals
- *   source.c   how many clients an address has first.c    first bytes: which protocol, which name
+ *   worker.c   a loop, legs, alarms, mail      ingress.c  listeners, accepting
+ *   client.c   one client's life               first.c    first bytes: which protocol, which name
+ *   words.c    what it says first              source.c   how many clients an address has
  *   route.c    candidates, the choice, why     reply.c    what a client is told that was not joined
  *   carry.c    one client on its way           owner.c    a peer's client on its way to a backend
  *   session.c  links' sessions                 data.c     DATA connections, pools, who waits

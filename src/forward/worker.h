@@ -54,7 +54,7 @@ static inline bool alarm_is_set(const struct alarm *alarm) { return !ring_empty(
 struct leg {
     struct worker *worker;
     int fd;
-    int wants;    /* of the loop: UV_READABLE, UV_WRITABLE, UV_DISCONNECT, or 0 */
+    int wants;    /* of the loop: UV_READABLE, _WRITABLE, _DISCONNECT, _PRIORITIZED, or 0 */
     bool fragile; /* while it is open, an end of this process is an RST, not a FIN */
     void *owner;
     /* events as wanted; those that were not are not told. After an error on the socket events is
