@@ -71,7 +71,7 @@ static void dial(struct dial *d, const char *host, uint16_t port, uint32_t ms)
 static void wait_told(struct dial *d)
 {
     while (!d->told)
-        uv_run(&worker.loop, UV_RUN_ONCE);
+        worker_turn(&worker, true);
     cr_assert_eq(d->told, 1);
     cr_assert_eq(d->leg != NULL, d->error == 0);
 }
@@ -394,7 +394,7 @@ static void expect_never_told(const struct dial *d)
     int fd = listener("127.0.0.1", &port);
 
     cr_expect_eq(dial_error("127.0.0.1", port, 5000), 0);
-    uv_run(&worker.loop, UV_RUN_NOWAIT);
+    worker_turn(&worker, false);
     cr_expect_eq(d->told, 0);
     close(fd);
 }
@@ -433,7 +433,7 @@ Test(backend, cancelled_while_two_addresses_are_tried_it_leaves_nothing, .init =
     open = open_descriptors();
     dial(&d, "two.test", port, 20000);
     while (open_descriptors() < open + 2)
-        uv_run(&worker.loop, UV_RUN_ONCE);
+        worker_turn(&worker, true);
     backend_cancel(d.attempt);
     cr_expect_eq(open_descriptors(), open);
     cr_expect_eq(worker.alarms.n, 0);

@@ -68,11 +68,11 @@ static int dial_without(long nth, const char *backend, bool *out_failed)
     until_failure = nth;
     r = backend_dial(&worker, backend, 20000, &told, on_done, &attempt);
     while (r == 0 && !told.n)
-        uv_run(&worker.loop, UV_RUN_ONCE);
+        worker_turn(&worker, true);
     *out_failed = until_failure < 0;
     until_failure = -1;
     leg_close(told.leg);
-    uv_run(&worker.loop, UV_RUN_NOWAIT);
+    worker_turn(&worker, false);
     return r < 0 ? r : told.error;
 }
 

@@ -87,7 +87,7 @@ static int ask(const char *host, struct asked *asked)
 static void wait_read(struct asked *asked)
 {
     while (!asked->read)
-        uv_run(&worker.loop, UV_RUN_ONCE);
+        worker_turn(&worker, true);
 }
 
 static void expect_found(const struct asked *asked, const char *const *addresses, unsigned n)
