@@ -243,6 +243,7 @@ static void on_backend(void *ctx, int error, struct leg *leg)
     }
     worker_phase(s->worker, FORWARD_PHASE_CONNECT, s->begun_us);
     leg_want(leg, 0);
+    leg_fragile(leg); /* half a request is not a whole one because this process was killed */
     s->backend = leg;
     send_first(s);
     if (!s->data)

@@ -190,6 +190,8 @@ void worker_turn(struct worker *worker, bool wait)
     }
     if (of_loop || uv_backend_timeout(&worker->loop) == 0)
         uv_run(&worker->loop, UV_RUN_NOWAIT);
+    if (worker->body.turn)
+        worker->body.turn(worker);
 }
 
 static void linger(struct leg *leg, bool on)
@@ -295,13 +297,6 @@ void worker_soon(struct worker *worker)
         uv_timer_start(&worker->soon, on_soon, 1, 0);
 }
 
-static void on_turn(uv_prepare_t *prepare)
-{
-    struct worker *worker = CONTAINER_OF(prepare, struct worker, prepare);
-
-    worker->body.turn(worker);
-}
-
 int worker_init(struct worker *worker, struct forward *forward, unsigned index)
 {
     struct epoll_event event = {.events = EPOLLIN};
@@ -330,8 +325,6 @@ int worker_init(struct worker *worker, struct forward *forward, unsigned index)
         r = uv_timer_init(&worker->loop, &worker->tick);
     if (r == 0)
         r = uv_timer_init(&worker->loop, &worker->soon);
-    if (r == 0)
-        r = uv_prepare_init(&worker->loop, &worker->prepare);
     if (r < 0) {
         worker_fini(worker);
         return r;
@@ -344,8 +337,6 @@ static void run(void *arg)
     struct worker *worker = arg;
 
     worker->body.begin(worker);
-    uv_prepare_start(&worker->prepare, on_turn);
-    uv_unref((uv_handle_t *)&worker->prepare);
     while (uv_loop_alive(&worker->loop) || worker->legs.n > 0)
         worker_turn(worker, true);
 }
@@ -371,7 +362,6 @@ static void read_stop(struct worker *worker, struct mail *mail)
     worker->body.end(worker);
     uv_close((uv_handle_t *)&worker->tick, NULL);
     uv_close((uv_handle_t *)&worker->soon, NULL);
-    uv_close((uv_handle_t *)&worker->prepare, NULL);
     uv_close((uv_handle_t *)&worker->bell, NULL);
 }
 
@@ -396,8 +386,6 @@ void worker_fini(struct worker *worker)
             uv_close((uv_handle_t *)&worker->tick, NULL);
         if (worker->soon.loop)
             uv_close((uv_handle_t *)&worker->soon, NULL);
-        if (worker->prepare.loop)
-            uv_close((uv_handle_t *)&worker->prepare, NULL);
         uv_run(&worker->loop, UV_RUN_DEFAULT);
     }
     read_mail(worker);

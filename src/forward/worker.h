@@ -110,7 +110,6 @@ struct worker {
     uv_async_t bell;
     uv_timer_t tick; /* runs while an alarm is set */
     uv_timer_t soon;
-    uv_prepare_t prepare;
     uv_thread_t thread;
     struct forward_counters count; /* atomic */
     struct {

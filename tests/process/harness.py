@@ -261,7 +261,8 @@ class MeshTest(unittest.TestCase):
 
     def tearDown(self):
         result = self._outcome.result
-        if any(test is self for test, _ in result.failures + result.errors):
+        if any(getattr(test, "test_case", test) is self  # of a subTest: what it is a part of
+               for test, _ in result.failures + result.errors):
             self.mesh.show_logs()
 
 

@@ -1,0 +1,133 @@
+#!/usr/bin/python3
+"""A node that is told to end lets its streams finish, takes no new ones, and ends at once after that."""
+import signal
+import time
+
+from forwarding import AUTO, MAPPED, ForwardTest, ask, breaks, head_for, receive
+from harness import SLOW, main, until
+
+
+class Drain(ForwardTest):
+    flags = ("--drain-timeout=60s",)
+
+    def term(self, node):
+        node.signal(signal.SIGTERM)
+
+    def until_draining(self, node, seen_by):
+        until(f"{seen_by.name} sees {node.name} drain",
+              lambda: any(r["draining"] for r in seen_by.rows().values() if r["peer_id"] == node.name))
+
+    def refused(self, node, port):
+        try:
+            self.connect(node, port).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    def test_streams_finish_and_then_the_node_ends_with_0(self):
+        for name in ("n1", "n2"):
+            with self.subTest(ends=name):
+                self.mesh.close()
+                self.setUp()
+                self.pair()
+                node, other = (self.n1, self.n2) if name == "n1" else (self.n2, self.n1)
+                flows = [self.flow(way, "name") for way in self.ALL.values() if way[0] == name or way in
+                         self.REMOTE.values()]
+                self.term(node)
+                self.until_draining(node, other)
+                for flow in flows:
+                    self.passes(flow, 100_000)
+                for flow in flows[1:]:
+                    flow.client.close()
+                    flow.backend.close()
+                self.passes(flows[0])
+                self.assertTrue(node.alive())
+                flows[0].client.close()
+                flows[0].backend.close()
+                since = time.monotonic()
+                self.assertEqual(node.ended(), 0)
+                self.assertLess(time.monotonic() - since, 3 * SLOW)
+                until("its entries went at once", lambda: name not in other.peer_rows(), 1)
+
+    def test_new_clients_are_refused_and_go_elsewhere(self):
+        self.pair()
+        n3 = self.mesh.node("n3", services=[f"one:{self.two.address}"], peers=[self.n2]).start()
+        until("n2 knows all", lambda: len(self.n2.rows()) == 3)
+        flow = self.flow(self.LOCAL, "port")
+        self.term(self.n1)
+        self.until_draining(self.n1, self.n2)
+        for port in (AUTO, MAPPED):
+            until("the port is closed", lambda: self.refused(self.n1, port))
+        for _ in range(5):  # `one` is offered by n3 too
+            client = self.connect(self.n2)
+            client.sendall(head_for("one"))
+            backend = self.two.accept()
+            self.assertEqual(receive(backend, 3), b"GET")
+            client.close()
+            backend.close()
+        n3.signal(signal.SIGTERM)
+        self.assertEqual(n3.ended(), 0)
+        until("n3 is gone", lambda: "n3" not in self.n2.peer_rows())
+        until("what was on its way is over", self.n1_refuses)
+        self.assertEqual(ask(self.connect(self.n2), head_for("one")).status, 503)
+        self.passes(flow)
+
+    def n1_refuses(self):
+        client = self.connect(self.n2)
+        client.sendall(head_for("one"))
+        carried = self.outcome(client, self.one)
+        client.close()
+        if carried:
+            carried.accept().close()
+        return not carried
+
+    def test_drain_timeout_cuts_what_still_runs(self):
+        self.set(drain_timeout="1s")
+        self.pair()
+        flows = [self.flow(way, "name") for way in self.ALL.values()]
+        self.term(self.n1)
+        for flow in flows:
+            self.assertTrue(breaks(flow.client))
+            self.assertTrue(breaks(flow.backend))
+        self.assertEqual(self.n1.ended(), 0)
+
+    def test_second_signal_ends_it_at_once(self):
+        self.pair()
+        flow = self.flow(self.UP, "name")
+        self.term(self.n1)
+        self.until_draining(self.n1, self.n2)
+        self.passes(flow)
+        self.term(self.n1)
+        self.n1.ended(3)
+        self.assertTrue(breaks(flow.client))
+        self.assertTrue(breaks(flow.backend))
+
+    def test_without_clients_it_ends_within_two_seconds(self):
+        self.pair()
+        self.each_flow(self.ALL, ("port",), self.passes)
+        until("nothing runs", lambda: all(n.counters()["forward_relayed"] == 0 for n in (self.n1, self.n2)))
+        for node in (self.n2, self.n1):
+            since = time.monotonic()
+            self.term(node)
+            self.assertEqual(node.ended(), 0)
+            self.assertLess(time.monotonic() - since, 2.5 * SLOW)
+
+
+class Changes(ForwardTest):
+    def test_changes_of_the_maps_touch_no_stream(self):
+        self.pair()
+        flows = [self.flow(way, by) for way in self.ALL.values() for by in ("port", "name")]
+        for i in range(10):
+            for node in (self.n1, self.n2):
+                node.local("offer", f"more{i}", "127.0.0.1:9")
+            for flow in flows:
+                self.passes(flow)
+        for i in range(10):
+            for node in (self.n1, self.n2):
+                node.local("withdraw", f"more{i}")
+            for flow in flows:
+                self.passes(flow)
+
+
+if __name__ == "__main__":
+    main()
