@@ -510,8 +510,8 @@ out:
     return NULL;
 }
 
-void client_begin(struct worker *worker, const struct ingress *port, int fd,
-                  const struct sockaddr_storage *from)
+void client_accepted(struct worker *worker, const struct ingress *port, int fd,
+                     const struct sockaddr_storage *from)
 {
     struct forward *forward = worker->forward;
     struct client *client = NULL;

@@ -20,8 +20,8 @@ struct ingress { /* a port: but for `left`, nothing of it changes while a worker
 };
 
 /* Takes fd, which must be non-blocking. */
-void client_begin(struct worker *worker, const struct ingress *port, int fd,
-                  const struct sockaddr_storage *from);
+void client_accepted(struct worker *worker, const struct ingress *port, int fd,
+                     const struct sockaddr_storage *from);
 /* Those of the worker that are not joined. */
 void clients_reset(struct worker *worker);
 

@@ -205,7 +205,7 @@ static bool accept_some(struct ingress_poll *listening, unsigned most)
                          SOCK_NONBLOCK | SOCK_CLOEXEC);
 
         if (fd >= 0) {
-            client_begin(listening->worker, listening->port, fd, &from);
+            client_accepted(listening->worker, listening->port, fd, &from);
         } else if (errno == EMFILE || errno == ENFILE) {
             turn_away(listening);
             return false;
