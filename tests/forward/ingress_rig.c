@@ -48,7 +48,7 @@ void rig_init(struct rig *rig)
 
 void rig_start(struct rig *rig, unsigned n_workers, const struct forward_ingress *ports, size_t n)
 {
-    static const struct worker_body body = {begin, end};
+    static const struct worker_body body = {.begin = begin, .end = end};
     struct forward_ingress settings[RIG_PORTS];
 
     cr_assert_leq(n, RIG_PORTS);

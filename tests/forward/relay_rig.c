@@ -74,7 +74,7 @@ static void end(struct worker *worker)
 
 void rig_start(struct rig *rig, uint32_t idle_ms, uint32_t half_close_ms)
 {
-    const struct worker_body body = {begin, end};
+    const struct worker_body body = {.begin = begin, .end = end};
 
     signal(SIGPIPE, SIG_IGN); /* as the daemon does: splice would raise it */
     memset(rig, 0, sizeof(*rig));
