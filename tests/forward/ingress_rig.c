@@ -79,28 +79,54 @@ void rig_start(struct rig *rig, unsigned n_workers, const struct forward_ingress
     rig->runs = true;
 }
 
-struct drain_mail {
+struct rig_mail {
     struct mail mail;
-    atomic_uint *n_done;
+    struct rig *rig;
 };
+
+static void read_hold(struct worker *worker, struct mail *mail)
+{
+    struct rig *rig = CONTAINER_OF(mail, struct rig_mail, mail)->rig;
+
+    free(mail);
+    atomic_fetch_add(&rig->n_did, 1);
+    while (atomic_load(&rig->held))
+        nap();
+}
 
 static void read_drain(struct worker *worker, struct mail *mail)
 {
+    struct rig *rig = CONTAINER_OF(mail, struct rig_mail, mail)->rig;
+
+    free(mail);
     ingress_worker_drain(worker);
-    atomic_fetch_add(CONTAINER_OF(mail, struct drain_mail, mail)->n_done, 1);
+    atomic_fetch_add(&rig->n_did, 1);
+}
+
+static void post_all(struct rig *rig, void (*read)(struct worker *worker, struct mail *mail))
+{
+    atomic_store(&rig->n_did, 0);
+    for (unsigned i = 0; i < rig->forward.n_workers; i++) {
+        struct rig_mail *m = calloc(1, sizeof(*m));
+
+        cr_assert(m);
+        *m = (struct rig_mail){.mail.read = read, .rig = rig};
+        worker_post(&rig->workers[i], &m->mail);
+    }
+}
+
+void rig_hold(struct rig *rig)
+{
+    atomic_store(&rig->held, true);
+    post_all(rig, read_hold);
+    WAIT_FOR(atomic_load(&rig->n_did) == rig->forward.n_workers);
 }
 
 void rig_drain(struct rig *rig)
 {
-    struct drain_mail mails[8];
-    atomic_uint n_done = 0;
-
-    cr_assert_leq(rig->forward.n_workers, 8);
-    for (unsigned i = 0; i < rig->forward.n_workers; i++) {
-        mails[i] = (struct drain_mail){.mail.read = read_drain, .n_done = &n_done};
-        worker_post(&rig->workers[i], &mails[i].mail);
-    }
-    WAIT_FOR(atomic_load(&n_done) == rig->forward.n_workers);
+    post_all(rig, read_drain);
+    atomic_store(&rig->held, false);
+    WAIT_FOR(atomic_load(&rig->n_did) == rig->forward.n_workers);
 }
 
 void rig_stop(struct rig *rig)

@@ -20,11 +20,14 @@ struct rig {
     uint16_t ports[RIG_PORTS];
     char text[RIG_PORTS][64]; /* of ports, as bound */
     int backend;              /* listens */
+    atomic_bool held;
+    atomic_uint n_did; /* workers */
 };
 /* Settings (forward.limits, route_ms ..) may be changed before rig_start. */
 void rig_init(struct rig *rig);
 /* host NULL is 127.0.0.1, name and fallback NULL are "". */
 void rig_start(struct rig *rig, unsigned n_workers, const struct forward_ingress *ports, size_t n);
+void rig_hold(struct rig *rig);  /* no worker does anything until rig_drain */
 void rig_drain(struct rig *rig); /* every worker has stopped accepting, and the ports are closed */
 void rig_stop(struct rig *rig);  /* idempotent */
 struct forward_counters rig_count(struct rig *rig);

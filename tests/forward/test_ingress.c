@@ -209,6 +209,7 @@ Test(ingress, a_drained_port_serves_its_queue_and_takes_nobody_else, .init = set
     int fds[64], backend, late;
 
     rig_start(&rig, 2, automatic, 1);
+    rig_hold(&rig);
     for (int i = 0; i < 64; i++)
         cr_assert_geq(fds[i] = dial_port(rig.ports[0]), 0);
     rig_drain(&rig);
