@@ -5,27 +5,24 @@
  * afresh. Threads are started last and stopped first-to-last: workers, gate, nng, printer; the main
  * loop in between is libuv's and owns the node.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <malloc.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 #include "base/clock.h"
 #include "base/random.h"
 #include "daemon/clients.h"
 #include "daemon/events.h"
 #include "daemon/feed.h"
+#include "daemon/listen.h"
 #include "daemon/paths.h"
 #include "daemon/serve.h"
 
 #define HEAP_BLOCK (4 << 20) /* larger blocks come from the kernel, page by page, each time */
 #define HEAP_TOP (8 << 20)   /* what is free at the end of the heap goes back beyond this */
-#define DESCRIPTORS_LEAST 256u
 #define LANES 2u
 #define CONTEXTS 128u
 #define FIRST_BYTES_MS 10000u
@@ -176,103 +173,6 @@ static void on_sick(void *ctx)
 }
 
 /* ---- start ---- */
-
-/* -EMFILE, and told, when there are too few to begin with: neither nng nor libuv fail well then. */
-static int raise_descriptors(const struct limits *limits)
-{
-    struct rlimit lim;
-
-    if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
-        return -errno;
-    lim.rlim_cur = lim.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &lim) < 0)
-        return -errno;
-    if (lim.rlim_cur < DESCRIPTORS_LEAST) {
-        log_error("daemon",
-                  "cannot start with %llu descriptors: at least %u are needed; raise the limit "
-                  "(ulimit -n, LimitNOFILE=)",
-                  (unsigned long long)lim.rlim_cur, DESCRIPTORS_LEAST);
-        return -EMFILE;
-    }
-    if (lim.rlim_cur < limits->control_connections + DESCRIPTORS_LEAST)
-        log_warn("daemon",
-                 "only %llu descriptors for limits.control_connections=%llu: raise the limit "
-                 "(ulimit -n, LimitNOFILE=) or lower the setting",
-                 (unsigned long long)lim.rlim_cur, (unsigned long long)limits->control_connections);
-    return 0;
-}
-
-static int listen_on(struct app *app, const struct sockaddr *addr, socklen_t len, char *out_text,
-                     size_t size)
-{
-    struct sockaddr_storage bound;
-    char ip[INET6_ADDRSTRLEN];
-    int r = gate_listen_tcp(app->gate, addr, len, &bound);
-
-    if (r < 0)
-        return r;
-    if (bound.ss_family == AF_INET) {
-        const struct sockaddr_in *v4 = (const struct sockaddr_in *)&bound;
-
-        inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof ip);
-        snprintf(out_text, size, "%s:%u", ip, ntohs(v4->sin_port));
-        return ntohs(v4->sin_port);
-    }
-    inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)&bound)->sin6_addr, ip, sizeof ip);
-    snprintf(out_text, size, "[%s]:%u", ip,
-             ntohs(((const struct sockaddr_in6 *)&bound)->sin6_port));
-    return ntohs(((const struct sockaddr_in6 *)&bound)->sin6_port);
-}
-
-/* The mesh port: one address, or every one of v4 and v6 (where the host has v6). */
-static int listen_mesh(struct app *app, struct sockaddr_storage *out_from)
-{
-    const struct config *config = app->config;
-    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(config->bind_port)};
-    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(config->bind_port)};
-    char *text = app->serve.address;
-    size_t size = sizeof app->serve.address;
-    int r;
-
-    if (inet_pton(AF_INET6, config->bind_host, &v6.sin6_addr) == 1) {
-        r = listen_on(app, (struct sockaddr *)&v6, sizeof v6, text, size);
-        v6.sin6_port = 0;
-        if (!IN6_IS_ADDR_UNSPECIFIED(&v6.sin6_addr))
-            memcpy(out_from, &v6, sizeof v6);
-        return r;
-    }
-    if (!config->bind_host[0]) { /* the gate's v6 socket takes v4 as well */
-        r = listen_on(app, (struct sockaddr *)&v6, sizeof v6, text, size);
-        if (r != -EAFNOSUPPORT && r != -EADDRNOTAVAIL)
-            return r;
-    } else if (inet_pton(AF_INET, config->bind_host, &v4.sin_addr) != 1) {
-        return -EINVAL;
-    }
-    r = listen_on(app, (struct sockaddr *)&v4, sizeof v4, text, size);
-    v4.sin_port = 0;
-    if (v4.sin_addr.s_addr != htonl(INADDR_ANY))
-        memcpy(out_from, &v4, sizeof v4);
-    return r;
-}
-
-static int listen_all(struct app *app, struct sockaddr_storage *out_from)
-{
-    const struct config *config = app->config;
-    int r = listen_mesh(app, out_from);
-
-    if (r < 0) {
-        log_error("daemon", "cannot listen on %s:%u: %s; %s",
-                  config->bind_host[0] ? config->bind_host : "*", config->bind_port, strerror(-r),
-                  r == -EADDRINUSE ? "stop what uses the port, or set PEER_BIND_ADDR"
-                                   : "set PEER_BIND_ADDR to an address of this host");
-        return r;
-    }
-    r = gate_listen_unix(app->gate, app->paths.socket, 0600);
-    if (r < 0)
-        log_error("daemon", "cannot listen on %s: %s; set runtime_dir to a directory of your own",
-                  app->paths.socket, strerror(-r));
-    return r;
-}
 
 static void on_event(void *ctx, const struct node_event *event)
 {
@@ -467,7 +367,8 @@ static int start(struct app *app)
     if (r == 0)
         r = make_forward(app);
     if (r == 0) {
-        r = listen_all(app, &from);
+        r = listen_open(app->config, app->gate, app->paths.socket, app->serve.address,
+                        sizeof app->serve.address, &from);
         if (r < 0)
             return r; /* it was told already */
         ports_set_from(app->ports, &from);
@@ -560,7 +461,7 @@ static int run_node(const struct config *config)
     log_setup(&config->log);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGALRM, on_alarm);
-    r = raise_descriptors(&config->limits);
+    r = listen_descriptors(config);
     if (r == 0)
         r = paths_open(config->runtime_dir, config->peer_id, &app->paths);
     if (r == 0) {

@@ -150,7 +150,11 @@ struct worker *forward_next_worker(struct forward *forward)
     return &forward->workers[atomic_fetch_add(&forward->next_worker, 1) % forward->n_workers];
 }
 
-static void begin(struct worker *worker) { ingress_worker_start(worker); }
+static void begin(struct worker *worker)
+{
+    if (ingress_worker_start(worker) < 0)
+        abort(); /* no memory, before the first client */
+}
 
 static void end(struct worker *worker)
 {
