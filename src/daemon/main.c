@@ -113,12 +113,14 @@ static void end_forwarding(struct app *app)
 static void say_goodbye(struct app *app)
 {
     size_t left = forward_active(app->forward);
+    uint64_t now = clock_ms(), gone_ms = now - app->drain_ms;
 
     if (left)
         log_warn("daemon", "drain_timeout: cutting off %zu that are still being forwarded", left);
     log_info("daemon", "saying goodbye to %zu lines", ports_lines(app->ports));
     app->stopping = true;
-    app->stop_ms = clock_ms();
+    /* What draining takes at the least is part of the end. */
+    app->stop_ms = now - (gone_ms < DRAIN_LEAST_MS ? gone_ms : DRAIN_LEAST_MS);
     alarm(STOP_ALL_S);
     end_forwarding(app);
     node_stop(app->node);
