@@ -6,6 +6,7 @@
  *   carry.c    one client on its way           owner.c    a peer's client on its way to a backend
  *   session.c  links' sessions                 data.c     DATA connections, pools, who waits for
  * one backend.c  dialling, names                 relay.c    one leg joined with another
+ *                                                pipes.c    the pool of pipes for that
  */
 #ifndef FORWARD_INSIDE_H
 #define FORWARD_INSIDE_H
