@@ -1,13 +1,16 @@
 /* inside - the whole that the files of the room share; nobody else includes it.
  *
- *   worker.c   a loop, legs, alarms, mail      ingress.c  listeners, accepting
- *   client.c   one client's life               first.c    first bytes: which protocol, which name
- *   words.c    what it says first              source.c   how many clients an address has
- *   route.c    candidates, the choice, why     reply.c    what a client is told that was not joined
- *   carry.c    one client on its way           owner.c    a peer's client on its way to a backend
- *   session.c  links' sessions                 data.c     DATA connections, pools, who waits
- *   backend.c  dialling                        names.c    what backends' hosts resolve to
- *   relay.c    one leg joined with another
+ *   worker.c   a loop, legs, alarms, mail
+ *   ingress.c  listeners, accepting           client.c   one client's life
+ *   words.c    what it says first             first.c    which protocol, which name
+ *   source.c   how many clients of an address reply.c    what is told to who is not joined
+ *   route.c    candidates, the choice, why    carry.c    one client on its way
+ *   owner.c    a peer's client, to a backend  service.c  how many forwards of a service
+ *   session.c  links' sessions                outbox.c   Forwards that leave together
+ *   data.c     DATA connections               pool.c     warm ones
+ *   meeting.c  who has which forward id
+ *   backend.c  dialling                       names.c    what backends' hosts resolve to
+ *   relay.c    one leg joined with another    pipes.c    pipes for that
  */
 #ifndef FORWARD_INSIDE_H
 #define FORWARD_INSIDE_H

@@ -6,7 +6,8 @@
 
 /* Two descriptors each, and pages of a budget that all pipes of a user share. */
 #define PIPES_MAX 64u
-#define LEAST_BYTES 65536 /* with less, a copy is cheaper */
+#define PIPE_BYTES 1048576 /* asked for; the kernel may allow less (pipe-user-pages-soft) */
+#define LEAST_BYTES 65536  /* with less, a copy is cheaper */
 #define UNUSED_MS 10000u
 #define REFUSED_MS 1000u /* not asked again for so long */
 
@@ -63,14 +64,17 @@ static struct pipes *pool(struct worker *worker)
 static struct pipe *pipe_open(struct pipes *pipes)
 {
     struct pipe *pipe = calloc(1, sizeof(*pipe));
-    int fds[2];
+    int fds[2], size;
 
     if (!pipe || pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0) {
         free(pipe);
         return NULL;
     }
     /* Above the user's budget of pages it keeps its 64 KiB, or is born with a page or two. */
-    if (fcntl(fds[1], F_SETPIPE_SZ, PIPE_BYTES) < 0 && fcntl(fds[1], F_GETPIPE_SZ) < LEAST_BYTES) {
+    size = fcntl(fds[1], F_SETPIPE_SZ, PIPE_BYTES);
+    if (size < 0)
+        size = fcntl(fds[1], F_GETPIPE_SZ);
+    if (size < LEAST_BYTES) {
         close(fds[0]);
         close(fds[1]);
         free(pipe);
@@ -79,6 +83,7 @@ static struct pipe *pipe_open(struct pipes *pipes)
     ring_init(&pipe->ring);
     pipe->in = fds[1];
     pipe->out = fds[0];
+    pipe->size = (size_t)size;
     pipes->n++;
     COUNT(pipes->worker, pipes, 1);
     return pipe;

@@ -9,14 +9,11 @@
 
 #include "forward/worker.h"
 
-/* Asked for; the kernel may allow less (pipe-user-pages-soft). Its slots count, not its bytes: one
- * slot holds what one fragment of a segment holds, from a packet's to 32 KiB. */
-#define PIPE_BYTES 1048576u
-
 struct pipe {
     struct ring ring; /* of the pool */
     int in, out;
-    size_t n; /* bytes in it, kept by who has it */
+    size_t size; /* a page for each slot; but a slot holds up to 32 KiB of a segment */
+    size_t n;    /* bytes in it, kept by who has it */
     uint64_t given_ms;
 };
 

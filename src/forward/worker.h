@@ -54,7 +54,8 @@ static inline bool alarm_is_set(const struct alarm *alarm) { return !ring_empty(
 struct leg {
     struct worker *worker;
     int fd;
-    int wants;    /* of the loop: UV_READABLE, _WRITABLE, _DISCONNECT, _PRIORITIZED, or 0 */
+    int wants;    /* of the loop: UV_READABLE, _WRITABLE, _DISCONNECT, or 0; UV_PRIORITIZED alone:
+                     only an error */
     bool fragile; /* while it is open, an end of this process is an RST, not a FIN */
     void *owner;
     /* events as wanted; those that were not are not told. After an error on the socket events is
@@ -126,7 +127,7 @@ struct worker {
     struct ring outboxes;                               /* that have something to send */
     struct ring clients, carries, served, relays, data; /* what lives here; for drain and stop */
     struct ingress_poll *listening;                     /* ingress.c */
-    struct pipes *pipes;                                /* relay.c */
+    struct pipes *pipes;                                /* pipes.c */
     struct mutex mail_lock;
     struct { /* only with mail_lock held */
         struct mail *first, **last;
