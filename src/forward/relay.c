@@ -318,7 +318,9 @@ static void settle(struct relay *relay)
         break_off(relay, newly_broken(relay, CLIENT) ? CLIENT : BACKEND);
     for (int d = 0; d < N_SIDES; d++) {
         if (relay->flows[d].state == ENDING && !holds(&relay->flows[d])) {
-            shutdown(relay->legs[!d]->fd, SHUT_WR);
+            /* Where it is the last, the close says it. */
+            if (!over(&relay->flows[!d]))
+                shutdown(relay->legs[!d]->fd, SHUT_WR);
             relay->flows[d].state = ENDED;
         }
     }
