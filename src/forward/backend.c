@@ -102,25 +102,13 @@ static bool meets_itself(int fd, uint16_t port)
            there.port == port && memcmp(&here.ip, &there.ip, sizeof(here.ip)) == 0;
 }
 
-/* A backend that is silently gone is noticed within 30 s: when idle, and with bytes under way. */
-static void set_options(int fd)
-{
-    const int on = 1, idle_s = 15, every_s = 5, probes = 3, unacked_ms = 30000;
-
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every_s, sizeof(every_s));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked_ms, sizeof(unacked_ms));
-}
-
 static void try_next(struct backend_try *attempt);
 
 static void on_ready(struct leg *leg, int events)
 {
     struct backend_try *attempt = leg->owner;
     int r = leg_error(leg);
+    const int on = 1;
     unsigned at = 0;
 
     if (r == 0 && meets_itself(leg->fd, attempt->port))
@@ -136,7 +124,7 @@ static void on_ready(struct leg *leg, int events)
         leg_want(leg, 0);
         leg->owner = NULL;
         leg->ready = NULL;
-        set_options(leg->fd);
+        setsockopt(leg->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
         tell(attempt, 0, leg);
         return;
     }

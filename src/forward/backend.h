@@ -16,7 +16,7 @@ struct names;
 struct backend_try;
 
 /* done: once, never from within backend_dial, never after backend_cancel. error 0: leg is connected
- * and the callee's, with keep-alive and TCP_NODELAY on. Else -ECONNREFUSED, -EHOSTUNREACH,
+ * and the callee's, with TCP_NODELAY on. Else -ECONNREFUSED, -EHOSTUNREACH,
  * -ETIMEDOUT, -ENOENT (no such name) ... and leg is NULL. Returns 0 and *out_try, or a negative
  * errno when nothing was begun. Worker's thread. */
 int backend_dial(struct worker *worker, const char *backend, uint32_t ms, void *ctx,

@@ -2,6 +2,8 @@
 #include "forward/data.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -444,6 +446,7 @@ struct data *data_begin(struct worker *worker, struct session *session, enum dat
     struct preamble preamble = {
         .version = PREAMBLE_VERSION, .kind = PREAMBLE_DATA, .has_token = 1, .first = first};
     uint8_t bytes[PREAMBLE_MAX + DATA_HEADER_LEN];
+    const int on = 1;
     struct data *data;
     size_t len;
     int fd;
@@ -453,6 +456,7 @@ struct data *data_begin(struct worker *worker, struct session *session, enum dat
     fd = tcp_dial(&info->to, &info->from);
     if (fd < 0)
         return NULL;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     data = data_new(worker, session, fd);
     if (!data)
         return NULL;

@@ -88,18 +88,10 @@ void ingress_free(struct forward *forward)
 /* What is set on a listening socket holds for whatever it accepts. */
 static void set_options(int fd)
 {
-    static const struct {
-        int level, name, value;
-    } options[] = {
-        {SOL_SOCKET, SO_REUSEADDR, 1},   {SOL_SOCKET, SO_KEEPALIVE, 1},
-        {IPPROTO_TCP, TCP_KEEPIDLE, 15}, {IPPROTO_TCP, TCP_KEEPINTVL, 5},
-        {IPPROTO_TCP, TCP_KEEPCNT, 3},   {IPPROTO_TCP, TCP_USER_TIMEOUT, 30000},
-        {IPPROTO_TCP, TCP_NODELAY, 1},
-    };
+    const int on = 1;
 
-    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
-        setsockopt(fd, options[i].level, options[i].name, &options[i].value,
-                   sizeof(options[i].value));
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
 static int listen_at(const struct sockaddr_storage *addr, int v6_only)

@@ -10,12 +10,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include "forward/inside.h"
 #include "forward/pipes.h"
 
 #define BUDGET 1048576u   /* bytes that one flow may move before others have their turn */
+#define STEADY_MS 5000u   /* most are over before that, and need no keep-alive */
 #define BULK_READ 16384u  /* a read of less is no bulk ... */
 #define BULK_BYTES 65536u /* ... and so much in such reads in a row is */
 
@@ -46,7 +48,7 @@ struct relay {
     struct flow flows[N_SIDES];
     int errors[N_SIDES];  /* negative errno: the side is broken ... */
     bool broken[N_SIDES]; /* ... and what follows from that was done */
-    bool half_closed;
+    bool steady;          /* older than STEADY_MS */
     enum forward_end end;
     struct alarm alarm;
     uint64_t active_ms; /* the last byte */
@@ -327,7 +329,9 @@ static void settle(struct relay *relay)
         break_off(relay, newly_broken(relay, CLIENT) ? CLIENT : BACKEND);
     for (int d = 0; d < N_SIDES; d++) {
         if (relay->flows[d].state == ENDING && !holds(&relay->flows[d])) {
-            shutdown(relay->legs[!d]->fd, SHUT_WR);
+            /* Where it is the last, the close says it. */
+            if (!over(&relay->flows[!d]))
+                shutdown(relay->legs[!d]->fd, SHUT_WR);
             relay->flows[d].state = ENDED;
         }
     }
@@ -378,7 +382,22 @@ static void set_alarm(struct relay *relay)
 
     if (half_closed(relay) && forward->half_close_ms < limit)
         limit = forward->half_close_ms;
-    alarm_set(relay->worker, &relay->alarm, limit > quiet ? limit - quiet : 0);
+    limit = limit > quiet ? limit - quiet : 0;
+    if (!relay->steady && limit > STEADY_MS)
+        limit = STEADY_MS;
+    alarm_set(relay->worker, &relay->alarm, limit);
+}
+
+/* An end that is silently gone is noticed within 30 s: when idle, and with bytes under way. */
+static void keep_alive(int fd)
+{
+    const int on = 1, idle_s = 15, every_s = 5, probes = 3, unacked_ms = 30000;
+
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every_s, sizeof(every_s));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked_ms, sizeof(unacked_ms));
 }
 
 static void on_alarm(struct alarm *alarm)
@@ -387,6 +406,11 @@ static void on_alarm(struct alarm *alarm)
     const struct forward *forward = relay->worker->forward;
     uint64_t quiet = worker_now(relay->worker) - relay->active_ms;
 
+    if (!relay->steady) {
+        relay->steady = true;
+        keep_alive(relay->legs[CLIENT]->fd);
+        keep_alive(relay->legs[BACKEND]->fd);
+    }
     if (half_closed(relay) && quiet >= forward->half_close_ms)
         finish(relay, FORWARD_HALF_CLOSED);
     else if (quiet >= forward->idle_ms)

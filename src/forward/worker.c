@@ -134,35 +134,50 @@ struct leg *leg_new(struct worker *worker, int fd)
     return leg;
 }
 
-void leg_want(struct leg *leg, int wants)
+static void watch(struct leg *leg, int wants)
 {
-    struct epoll_event event = {.events = epoll_events(wants), .data.ptr = leg};
-    int op = leg->wants == 0 ? EPOLL_CTL_ADD : wants == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
+    struct epoll_event event = {.data.ptr = leg};
+    int op = leg->watched == 0 ? EPOLL_CTL_ADD : wants == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
 
-    if (wants == leg->wants)
+    /* Where something is read its end is waited for, too, in turn. */
+    if (wants & UV_READABLE)
+        wants |= UV_DISCONNECT;
+    if (wants == leg->watched)
         return;
-    if (op != EPOLL_CTL_MOD)
-        leg->worker->legs.n += op == EPOLL_CTL_ADD ? 1 : -1;
-    leg->wants = wants;
+    event.events = epoll_events(wants);
+    leg->watched = wants;
     if (epoll_ctl(leg->worker->legs.epoll, op, leg->fd, &event) < 0)
         abort(); /* the kernel's memory; a leg that is never told anything would hang for ever */
+}
+
+/* What is wanted no more is watched until it comes about: most of it never does, or is wanted again
+ * before. */
+void leg_want(struct leg *leg, int wants)
+{
+    leg->worker->legs.n += (size_t)(wants != 0) - (size_t)(leg->wants != 0);
+    leg->wants = wants;
+    if (wants & ~leg->watched)
+        watch(leg, wants);
 }
 
 static void tell(struct leg *leg, uint32_t events)
 {
     int told = uv_events(events) & leg->wants;
 
-    if (leg->wants == 0)
-        return; /* what was told before of another leg has changed that, or closed this one */
+    if (leg->fd < 0)
+        return; /* closed since, by what was told of another */
     if (events & EPOLLERR) {
         /* It would be told for ever, whatever is wanted: not before something is wanted anew. */
         told = leg->wants;
         leg_want(leg, 0);
+        watch(leg, 0);
     } else if (events & EPOLLHUP && told == 0) {
         told = leg->wants;
     }
     if (told)
         leg->ready(leg, told);
+    else
+        watch(leg, leg->wants);
 }
 
 void worker_turn(struct worker *worker, bool wait)
@@ -228,7 +243,7 @@ int leg_detach(struct leg *leg)
 {
     int fd = leg->fd;
 
-    leg_want(leg, 0);
+    watch(leg, 0);
     leg_drop(leg);
     return fd;
 }

@@ -16,6 +16,8 @@ void dial_begin(struct conn *conn)
     conn->role = ROLE_DIAL;
     conn_name(conn, &conn->session->target.to);
     fd = tcp_dial(&conn->session->target.to, &conn->session->target.from);
+    if (fd >= 0)
+        tcp_options(fd);
     r = fd < 0 ? fd : stream_open(&conn->net, fd, SP_TCP);
     if (r < 0) {
         conn_fail(conn, r, strerrordesc_np(-r));

@@ -32,7 +32,6 @@ int tcp_dial(const struct sockaddr_storage *to, const struct sockaddr_storage *f
 
     if (fd < 0)
         return -errno;
-    tcp_options(fd);
     if (from->ss_family != AF_UNSPEC) {
         /* The port is chosen at connect, so that many may share one towards different peers. */
         setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));

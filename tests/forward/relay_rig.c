@@ -52,29 +52,22 @@ size_t open_descriptors(void)
 
 /* ---- the worker ---- */
 
-static void on_turn(uv_prepare_t *turn)
-{
-    atomic_fetch_add(&CONTAINER_OF(turn, struct rig, turn)->turns, 1);
-}
-
-static void begin(struct worker *worker)
-{
-    struct rig *rig = CONTAINER_OF(worker, struct rig, worker);
-
-    uv_prepare_init(&worker->loop, &rig->turn);
-    uv_prepare_start(&rig->turn, on_turn);
-}
+static void begin(struct worker *worker) {}
 
 static void end(struct worker *worker)
 {
-    uv_close((uv_handle_t *)&CONTAINER_OF(worker, struct rig, worker)->turn, NULL);
     relay_cut_all(worker, FORWARD_DRAINED);
     relay_worker_fini(worker);
 }
 
+static void on_turn(struct worker *worker)
+{
+    atomic_fetch_add(&CONTAINER_OF(worker, struct rig, worker)->turns, 1);
+}
+
 void rig_start(struct rig *rig, uint32_t idle_ms, uint32_t half_close_ms)
 {
-    const struct worker_body body = {.begin = begin, .end = end};
+    const struct worker_body body = {.begin = begin, .end = end, .turn = on_turn};
 
     signal(SIGPIPE, SIG_IGN); /* as the daemon does: splice would raise it */
     memset(rig, 0, sizeof(*rig));

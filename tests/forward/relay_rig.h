@@ -18,8 +18,7 @@ struct rig {
     struct worker worker;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    uv_prepare_t turn;
-    atomic_size_t turns; /* of the loop */
+    atomic_size_t turns; /* of the worker */
 };
 void rig_start(struct rig *rig, uint32_t idle_ms, uint32_t half_close_ms); /* on its own thread */
 void rig_stop(struct rig *rig); /* relays that are left are cut off, the pipes closed */

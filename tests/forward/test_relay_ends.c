@@ -1,6 +1,7 @@
 /* relay: how it ends. FINs and RSTs are passed on in their turn; limits; what is cut off. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -239,6 +240,36 @@ static void cut(void *arg)
 {
     relay_cut(joined.relay, FORWARD_OWNER_LOST);
     cr_expect(joined.ended);
+}
+
+static int option(int fd, int level, int name)
+{
+    int value = -1;
+    socklen_t len = sizeof(value);
+
+    getsockopt(fd, level, name, &value, &len);
+    return value;
+}
+
+Test(forward_relay_ends, who_stays_for_some_seconds_is_kept_alive_from_then_on)
+{
+    uint64_t begun_ms = now_ms();
+
+    start(0, 0, 0);
+    cr_expect_eq(option(joined.client_leg, SOL_SOCKET, SO_KEEPALIVE), 0);
+    while (now_ms() - begun_ms < WAIT_MS &&
+           option(joined.backend_leg, IPPROTO_TCP, TCP_USER_TIMEOUT) == 0)
+        quiet(joined.client, 50);
+    for (int i = 0; i < 2; i++) {
+        int fd = i ? joined.backend_leg : joined.client_leg;
+
+        cr_expect_eq(option(fd, SOL_SOCKET, SO_KEEPALIVE), 1);
+        cr_expect_eq(option(fd, IPPROTO_TCP, TCP_KEEPIDLE), 15);
+        cr_expect_eq(option(fd, IPPROTO_TCP, TCP_KEEPINTVL), 5);
+        cr_expect_eq(option(fd, IPPROTO_TCP, TCP_KEEPCNT), 3);
+        cr_expect_eq(option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 30000);
+    }
+    cr_expect(joined_runs(&joined));
 }
 
 Test(forward_relay_ends, both_sides_of_what_is_cut_are_reset)
