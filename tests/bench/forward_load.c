@@ -290,5 +290,6 @@ int main(int argc, char **argv)
         while (getchar() != EOF)
             ;
     }
+    free(conns);
     return 0;
 }
