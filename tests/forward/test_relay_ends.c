@@ -170,6 +170,86 @@ Test(forward_relay_ends, a_whole_answer_reaches_the_client_although_the_backend_
     expect_end(FORWARD_BACKEND_RESET);
 }
 
+/* The client reads slowly, and all that the backend says waits in the relay's socket. */
+static void start_behind_slow_client(size_t up, size_t down)
+{
+    const int room = 1048576;
+
+    joined_init(&joined, &rig, 8192);
+    setsockopt(joined.backend_leg, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+    joined_begin(&joined);
+    joined_talks(&joined, up, down, talks);
+    talks[0].keep_open = true;
+    send_until_blocked(&talks[0], 0);
+    send_until_blocked(&talks[1], 300);
+    cr_assert_eq(talks[1].sent, down);
+}
+
+static void backend_ends(void *arg) { shutdown(joined.backend, SHUT_WR); }
+
+/* On the worker's thread, so that it finds both at once. */
+static void backend_ends_and_resets(void *arg)
+{
+    shutdown(joined.backend, SHUT_WR);
+    close(joined.backend); /* unread bytes there: an RST */
+    joined.backend = -1;
+}
+
+Test(forward_relay_ends, an_end_behind_what_is_held_costs_nothing_until_its_turn)
+{
+    start_behind_slow_client(0, 50000);
+    rig_do(&rig, backend_ends, NULL);
+    cr_expect_lt(turns_in(&rig, joined.backend, 300), 30);
+    cr_assert(drain(&talks[0]));
+    cr_expect_eq(talks[0].received, 50000);
+    cr_expect(talks[0].eof);
+}
+
+Test(forward_relay_ends, an_end_that_came_before_a_reset_counts)
+{
+    start_behind_slow_client(1000, 50000);
+    cr_assert(readable(joined.backend));
+    rig_do(&rig, backend_ends_and_resets, NULL);
+    cr_assert(drain(&talks[0]));
+    cr_expect_eq(talks[0].received, 50000);
+    cr_expect(talks[0].eof);
+    expect_end(FORWARD_BACKEND_RESET);
+}
+
+Test(forward_relay_ends, an_answer_that_nobody_takes_makes_no_reset_of_the_backends_end)
+{
+    int error = -1;
+    socklen_t len = sizeof(error);
+
+    start_behind_slow_client(0, 50000);
+    shutdown(joined.client, SHUT_WR);
+    cr_assert(drain(&talks[1]));
+    reset(&joined.client);
+    expect_end(FORWARD_CLIENT_RESET);
+    cr_assert_eq(getsockopt(joined.backend, SOL_SOCKET, SO_ERROR, &error, &len), 0);
+    cr_expect_eq(error, 0);
+}
+
+static void client_speaks_and_backend_resets(void *arg)
+{
+    uint8_t data[1000];
+
+    fill(data, sizeof(data), talks[1].seed, 0);
+    cr_assert_eq(send(joined.client, data, 1, 0), 1); /* its turn comes first */
+    cr_assert_eq(send(joined.backend, data, sizeof(data), 0), (ssize_t)sizeof(data));
+    reset(&joined.backend);
+}
+
+Test(forward_relay_ends, last_words_reach_the_client_although_the_backend_is_found_dead_by_a_write)
+{
+    start(0, 0, 0);
+    rig_do(&rig, client_speaks_and_backend_resets, NULL);
+    expect_end(FORWARD_BACKEND_RESET);
+    cr_expect_eq(joined.up_bytes, 0);
+    cr_expect_eq(joined.down_bytes, 1000);
+    expect_reset(&talks[0]);
+}
+
 Test(forward_relay_ends, an_end_is_never_told_from_within_the_beginning)
 {
     uint8_t data[1000] = {0};
@@ -184,6 +264,19 @@ Test(forward_relay_ends, an_end_is_never_told_from_within_the_beginning)
     cr_expect_eq(joined.up_bytes, 0);
     joined_talks(&joined, 0, 0, talks);
     expect_reset(&talks[0]);
+}
+
+Test(forward_relay_ends, if_this_process_dies_both_sides_are_reset)
+{
+    start(0, 0, 0);
+    for (int side = 0; side < 2; side++) {
+        struct linger linger = {0};
+        socklen_t len = sizeof(linger);
+        int fd = side ? joined.backend_leg : joined.client_leg;
+
+        cr_assert_eq(getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len), 0);
+        cr_expect(linger.l_onoff && linger.l_linger == 0);
+    }
 }
 
 /* ---- limits ---- */
