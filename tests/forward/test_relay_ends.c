@@ -224,6 +224,8 @@ Test(forward_relay_ends, an_answer_that_nobody_takes_makes_no_reset_of_the_backe
     start_behind_slow_client(0, 50000);
     shutdown(joined.client, SHUT_WR);
     cr_assert(drain(&talks[1]));
+    talks[1].send += 1000; /* not read, as what came before it is held */
+    send_until_blocked(&talks[1], 0);
     reset(&joined.client);
     expect_end(FORWARD_CLIENT_RESET);
     cr_assert_eq(getsockopt(joined.backend, SOL_SOCKET, SO_ERROR, &error, &len), 0);
