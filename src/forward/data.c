@@ -293,6 +293,8 @@ static void meet(struct data *data)
     case MEET_WAITS:
         COUNT(data->worker, data_waiting, 1);
         alarm_set(data->worker, &data->alarm, data->worker->forward->open_ms);
+        /* Its Forward may have been refused before it came: then the other side ends it. */
+        leg_want(data->leg, UV_DISCONNECT);
         break;
     case MEET_WORKER:
         if (worker == data->worker)
@@ -402,8 +404,13 @@ static void on_ready(struct leg *leg, int events)
 {
     struct data *data = leg->owner;
 
-    if (data->dead || data->waiter.kind == WAITER_DATA)
+    if (data->dead)
         return;
+    if (data->waiter.kind == WAITER_DATA) {
+        COUNT(data->worker, data_late, 1);
+        die(data);
+        return;
+    }
     if (data->connecting) {
         if (leg_error(leg) != 0 || tcp_met_itself(leg->fd)) {
             die(data);

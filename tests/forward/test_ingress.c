@@ -261,6 +261,8 @@ static void one_client(unsigned kind)
     FAKE_SET(end, kind / 2 == 3 ? FORWARD_BACKEND_REFUSED : FORWARD_DONE);
     FAKE_SET(holds, kind / 2 == 5);
     fd = dial_port(rig.ports[kind % 2]);
+    if (fd < 0 && kind == 7) /* the reset was there before connect(2) was back */
+        return;
     cr_assert_geq(fd, 0);
     switch (kind / 2) {
     case 0: /* joined, ended by the backend */

@@ -12,6 +12,7 @@ import queue
 import re
 import select
 import selectors
+import signal
 import socket
 import ssl
 import struct
@@ -316,7 +317,7 @@ KINDS = "port", "name", "connect", "sni"
 
 def every_way(test):
     """The test gets a flow, again and again: local, and both ways through the other node, each by
-    every kind of first words. Afterwards the nodes hold as many descriptors as before."""
+    every kind of first words. Afterwards the nodes hold no more descriptors than before, and end."""
     @functools.wraps(test)
     def run(self):
         self.pair()
@@ -324,6 +325,9 @@ def every_way(test):
         self.count_descriptors()
         self.each_flow(self.ALL, KINDS, lambda flow: test(self, flow))
         self.assert_same_descriptors()
+        for node in (self.n2, self.n1):  # in order: a sanitizer has a look at what is left
+            node.signal(signal.SIGTERM)
+            self.assertEqual(node.ended(), 0)
     return run
 
 

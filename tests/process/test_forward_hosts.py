@@ -11,6 +11,7 @@ from harness import PORT, SLOW, until
 from hosts import LOOK, Host, HostsTest, inside, run
 
 SIZE = 300_000
+SILENCE = 40.0  # who is silently gone is noticed in 30 s, a few more after the stream began
 
 
 class ForwardHosts(HostsTest, ForwardTest):
@@ -111,7 +112,7 @@ class BlackHole(ForwardHosts):
         for flow in flows:
             for sock in flow:
                 sock.sendall(b"is anybody there?")
-                sock.settimeout(30 * SLOW)
+                sock.settimeout((SILENCE + LOOK) * SLOW)
         for flow in flows:
             for sock in flow:
                 self.assertTrue(breaks(sock))
