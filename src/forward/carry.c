@@ -89,16 +89,6 @@ void passage_end(struct worker *worker, struct passage *passage)
     free(passage);
 }
 
-static void send_cancel(struct session *session, uint8_t *id)
-{
-    Meshd__V1__Cancel cancel = MESHD__V1__CANCEL__INIT;
-    ProtobufCBinaryData ids = {.len = FORWARD_ID_LEN, .data = id};
-
-    cancel.n_forward_ids = 1;
-    cancel.forward_ids = &ids;
-    session_send(session, MESHD__V1__LINK_KIND__LINK_KIND_CANCEL, &cancel.base);
-}
-
 /* The Forward is not pending any more; the peer still counts as carrying it. */
 static void settle(struct carry *c)
 {
@@ -119,7 +109,7 @@ static void end_attempt(struct carry *c, bool cancel)
     service_leave(c->worker->forward->services, TAKE(&c->service));
     if (session) {
         if (cancel && c->told)
-            send_cancel(session, c->waiter.id);
+            session_cancel(session, c->waiter.id);
         settle(c);
         atomic_fetch_sub(&session->active, 1);
     }
@@ -268,6 +258,14 @@ static enum forward_end begin_local(struct carry *c)
 
 /* ---- through an owner ---- */
 
+/* Until the owner has given up. */
+static uint64_t left_ms(const struct carry *c)
+{
+    uint64_t now = worker_now(c->worker);
+
+    return c->until_ms > now ? c->until_ms - now : 0;
+}
+
 static struct data_header header_of(const struct carry *c)
 {
     struct data_header header = {.offset = c->sent};
@@ -296,11 +294,11 @@ static ProtobufCBinaryData address_of(struct endpoint *endpoint)
 static void fill(struct outbox_item *item, Meshd__V1__Forward *forward)
 {
     struct carry *c = CONTAINER_OF(item, struct carry, out);
-    uint64_t now = worker_now(c->worker);
+    uint64_t left = left_ms(c);
 
     forward->forward_id = (ProtobufCBinaryData){.len = FORWARD_ID_LEN, .data = c->waiter.id};
     forward->name = c->name;
-    forward->remaining_ms = c->until_ms > now ? (uint32_t)(c->until_ms - now) : 1;
+    forward->remaining_ms = left ? (uint32_t)left : 1;
     forward->client_ip = address_of(&c->tuple.client);
     forward->client_port = c->tuple.client.port;
     forward->server_ip = address_of(&c->tuple.server);
@@ -350,11 +348,11 @@ static void on_data(void *ctx, enum data_event event)
     c->data = NULL;
     c->doubt = false;
     if (try_data_again(c)) {
-        alarm_set(c->worker, &c->alarm, share_ms(c));
+        alarm_set(c->worker, &c->alarm, left_ms(c));
         return;
     }
     c->limbo = true;
-    if (share_ms(c) > LIMBO_MS)
+    if (left_ms(c) > LIMBO_MS)
         alarm_set(c->worker, &c->alarm, LIMBO_MS);
 }
 
@@ -421,7 +419,7 @@ static void on_alarm(struct alarm *alarm)
     if (c->doubt) {
         c->doubt = false;
         data_drop(TAKE(&c->data));
-        alarm_set(c->worker, &c->alarm, share_ms(c));
+        alarm_set(c->worker, &c->alarm, left_ms(c));
         if (try_data_again(c))
             return;
         c->limbo = true;
@@ -472,7 +470,7 @@ void carry_reply(struct waiter *waiter, int refusal, const char *text)
         fail(c, end_of_refusal(refusal), text, true, false);
         return;
     }
-    if (c->warm && !c->retried && share_ms(c) > DOUBT_MS) {
+    if (c->warm && !c->retried && left_ms(c) > DOUBT_MS) {
         c->doubt = true;
         alarm_set(c->worker, &c->alarm, DOUBT_MS);
     }

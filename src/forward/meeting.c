@@ -100,21 +100,23 @@ int waiter_enter_owner(struct forward *forward, struct waiter *waiter, struct da
 {
     struct meeting *meeting = forward->meeting;
     struct waiter *there;
+    struct data *data = NULL;
     int r = -EEXIST;
 
     mutex_lock(&meeting->lock);
     there = find_locked(meeting, waiter->id);
     if (there && there->kind == WAITER_DATA && there->session == waiter->session) {
-        struct data *data = CONTAINER_OF(there, struct data, waiter);
-
-        data->taken = true;
-        waiter->worker = data->worker;
-        *out_data = data;
+        data = CONTAINER_OF(there, struct data, waiter);
         remove_locked(meeting, there);
         there = NULL;
     }
     if (!there)
         r = add_locked(meeting, waiter);
+    if (data && r == 0) {
+        data->taken = true;
+        waiter->worker = data->worker;
+        *out_data = data;
+    }
     mutex_unlock(&meeting->lock);
     return r;
 }

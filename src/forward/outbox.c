@@ -10,7 +10,7 @@
 struct outbox {
     struct session *session;
     struct ring items;
-    struct ring due; /* worker->outboxes while there are items */
+    struct ring due; /* worker->outboxes, since something was put in */
     uint64_t sent_ms;
 };
 
@@ -35,7 +35,7 @@ void outbox_add(struct worker *worker, struct session *session, struct outbox_it
 {
     struct outbox *outbox = &session->outboxes[worker->index];
 
-    if (ring_empty(&outbox->items))
+    if (ring_empty(&outbox->due)) /* it is due still if what was in it was removed */
         ring_push(&worker->outboxes, &outbox->due);
     ring_push(&outbox->items, &item->ring);
 }

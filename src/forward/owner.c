@@ -169,31 +169,48 @@ static void meet(struct served *s)
         join(s);
 }
 
+/* What it was asked to dial cannot be, or broke: the other side would wait for nothing. */
+static void give_up(struct served *s)
+{
+    session_cancel(s->waiter.session, s->waiter.id);
+    served_free(s);
+}
+
 static void on_data(void *ctx, enum data_event event)
 {
     struct served *s = ctx;
 
-    if (event == DATA_JOINED)
+    if (event == DATA_JOINED) {
         meet(s);
-    else
-        s->data = NULL; /* the other side asks for another, or gives up */
+        return;
+    }
+    s->data = NULL;
+    give_up(s);
 }
 
 void owner_data(struct waiter *waiter, struct data *data)
 {
     struct served *s = CONTAINER_OF(waiter, struct served, waiter);
 
+    if (s->data) /* maybe taken by the Forward, whose mail is on the way */
+        data_own(s->data, s, on_data);
     data_drop(TAKE(&s->data));
     data_own(data, s, on_data);
     s->data = data;
     meet(s);
 }
 
-static void dial_data(struct served *s)
+/* False: given up. */
+static bool dial_data(struct served *s)
 {
     data_drop(TAKE(&s->data));
     s->data = data_dial(s->worker, s->waiter.session, NULL, s, on_data);
+    if (!s->data) {
+        give_up(s);
+        return false;
+    }
     meet(s);
+    return true;
 }
 
 /* ---- the backend ---- */
@@ -312,6 +329,10 @@ static void read_start(struct worker *worker, struct mail *mail)
         if (s->data->dead)
             data_drop(TAKE(&s->data));
     }
+    if (atomic_load(&s->waiter.session->over)) { /* its end was told before this came */
+        served_free(s);
+        return;
+    }
     s->begun_us = uv_hrtime() / 1000;
     alarm_set(worker, &s->alarm, s->remaining_ms);
     pool_asked(worker, s->waiter.session);
@@ -319,9 +340,8 @@ static void read_start(struct worker *worker, struct mail *mail)
         refuse(s, REFUSAL(DRAINING), "the node is about to leave");
         return;
     }
-    if (s->dial_data)
-        dial_data(s);
-    dial_backend(s);
+    if (!s->dial_data || dial_data(s))
+        dial_backend(s);
 }
 
 struct again_mail {
@@ -392,6 +412,8 @@ static void enter(struct served *s, struct session *session)
     atomic_fetch_sub(&forward->pending, 1);
     if (r == -EEXIST && s->dial_data)
         post_again(session, s->waiter.id);
+    else if (r == -ENOMEM)
+        reply(session, s->waiter.id, REFUSAL(OVER_LIMIT), "out of memory");
     session_unref(session);
     bytes_free(&s->first);
     free(s);

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <meshd/v1/mesh.pb-c.h>
 #include "base/hash.h"
 #include "forward/carry.h"
 #include "forward/data.h"
@@ -109,6 +110,16 @@ int session_send(struct session *session, int kind, const ProtobufCMessage *body
     if (atomic_load(&session->over))
         return -EPIPE;
     return ops->send(ops->ctx, session->info.line, kind, session->info.session_id, body);
+}
+
+void session_cancel(struct session *session, uint8_t id[FORWARD_ID_LEN])
+{
+    Meshd__V1__Cancel cancel = MESHD__V1__CANCEL__INIT;
+    ProtobufCBinaryData ids = {.len = FORWARD_ID_LEN, .data = id};
+
+    cancel.n_forward_ids = 1;
+    cancel.forward_ids = &ids;
+    session_send(session, MESHD__V1__LINK_KIND__LINK_KIND_CANCEL, &cancel.base);
 }
 
 /* ---- begin and end ---- */

@@ -33,5 +33,6 @@ struct session *session_ref(struct session *session);
 void session_unref(struct session *session); /* accepts NULL */
 /* Sends one message of the room on the link: as ops.send, and -EPIPE once the session is over. */
 int session_send(struct session *session, int kind, const ProtobufCMessage *body);
+void session_cancel(struct session *session, uint8_t id[FORWARD_ID_LEN]); /* gives that one up */
 
 #endif

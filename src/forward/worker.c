@@ -134,11 +134,40 @@ struct leg *leg_new(struct worker *worker, int fd)
     return leg;
 }
 
+static void tell_soon(struct leg *leg)
+{
+    if (leg->listed)
+        return;
+    leg->listed = true;
+    leg->next = leg->worker->legs.deaf;
+    leg->worker->legs.deaf = leg;
+}
+
+/* The kernel has no memory for it, or max_user_watches are reached, epoll(7). A leg that is never
+ * told anything would hang for ever, so it breaks: an RST to the other end, and an error for who
+ * reads or writes, where a shutdown would be an end in order. */
+static void deafen(struct leg *leg)
+{
+    const struct sockaddr none = {.sa_family = AF_UNSPEC};
+
+    epoll_ctl(leg->worker->legs.epoll, EPOLL_CTL_DEL, leg->fd, NULL);
+    if (connect(leg->fd, &none, sizeof(none)) < 0)
+        shutdown(leg->fd, SHUT_RDWR);
+    leg->deaf = true;
+    leg->watched = 0;
+    tell_soon(leg);
+}
+
 static void watch(struct leg *leg, int wants)
 {
     struct epoll_event event = {.data.ptr = leg};
     int op = leg->watched == 0 ? EPOLL_CTL_ADD : wants == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
 
+    if (leg->deaf) {
+        if (wants)
+            tell_soon(leg);
+        return;
+    }
     /* Where something is read its end is waited for, too, in turn. */
     if (wants & UV_READABLE)
         wants |= UV_DISCONNECT;
@@ -147,7 +176,7 @@ static void watch(struct leg *leg, int wants)
     event.events = epoll_events(wants);
     leg->watched = wants;
     if (epoll_ctl(leg->worker->legs.epoll, op, leg->fd, &event) < 0)
-        abort(); /* the kernel's memory; a leg that is never told anything would hang for ever */
+        deafen(leg);
 }
 
 /* What is wanted no more is watched until it comes about: most of it never does, or is wanted again
@@ -180,16 +209,38 @@ static void tell(struct leg *leg, uint32_t events)
         watch(leg, leg->wants);
 }
 
+static void tell_deaf(struct worker *worker)
+{
+    struct leg *leg = worker->legs.deaf, *next;
+
+    worker->legs.deaf = NULL;
+    for (; leg; leg = next) {
+        int told = leg->wants;
+
+        next = leg->next;
+        leg->listed = false;
+        if (leg->fd < 0) {
+            free(leg); /* closed since */
+            continue;
+        }
+        leg_want(leg, 0);
+        if (told)
+            leg->ready(leg, told);
+    }
+}
+
 void worker_turn(struct worker *worker, bool wait)
 {
-    int ms = wait ? uv_backend_timeout(&worker->loop) : 0, n;
     struct epoll_event ready[LEGS_AT_ONCE];
     bool of_loop;
+    int ms, n;
 
+    worker->legs.telling = true;
+    tell_deaf(worker);
+    ms = wait && !worker->legs.deaf ? uv_backend_timeout(&worker->loop) : 0;
     n = epoll_wait(worker->legs.epoll, ready, LEGS_AT_ONCE, ms);
     uv_update_time(&worker->loop);
     of_loop = n <= 0;
-    worker->legs.telling = true;
     for (int i = 0; i < n; i++) {
         if (ready[i].data.ptr)
             tell(ready[i].data.ptr, ready[i].events);
@@ -231,6 +282,8 @@ static void leg_drop(struct leg *leg)
     if (leg->wants)
         worker->legs.n--;
     leg->wants = 0;
+    if (leg->listed)
+        return; /* freed there */
     if (worker->legs.telling) {
         leg->next = worker->legs.gone;
         worker->legs.gone = leg;
@@ -352,7 +405,7 @@ static void run(void *arg)
     struct worker *worker = arg;
 
     worker->body.begin(worker);
-    while (uv_loop_alive(&worker->loop) || worker->legs.n > 0)
+    while (uv_loop_alive(&worker->loop) || worker->legs.n > 0 || worker->legs.deaf)
         worker_turn(worker, true);
 }
 

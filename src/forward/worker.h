@@ -57,12 +57,14 @@ struct leg {
     int wants;    /* of the loop: UV_READABLE, _WRITABLE, _DISCONNECT, or 0; UV_PRIORITIZED alone:
                      only an error */
     bool fragile; /* while it is open, an end of this process is an RST, not a FIN */
+    bool deaf;    /* the kernel would not watch it: it was reset, and that is told */
+    bool listed;  /* in worker->legs.deaf */
     void *owner;
     /* events as wanted; those that were not are not told. After an error on the socket events is
      * what was wanted: the next read or write says what it is. */
     void (*ready)(struct leg *leg, int events);
     int watched;      /* by the epoll: what is wanted, and maybe what was */
-    struct leg *next; /* of those that are gone */
+    struct leg *next; /* of those that are gone, or deaf */
 };
 /* Takes fd, which must be non-blocking, also when it fails: NULL, no memory. */
 struct leg *leg_new(struct worker *worker, int fd);
@@ -124,6 +126,7 @@ struct worker {
         size_t n;         /* that want something */
         bool telling;     /* some events are told still */
         struct leg *gone; /* meanwhile */
+        struct leg *deaf; /* that are told what they want in the next turn */
     } legs;
     struct ring outboxes;                               /* that have something to send */
     struct ring clients, carries, served, relays, data; /* what lives here; for drain and stop */

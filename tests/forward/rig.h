@@ -1,8 +1,8 @@
 /* rig - two nodes' forward rooms in one process, joined by a link of the test's own.
  *
  * Side DIALLER has dialled side LISTENER. Messages go straight to the other room unless the link is
- * told to hold or lose them. DATA connections are accepted by a thread that plays the gate.
- * Backends and clients are sockets of the test.
+ * told to hold, lose or refuse them. DATA connections are accepted by a thread that plays the gate,
+ * and pass through a middle if the test wants one. Backends and clients are sockets of the test.
  */
 #ifndef TESTS_FORWARD_RIG_H
 #define TESTS_FORWARD_RIG_H
@@ -10,27 +10,34 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include "forward/forward.h"
+#include "forward/middle.h"
+#include "forward/net.h"
 #include "registry/registry.h"
-
-#define WAIT_MS 10000
 
 enum side { DIALLER, LISTENER };
 
-struct rig_side {
+struct rig_line { /* an end of a link, as forward_session_info.line */
     struct rig *rig;
-    enum side side;
+    enum side from;
+    struct peer *peer; /* who hears what is said on it; NULL: the other side */
+};
+
+struct rig_side {
+    struct rig_line line;
     struct registry *registry;
     struct forward *forward;
     struct list *local;
     uint64_t version;
     char peer_id[8];
-    uint16_t port; /* of its one automatic ingress port */
+    uint16_t port;   /* of its automatic ingress port */
+    uint16_t mapped; /* of the one that is mapped to "db" */
 };
 
 struct rig_held {
     struct rig_held *next;
     enum side to;
     int kind;
+    uint8_t session_id[SESSION_ID_LEN];
     size_t len;
     uint8_t bytes[];
 };
@@ -40,39 +47,50 @@ struct rig {
     struct forward_settings settings; /* to be changed before rig_start; ingress is the rig's */
     struct limits limits;
     uint8_t session_id[SESSION_ID_LEN];
-    uint64_t session_number;
+    size_t descriptors; /* before the test's */
     /* The gate of LISTENER. */
+    bool through_middle; /* to be set before rig_start */
+    struct middle middle;
     int gate_fd, wake[2];
     struct sockaddr_storage gate_at;
     pthread_t gate;
-    atomic_bool gate_deaf; /* what is accepted is closed at once */
-    atomic_int gate_accepted;
+    atomic_bool gate_deaf; /* what is accepted is reset at once */
+    atomic_int gate_accepted, gate_heard;
     /* The link. */
     pthread_mutex_t lock;
     struct rig_held *held, **last;
     atomic_bool hold, lose;
-    atomic_int sent[16]; /* messages by kind */
+    atomic_int refuse;        /* what ops.send returns, if not 0 */
+    atomic_int sent[16];      /* messages by kind */
+    atomic_int sent_forwards; /* Forwards in them */
+    atomic_size_t largest;    /* bytes of one message */
 };
 
 void rig_init(struct rig *rig);
 void rig_start(struct rig *rig);
-void rig_stop(struct rig *rig);
+/* Everything of the test is closed by now: insists on nothing being left, and ends the rig. */
+void rig_end(struct rig *rig);
+void rig_stop(struct rig *rig);              /* in the midst of whatever there is */
+void rig_check_descriptors(struct rig *rig); /* after that, and what the test has itself */
 /* A service of that side, known to the other one too. */
 void rig_offer(struct rig *rig, enum side side, const char *name, const char *backend);
+void rig_withdraw(struct rig *rig, enum side side); /* all of them; nobody else hears of it */
 void rig_link_up(struct rig *rig);
 void rig_link_down(struct rig *rig);
-void rig_release(struct rig *rig); /* holds no more; what was held is delivered */
+void rig_release(struct rig *rig);     /* holds no more; what was held is delivered */
+void rig_forget_data(struct rig *rig); /* the DATA connections that there are, without a word */
+void rig_break_data(struct rig *rig);
+struct forward_counters rig_counters(struct rig *rig, enum side side);
+/* Waits until a counter (offsetof struct forward_counters) of that side is so much. */
+void rig_wait_counter(struct rig *rig, enum side side, size_t offset, uint64_t value);
+#define RIG_WAIT(rig, side, field, value)                                                          \
+    rig_wait_counter(rig, side, offsetof(struct forward_counters, field), value)
 
-/* --- sockets of the test: blocking, with WAIT_MS as their time-out --- */
-int net_listen(char out_addr[32]); /* on 127.0.0.1; "127.0.0.1:port" */
-int net_accept(int listener);
-int net_connect(uint16_t port);
-void net_send(int fd, const void *data, size_t len);
-/* Exactly len bytes. */
-void net_expect(int fd, const void *data, size_t len);
-size_t net_read_all(int fd, char *out, size_t size); /* until the end; with a NUL */
-bool net_is_reset(int fd);                           /* waits for it */
-void net_reset(int fd);
-void wait_until(bool (*is)(void *ctx), void *ctx); /* fails the test after WAIT_MS */
+/* Nothing of the worker happens from stall_begin, which waits for that, to stall_end. */
+struct stall;
+struct stall *stall_begin(struct forward *forward, unsigned worker);
+void stall_end(struct stall *stall);
+/* Everything that was posted to the workers before was read. */
+void rig_settle(struct forward *forward);
 
 #endif
