@@ -26,6 +26,7 @@ struct served {
     struct tuple tuple;
     uint32_t remaining_ms;
     bool pending, dial_data;
+    bool dials; /* data is of this side's dialling */
     struct service *service;
     struct backend_try *dial;
     struct leg *backend; /* connected, not joined yet */
@@ -185,7 +186,9 @@ static void on_data(void *ctx, enum data_event event)
         return;
     }
     s->data = NULL;
-    give_up(s);
+    if (s->dials)
+        give_up(s);
+    /* Else the other side says its header on another one, asks for one, or gives up. */
 }
 
 void owner_data(struct waiter *waiter, struct data *data)
@@ -197,6 +200,7 @@ void owner_data(struct waiter *waiter, struct data *data)
     data_drop(TAKE(&s->data));
     data_own(data, s, on_data);
     s->data = data;
+    s->dials = false;
     meet(s);
 }
 
@@ -205,6 +209,7 @@ static bool dial_data(struct served *s)
 {
     data_drop(TAKE(&s->data));
     s->data = data_dial(s->worker, s->waiter.session, NULL, s, on_data);
+    s->dials = true;
     if (!s->data) {
         give_up(s);
         return false;
