@@ -188,7 +188,8 @@ class Programs(ForwardTest):
             client.sendall(asked)
             end = backend.accept()
             self.assertEqual(receive(end, len(asked)), asked)
-            answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x05hello"
+            answer = (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+                      b"\x81\x05hello")
             end.sendall(answer)
             self.assertEqual(receive(client, len(answer)), answer)
             for i in range(20):

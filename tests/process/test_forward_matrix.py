@@ -7,8 +7,8 @@ CONNECT and a ClientHello. The test is client and backend itself.
 import socket
 import threading
 
-from forwarding import (DATA, LINK, ForwardTest, ask, black_hole, breaks, digest, every_way, head_for,
-                        receive, receive_all, reset)
+from cable import DATA, LINK, reset
+from forwarding import ForwardTest, ask, black_hole, breaks, digest, every_way, head_for, receive, receive_all
 from harness import main, until
 
 HALF = 300_000

@@ -47,8 +47,9 @@ import socket
 import struct
 import threading
 
-from forwarding import (AUTO, MAPPED, SECONDS, Backend, Flow, ForwardTest, ask, black_hole, breaks, digest, head_for,
-                        hello_for, receive, receive_all, reset)
+from cable import SECONDS, reset
+from forwarding import (AUTO, MAPPED, Backend, Flow, ForwardTest, ask, black_hole, breaks, digest, head_for, hello_for,
+                        receive, receive_all)
 from harness import SLOW, main, until
 
 

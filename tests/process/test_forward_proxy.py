@@ -8,7 +8,8 @@ import socket
 import struct
 import subprocess
 
-from forwarding import AUTO, MAPPED, SECONDS, Backend, Flow, ForwardTest, Reply, ask, breaks, head_for, receive, receive_all
+from cable import SECONDS
+from forwarding import AUTO, MAPPED, Backend, Flow, ForwardTest, Reply, ask, breaks, head_for, receive, receive_all
 from harness import _die_with_parent, clean_environment, main, until
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"

@@ -9,7 +9,8 @@ import ssl
 import struct
 import subprocess
 
-from forwarding import (AUTO, MAPPED, NOWHERE, SECONDS, ForwardTest, Reply, ask, black_hole, breaks,
+from cable import SECONDS
+from forwarding import (AUTO, MAPPED, NOWHERE, ForwardTest, Reply, ask, black_hole, breaks,
                         head_for, hello_for, receive, receive_all)
 from harness import SLOW, main, until
 

@@ -4,7 +4,8 @@ import collections
 import socket
 import threading
 
-from forwarding import DATA, MAPPED, NOWHERE, Backend, Cable, ForwardTest, Reply, ask, breaks, head_for, receive, receive_all
+from cable import DATA, Cable, reset
+from forwarding import MAPPED, NOWHERE, Backend, ForwardTest, Reply, ask, breaks, head_for, receive, receive_all
 from harness import main, until
 
 
@@ -110,8 +111,7 @@ class Once(Owners):
         client, chosen = self.carried()
         backend = self.backends[chosen].accept()
         receive(backend, 4)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        client.close()
+        reset(client)
         self.assertTrue(breaks(backend))
         until("nothing is pending", lambda: all(n.counters()["forward_pending"] == 0 for n in self.mesh.nodes))
 
