@@ -48,6 +48,7 @@ import tempfile
 import threading
 import time
 
+BUILD = pathlib.Path(__file__).resolve().parents[2] / "build-release"
 HOST = "web.mesh.example"
 NODES = ["127.0.0.2", "127.0.0.3"]  # by hop
 BIG, SMALL = 64 << 20, 1024  # bytes of an answer
@@ -319,6 +320,7 @@ class Bench:
         self.options = options
         self.folder = folder
         self.noise = 0.0
+        self.opened = 0
         self.cpus = os.sched_getaffinity(0)
         write_files(folder / "www")
         self.backend_processes = Processes(folder)
@@ -370,8 +372,8 @@ class Bench:
         elif test == "ask" and self.options.client == "wrk":
             said = self.wrk(subject.address, self.options.conns, seconds)
         else:
-            said = self.ask(test.rstrip("1"), subject.address, "/small", 1 if test.endswith("1") else self.options.conns,
-                            seconds)
+            n = 1 if test.endswith("1") else self.options.conns
+            said = self.ask(test.rstrip("1"), subject.address, "/small", n, seconds)
         cpu = max(cpu_of(subject.pids) - before, 1 / TICKS)
         if test.endswith("1") and not test.startswith("stream"):
             return {"us": said["p50_us"], "us p99": said["p99_us"]}
@@ -411,9 +413,9 @@ class Bench:
         self.noise = max(self.noise, least)
         return best
 
-    def open(self, name, hops, serial=[0]):
-        serial[0] += 1
-        folder = self.folder / f"{name}-{serial[0]}"
+    def open(self, name, hops):
+        self.opened += 1
+        folder = self.folder / f"{name}-{self.opened}"
         folder.mkdir()
         try:
             subject = SUBJECTS[name](self.options, folder, self.backend, hops)
@@ -502,9 +504,11 @@ def positive(figures):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--meshd", default=os.environ.get("MESHD"), help="the program (or $MESHD)")
-    parser.add_argument("--programs", type=pathlib.Path, default=pathlib.Path(os.environ.get("MESHD_BENCH", ".")),
-                        help="folder of forward_load and forward_backend (or $MESHD_BENCH)")
+    parser.add_argument("--meshd", default=os.environ.get("MESHD", BUILD / "src/daemon/meshd"),
+                        help="the program; default: $MESHD, or that of build-release")
+    parser.add_argument("--programs", type=pathlib.Path,
+                        default=pathlib.Path(os.environ.get("MESHD_BENCH", BUILD / "tests/bench")),
+                        help="folder of forward_load and forward_backend; default: $MESHD_BENCH, or likewise")
     parser.add_argument("--reps", type=int, default=5)
     parser.add_argument("--secs", type=float, default=3.0, help="of one measurement")
     parser.add_argument("--tests", default=",".join(TESTS))
@@ -516,6 +520,8 @@ def arguments():
     parser.add_argument("--client", choices=["wrk", "own"], help="of ask; default: wrk if it is installed")
     parser.add_argument("--haproxy-threads", type=int, default=1, help="nbthread; 0: its default, one a CPU")
     parser.add_argument("--link", choices=["owner", "ingress"], default="owner", help="who dials the link (2 hops)")
+    parser.add_argument("--one-cpu", action="store_true",
+                        help="all on one CPU: what is to be done alone, without what it costs to wake others")
     parser.add_argument("--quick", action="store_true", help="all for a moment; every byte is compared")
     options = parser.parse_args()
     if options.quick:
@@ -534,6 +540,8 @@ def arguments():
 def main():
     options = arguments()
     status = 0
+    if options.one_cpu:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
