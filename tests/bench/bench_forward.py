@@ -532,7 +532,7 @@ def arguments():
     options.subjects = options.subjects.split(",")
     options.haproxy = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if not options.haproxy and any(n.startswith("haproxy") for n in options.subjects):
-        print("haproxy is not installed: left out, and so are the ratios")
+        print("haproxy is not installed: left out; a ratio is to the first of those that are there")
         options.subjects = [n for n in options.subjects if not n.startswith("haproxy")]
     return options
 
