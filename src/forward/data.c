@@ -16,7 +16,8 @@
 #define CLAIM_MS 15000u /* a warm one is claimed no later, */
 #define WARM_MS 20000u  /* ... and kept no longer by the other side */
 #define SPENT_MS 5000u  /* for the other side to hear that its Forward was refused */
-#define UNJOINED_EXTRA 1024u
+#define NOBODYS_EXTRA                                                                              \
+    1024u /* of a session, besides two full pools: some come before their Forward */
 
 static void on_ready(struct leg *leg, int events);
 static void on_alarm(struct alarm *alarm);
@@ -38,7 +39,6 @@ static struct data *data_new(struct worker *worker, struct session *session, int
     data->leg->ready = on_ready;
     data->worker = worker;
     data->session = session_ref(session);
-    atomic_fetch_add(&session->waiting, 1);
     ring_init(&data->pool);
     ring_init(&data->all);
     ring_push(&worker->data, &data->all);
@@ -56,15 +56,23 @@ void data_unpool(struct data *data)
     COUNT(data->worker, warm, -1);
 }
 
+/* Of those that nobody here waits for; the others are bounded as Forwards. */
+static void count_out(struct data *data)
+{
+    if (data->counted)
+        atomic_fetch_sub(&data->session->nobodys, 1);
+    data->counted = false;
+}
+
 /* All but the leg. */
 static void data_free(struct data *data)
 {
     data_unpool(data);
+    count_out(data);
     alarm_clear(data->worker, &data->alarm);
     ring_drop(&data->all);
     bytes_free(&data->out);
     bytes_free(&data->early);
-    atomic_fetch_sub(&data->session->waiting, 1);
     session_unref(data->session);
     free(data);
 }
@@ -489,6 +497,7 @@ void data_own(struct data *data, void *ctx, void (*event)(void *ctx, enum data_e
 {
     data_unpool(data);
     stop_waiting(data);
+    count_out(data);
     alarm_clear(data->worker, &data->alarm);
     data->ctx = ctx;
     data->event = event;
@@ -522,8 +531,11 @@ static void arrive(struct worker *worker, const struct arrived_mail *m)
 {
     struct data *data = data_new(worker, m->session, m->fd);
 
-    if (!data)
+    if (!data) {
+        atomic_fetch_sub(&m->session->nobodys, 1);
         return;
+    }
+    data->counted = true;
     data->ours = m->first == DATA_FIRST_OTHER;
     alarm_set(worker, &data->alarm, data->ours ? CLAIM_MS : WARM_MS);
     if (m->n_rest < DATA_HEADER_LEN) {
@@ -545,10 +557,12 @@ static void read_arrived(struct worker *worker, struct mail *mail)
 {
     struct arrived_mail *m = CONTAINER_OF(mail, struct arrived_mail, mail);
 
-    if (worker->stopping || atomic_load(&m->session->over))
+    if (worker->stopping || atomic_load(&m->session->over)) {
         close(m->fd);
-    else
+        atomic_fetch_sub(&m->session->nobodys, 1);
+    } else {
         arrive(worker, m);
+    }
     session_unref(m->session);
     free(m);
 }
@@ -567,13 +581,16 @@ int forward_data(void *ctx, int fd, const struct gate_peer *from, const struct p
         *out_text = "no such session of a link that this peer dialled";
         return STATUS_UNAUTHENTICATED;
     }
-    if (atomic_load(&session->waiting) >= 2 * forward->limits.data_warm_per_link + UNJOINED_EXTRA) {
+    if (atomic_fetch_add(&session->nobodys, 1) >=
+        2 * forward->limits.data_warm_per_link + NOBODYS_EXTRA) {
+        atomic_fetch_sub(&session->nobodys, 1);
         session_unref(session);
-        *out_text = "too many DATA connections of this link are not joined";
+        *out_text = "too many DATA connections of this link that no Forward waits for";
         return STATUS_RESOURCE_EXHAUSTED;
     }
     m = calloc(1, sizeof(*m) + rest_len);
     if (!m) {
+        atomic_fetch_sub(&session->nobodys, 1);
         session_unref(session);
         *out_text = "out of memory";
         return STATUS_RESOURCE_EXHAUSTED;
@@ -595,6 +612,8 @@ int forward_data(void *ctx, int fd, const struct gate_peer *from, const struct p
 void data_spent(struct data *data)
 {
     data_own(data, NULL, NULL);
+    atomic_fetch_add(&data->session->nobodys, 1);
+    data->counted = true;
     data->has_header = false; /* any byte, or the end, ends it */
     data->ours = true;
     data->n_in = 0;

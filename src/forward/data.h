@@ -75,6 +75,7 @@ struct data {
     bool dialled, connecting, answered; /* answered: the preamble */
     bool said, has_header;              /* our header; the other's */
     bool dead;                 /* while an owner has taken it, but has not heard of it yet */
+    bool counted;              /* in session->nobodys */
     bool taken;                /* with the meeting's lock: by an owner, from WAITER_DATA */
     unsigned *pooled;          /* the pool's count it is in, or NULL */
     struct waiter waiter;      /* while it waits for a Forward */

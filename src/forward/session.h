@@ -16,7 +16,7 @@ struct session {
     atomic_uint active;      /* clients of this node that the peer carries, pending ones too */
     atomic_uint pending;     /* Forwards, both ways */
     atomic_uint wish;        /* of the peer: DATA connections that it may claim */
-    atomic_uint waiting;     /* DATA connections of it that are not joined */
+    atomic_uint nobodys;     /* DATA connections that the peer dialled and no Forward waits for */
     struct pool *pools;      /* one per worker, each touched by its worker only */
     struct outbox *outboxes; /* likewise */
     UT_hash_handle by_link, by_id;
