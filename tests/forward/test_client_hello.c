@@ -164,6 +164,52 @@ Test(client_hello, without_a_name_there_is_none)
     hear_extensions(CLIENT_HELLO_DONE, "", "with another extension");
 }
 
+/* An encrypted hello: what is in it is not for us, and looks like anything. */
+Test(client_hello, an_encrypted_hello_goes_by_its_outer_name)
+{
+    static struct hello_bytes sealed;
+    static const unsigned types[] = {0xfe0d, 0xffce, 0xda7a}; /* RFC 9849, a draft of it, GREASE */
+
+    for (size_t i = 0; i < N(types); i++) {
+        for (int before = 0; before < 2; before++) {
+            sealed.len = 0;
+            hello_server_name(&sealed, "inner.example", 13);
+            if (before)
+                hello_extension(&extensions, types[i], sealed.data, sealed.len);
+            hello_server_name(&extensions, "public.example", 14);
+            if (!before)
+                hello_extension(&extensions, types[i], sealed.data, sealed.len);
+            hear_extensions(CLIENT_HELLO_DONE, "public.example", "sealed");
+        }
+        hello_extension(&extensions, types[i], sealed.data, sealed.len);
+        hear_extensions(CLIENT_HELLO_DONE, "", "sealed, and no outer name");
+    }
+}
+
+Test(client_hello, whatever_protocols_are_offered_the_name_counts)
+{
+    static const struct {
+        const char *what;
+        size_t len;
+        const char *data;
+    } rows[] = {
+        {"a certificate's check", 13,
+         "\0\xb\xa"
+         "acme-tls/1"},
+        {"HTTP/2 alone", 5, "\0\3\2h2"},
+        {"another's name", 10, "\0\x8\7billing"},
+        {"nothing", 2, "\0"},
+        {"nothing at all", 0, ""},
+        {"a length beyond its end", 5, "\0\xff\2h2"},
+    };
+
+    for (size_t i = 0; i < N(rows); i++) {
+        hello_extension(&extensions, 16, rows[i].data, rows[i].len);
+        hello_server_name(&extensions, "shop", 4);
+        hear_extensions(CLIENT_HELLO_DONE, "shop", rows[i].what);
+    }
+}
+
 Test(client_hello, malformed_names_are_refused)
 {
     char name[300];

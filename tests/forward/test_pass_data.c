@@ -443,6 +443,24 @@ Test(requester, a_name_that_is_not_registered_here_is_refused)
     end();
 }
 
+/* Nothing is passed on: two that have it of each other would pass it round for ever. */
+Test(requester, a_name_that_only_a_peer_offers_is_refused)
+{
+    Meshd__V1__Forward forward = peer_forward_of(id, "other");
+
+    start(false);
+    peer_init(&other, &rig, "b", 101, false);
+    peer_offer(&other, "other");
+    peer_up(&other);
+    peer_offer(&peer, "other"); /* as does the one that asks */
+    peer_forward(&peer, &forward);
+    IS_REFUSED(NO_SUCH_NAME, "not registered here any more");
+    cr_assert(peer_heard_nothing(&other));
+    peer_down(&other);
+    peer_fini(&other);
+    end();
+}
+
 Test(requester, a_backend_that_refuses_is_a_refusal)
 {
     Meshd__V1__Forward forward = peer_forward_of(id, "gone");

@@ -227,6 +227,26 @@ Test(owners, the_first_that_takes_it_has_it)
     end(2);
 }
 
+Test(owners, clients_that_are_being_brought_there_have_a_limit)
+{
+    struct peer_forward forward;
+    int client;
+
+    rig.limits.forwards_pending = 1;
+    start(1, false);
+    client = ask();
+    peer_next_forward(&owners[0], &forward);
+    is_answered(ask(), "503", "over limits.forwards_pending");
+    net_reset(client);
+    peer_next_cancel(&owners[0], forward.id);
+    RIG_WAIT(&rig, DIALLER, clients, 0);
+    client = ask(); /* there is room again */
+    peer_next_forward(&owners[0], &forward);
+    net_reset(client);
+    peer_next_cancel(&owners[0], forward.id);
+    end(1);
+}
+
 /* ---- losses ---- */
 
 Test(owners, a_link_that_breaks_answers_at_once_and_what_was_sent_is_not_sent_again)
