@@ -441,7 +441,12 @@ void carry_data(struct waiter *waiter, struct data *data)
     data_own(data, c, on_data);
     c->data = data;
     data_say(data, &header);
-    joined(c);
+    if (data->leg->failed) {
+        data_drop(data);
+        on_data(c, DATA_DEAD);
+    } else {
+        joined(c);
+    }
 }
 
 static enum forward_end end_of_refusal(int refusal)

@@ -98,9 +98,13 @@ static void leave_dead(struct data *data)
     alarm_clear(data->worker, &data->alarm);
 }
 
+/* Who has heard our header may take it for joined already: that would be an end in order. */
 static void close_and_free(struct data *data)
 {
-    leg_close(data->leg);
+    if (data->said)
+        leg_reset(data->leg);
+    else
+        leg_close(data->leg);
     data_free(data);
 }
 
@@ -164,7 +168,7 @@ static void want(struct data *data)
     leg_want(data->leg, wants);
 }
 
-/* What fails shows when it is read. */
+/* What fails shows when it is read, as an end. */
 static void flush(struct data *data)
 {
     ssize_t n;
@@ -175,7 +179,9 @@ static void flush(struct data *data)
              MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n > 0)
         data->out.head += (size_t)n;
-    if (bytes_left(&data->out) == 0 || (n < 0 && errno != EAGAIN))
+    else if (n < 0 && errno != EAGAIN)
+        data->leg->failed = -errno;
+    if (bytes_left(&data->out) == 0 || data->leg->failed)
         bytes_free(&data->out);
 }
 
@@ -187,8 +193,12 @@ static void say(struct data *data, const void *bytes, size_t len)
     if (!data->connecting && left == 0) {
         ssize_t n = send(data->leg->fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 
-        if (n == (ssize_t)len || (n < 0 && errno != EAGAIN))
+        if (n == (ssize_t)len)
             return;
+        if (n < 0 && errno != EAGAIN) {
+            data->leg->failed = -errno;
+            return;
+        }
         if (n > 0) {
             bytes = (const uint8_t *)bytes + n;
             more.len = len -= (size_t)n;

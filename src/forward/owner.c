@@ -230,6 +230,8 @@ static void send_first(struct served *s)
              MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n > 0)
         s->first.head += (size_t)n;
+    else if (n < 0 && errno != EAGAIN)
+        s->backend->failed = -errno;
     if (bytes_left(&s->first) == 0)
         bytes_free(&s->first);
 }

@@ -454,6 +454,7 @@ struct relay *relay_begin(struct worker *worker, const struct relay_settings *se
         /* A byte marked urgent keeps its place in the stream. */
         setsockopt(leg->fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
         relay->flows[side].held = held[side];
+        relay->errors[side] = leg->failed;
     }
     /* What fails here is held still, so that it fails again, from the loop. */
     flush(relay, UP);

@@ -63,7 +63,9 @@ struct leg {
     /* events as wanted; those that were not are not told. After an error on the socket events is
      * what was wanted: the next read or write says what it is. */
     void (*ready)(struct leg *leg, int events);
-    int watched;      /* by the epoll: what is wanted, and maybe what was */
+    int failed;  /* 0, or the negative errno of a write before it is relayed: a socket tells that
+                    once, and what is read of it then looks like an end in order */
+    int watched; /* by the epoll: what is wanted, and maybe what was */
     struct leg *next; /* of those that are gone, or deaf */
 };
 /* Takes fd, which must be non-blocking, also when it fails: NULL, no memory. */

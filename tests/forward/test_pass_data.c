@@ -587,6 +587,22 @@ Test(requester, a_cancel_resets_the_backend)
     end();
 }
 
+Test(requester, a_cancel_is_no_end_in_order_for_who_was_told_that_it_is_joined)
+{
+    int backend, data;
+
+    start(true);
+    forward_with("first", 5, true);
+    data = peer_accept_data(&peer);
+    backend = net_accept(backend_fd);
+    peer_expect_header(data, id, 0);
+    peer_cancel(&peer, id);
+    cr_assert(net_is_reset(data));
+    close(data);
+    close(backend);
+    end();
+}
+
 Test(requester, the_end_of_the_session_resets_the_backend)
 {
     int backend;

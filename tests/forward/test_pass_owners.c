@@ -146,6 +146,27 @@ Test(owners, what_comes_behind_the_header_reaches_the_client)
     end(1);
 }
 
+/* The node's own header is written to a connection that is broken already: what is read of it
+ * afterwards looks like an end. */
+Test(owners, one_that_breaks_off_behind_its_header_does_not_look_like_an_empty_answer)
+{
+    struct data_header header = {.offset = 0};
+    struct peer_forward forward;
+    struct stall *stall;
+    int client, status;
+
+    start(1, false);
+    client = ask();
+    peer_next_forward(&owners[0], &forward);
+    memcpy(header.forward_id, forward.id, FORWARD_ID_LEN);
+    stall = stall_begin(rig.sides[DIALLER].forward, 0);
+    net_reset(peer_dial_data(&owners[0], DATA_FIRST_DIALLER, &header, &status));
+    stall_end(stall);
+    peer_next_cancel(&owners[0], forward.id);
+    is_answered(client, "502", "the DATA connection broke");
+    end(1);
+}
+
 /* ---- refusals ---- */
 
 static void refused_with(Meshd__V1__Refusal refusal, const char *status, const char *text)
