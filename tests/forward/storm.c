@@ -19,7 +19,7 @@ struct backend {
 static struct backend backends[2];
 static atomic_uchar heard[NUMBERS]; /* heads of that number */
 static atomic_uint next_number;
-static atomic_bool over;
+static atomic_bool calm, over;
 
 static uint8_t byte_of(unsigned number, size_t at)
 {
@@ -142,7 +142,7 @@ static void *be_clients(void *arg)
 {
     struct crowd *crowd = arg;
 
-    for (unsigned i = 0; i < crowd->storm->rounds; i++)
+    for (unsigned i = 0; i < crowd->storm->rounds || !atomic_load(&calm); i++)
         be_client(crowd->storm, &crowd->seed);
     return NULL;
 }
@@ -246,6 +246,7 @@ void storm_run(struct storm *storm)
             go_well(storm->rig);
     }
     go_well(storm->rig);
+    atomic_store(&calm, true);
     for (unsigned i = 0; i < storm->threads; i++)
         pthread_join(crowds[i].thread, NULL);
     free(crowds);

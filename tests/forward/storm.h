@@ -12,8 +12,9 @@
 struct storm {
     struct rig *rig;
     unsigned seed;
-    unsigned threads, rounds; /* of clients, each */
-    unsigned faults;          /* all over */
+    unsigned threads; /* of clients, each ... */
+    unsigned rounds;  /* ... at least so many, and until there were so many ... */
+    unsigned faults;
     /* What came of it. */
     atomic_uint whole, refused, broken;
 };

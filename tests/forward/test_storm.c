@@ -21,7 +21,6 @@ Test(storm, each_client_has_its_own_bytes_whole_or_sees_that_it_has_not, .timeou
     rig_init(&rig);
     storm_run(&storm);
     cr_assert_gt(storm.whole, 0);
-    cr_assert_leq(storm.whole + storm.refused + storm.broken, 480);
     fprintf(stderr, "storm: %u whole, %u refused, %u broken\n", storm.whole, storm.refused,
             storm.broken);
 }
