@@ -413,6 +413,9 @@ void rig_wait_counter(struct rig *rig, enum side side, size_t offset, uint64_t v
     wait_until(is_so, &awaited);
 }
 
+/* Of a sanitizer, if there is one: Criterion's processes do not end in a way that it looks at. */
+int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
+
 static bool nothing_is_left(void *arg)
 {
     struct rig *rig = arg;
@@ -439,6 +442,8 @@ void rig_end(struct rig *rig)
     wait_until(nothing_is_left, rig);
     rig_stop(rig);
     rig_check_descriptors(rig);
+    if (__lsan_do_recoverable_leak_check)
+        MUST(__lsan_do_recoverable_leak_check() == 0);
 }
 
 /* ---- order ---- */
