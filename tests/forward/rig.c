@@ -172,7 +172,6 @@ static void accept_data(struct rig *rig)
     int fd = accept4(rig->gate_fd, NULL, NULL, SOCK_CLOEXEC);
 
     MUST(fd >= 0);
-    atomic_fetch_add(&rig->gate_accepted, 1);
     if (atomic_load(&rig->gate_deaf))
         net_reset(fd);
     else
@@ -189,6 +188,8 @@ static bool obey(struct rig *rig)
         middle_forget(&rig->middle);
     else if (what == 'b')
         middle_break(&rig->middle);
+    else if (what == 'r' || what == 'g')
+        rig->gate_resting = what == 'r';
     atomic_fetch_add(&rig->gate_heard, 1);
     return what != 'q';
 }
@@ -204,7 +205,7 @@ static void *play_gate(void *arg)
 
         fds = realloc(fds, (2 + 2 * n) * sizeof *fds);
         MUST(fds);
-        fds[0] = (struct pollfd){.fd = rig->gate_fd, .events = POLLIN};
+        fds[0] = (struct pollfd){.fd = rig->gate_resting ? -1 : rig->gate_fd, .events = POLLIN};
         fds[1] = (struct pollfd){.fd = rig->wake[0], .events = POLLIN};
         middle_poll(&rig->middle, fds + 2);
         MUST(poll(fds, 2 + 2 * n, -1) > 0 || errno == EINTR);
@@ -239,6 +240,8 @@ static void tell_gate(struct rig *rig, char what)
 }
 
 void rig_forget_data(struct rig *rig) { tell_gate(rig, 'f'); }
+
+void rig_gate_rests(struct rig *rig, bool rests) { tell_gate(rig, rests ? 'r' : 'g'); }
 
 void rig_break_data(struct rig *rig) { tell_gate(rig, 'b'); }
 

@@ -55,7 +55,8 @@ struct rig {
     struct sockaddr_storage gate_at;
     pthread_t gate;
     atomic_bool gate_deaf; /* what is accepted is reset at once */
-    atomic_int gate_accepted, gate_heard;
+    bool gate_resting;     /* its thread's */
+    atomic_int gate_heard;
     /* The link. */
     pthread_mutex_t lock;
     struct rig_held *held, **last;
@@ -79,6 +80,7 @@ void rig_link_up(struct rig *rig);
 void rig_link_down(struct rig *rig);
 void rig_release(struct rig *rig);     /* holds no more; what was held is delivered */
 void rig_forget_data(struct rig *rig); /* the DATA connections that there are, without a word */
+void rig_gate_rests(struct rig *rig, bool rests); /* who comes meanwhile waits */
 void rig_break_data(struct rig *rig);
 struct forward_counters rig_counters(struct rig *rig, enum side side);
 /* Waits until a counter (offsetof struct forward_counters) of that side is so much. */
