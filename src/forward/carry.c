@@ -327,6 +327,7 @@ static bool try_data_again(struct carry *c)
 
     if (!c->warm || c->retried)
         return false;
+    COUNT(c->worker, data_dead, 1);
     c->retried = true;
     if (!session->info.dialled) {
         outbox_remove(&c->out);

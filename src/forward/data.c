@@ -152,7 +152,10 @@ static void on_alarm(struct alarm *alarm)
 
     if (data->waiter.kind == WAITER_DATA)
         COUNT(data->worker, data_late, 1);
-    die(data);
+    if (data->pooled && !data->connecting) /* too old, not dead */
+        close_and_free(data);
+    else
+        die(data);
 }
 
 /* ---- writing ---- */

@@ -298,25 +298,12 @@ Test(failures, a_client_of_the_listener_that_gives_up_leaves_nothing) { client_g
 
 /* ---- DATA ---- */
 
-Test(failures, a_gate_that_takes_no_data_is_a_502_for_the_dialler)
+static void no_data(enum side from, const char *text)
 {
-    int client, backend;
-
-    start(LISTENER);
+    start(!from);
     atomic_store(&rig.gate_deaf, true);
-    client = ask(DIALLER);
-    backend = net_accept(listener);
-    is_answered(client, "502", "the DATA connection broke");
-    cr_assert(net_is_reset(backend)); /* by the Cancel */
-    close(backend);
-    end();
-}
-
-Test(failures, a_gate_that_takes_no_data_is_a_502_for_the_listener)
-{
-    start(DIALLER);
-    atomic_store(&rig.gate_deaf, true);
-    expect(LISTENER, "502", "the owner gave up");
+    expect(from, "502", text);
+    RIG_WAIT(&rig, !from, served, 0);
     while (!net_nobody_comes(listener)) { /* it may have been connected meanwhile */
         int backend = net_accept(listener);
 
@@ -324,4 +311,14 @@ Test(failures, a_gate_that_takes_no_data_is_a_502_for_the_listener)
         close(backend);
     }
     end();
+}
+
+Test(failures, a_gate_that_takes_no_data_is_a_502_for_the_dialler)
+{
+    no_data(DIALLER, "web at l: ");
+}
+
+Test(failures, a_gate_that_takes_no_data_is_a_502_for_the_listener)
+{
+    no_data(LISTENER, "web at d: the owner gave up");
 }

@@ -50,6 +50,11 @@ static void one_more(enum side from, int listener)
     RIG_WAIT(&rig, LISTENER, relayed, 0);
 }
 
+static bool all_have_arrived(void *arg)
+{
+    return rig_counters(&rig, DIALLER).data_dialled == rig_counters(&rig, LISTENER).data_accepted;
+}
+
 static void forgotten(enum side from)
 {
     char addr[32];
@@ -60,13 +65,16 @@ static void forgotten(enum side from)
     rig_link_up(&rig);
     rig_offer(&rig, !from, "web", addr);
     one_more(from, listener);
-    forward_data_wish(rig.sides[DIALLER].forward, 7, 2);
+    if (from == LISTENER)
+        forward_data_wish(rig.sides[DIALLER].forward, 7, 2);
     wait_until(is_warm, &from);
+    wait_until(all_have_arrived, NULL);
     rig_forget_data(&rig);
     for (int i = 0; i < 3; i++) { /* the last one finds none, for the node that dials has some */
         one_more(from, listener);
         cr_assert(net_nobody_comes(listener), "the backend had it twice");
     }
+    cr_assert_geq(rig_counters(&rig, from).data_dead, 1);
     close(listener);
     rig_end(&rig);
 }
@@ -95,6 +103,7 @@ static void broken(enum side from)
         forward_data_wish(rig.sides[DIALLER].forward, 7,
                           forward_data_wanted(rig.sides[LISTENER].forward, 7));
         wait_until(is_warm, &from);
+        wait_until(all_have_arrived, NULL);
         rig_break_data(&rig);
         one_more(from, listener);
         cr_assert(net_nobody_comes(listener), "the backend had it twice");
