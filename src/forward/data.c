@@ -7,8 +7,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "forward/carry.h"
-#include "forward/owner.h"
 #include "forward/pool.h"
 #include "gate/tcp.h"
 #include "wire/status.h"
@@ -22,7 +20,7 @@
 static void on_ready(struct leg *leg, int events);
 static void on_alarm(struct alarm *alarm);
 
-static struct data *data_new(struct worker *worker, struct session *session, int fd)
+struct data *data_new(struct worker *worker, struct session *session, int fd)
 {
     struct data *data = calloc(1, sizeof(*data));
 
@@ -64,8 +62,7 @@ static void count_out(struct data *data)
     data->counted = false;
 }
 
-/* All but the leg. */
-static void data_free(struct data *data)
+void data_free(struct data *data)
 {
     data_unpool(data);
     count_out(data);
@@ -237,99 +234,6 @@ void data_say(struct data *data, const struct data_header *header)
 
 /* ---- reading ---- */
 
-struct moved_mail {
-    struct mail mail;
-    int fd;
-    bool dialled, answered, said;
-    struct session *session;
-    struct data_header header;
-    struct bytes early;
-};
-
-static void deliver(struct data *data)
-{
-    struct waiter *waiter = waiter_find(data->worker, data->header.forward_id);
-
-    if (waiter && waiter->kind == WAITER_CARRY && waiter->session == data->session) {
-        carry_data(waiter, data);
-    } else if (waiter && waiter->kind == WAITER_OWNER && waiter->session == data->session) {
-        owner_data(waiter, data);
-    } else {
-        COUNT(data->worker, data_late, 1);
-        data_drop(data);
-    }
-}
-
-static void read_moved(struct worker *worker, struct mail *mail)
-{
-    struct moved_mail *m = CONTAINER_OF(mail, struct moved_mail, mail);
-    struct data *data = NULL;
-
-    if (worker->stopping)
-        close(m->fd);
-    else
-        data = data_new(worker, m->session, m->fd);
-    session_unref(m->session);
-    if (data) {
-        data->has_header = true;
-        data->dialled = m->dialled;
-        data->answered = m->answered;
-        data->said = m->said;
-        data->header = m->header;
-        data->early = m->early;
-        deliver(data);
-    } else {
-        bytes_free(&m->early);
-    }
-    free(m);
-}
-
-static void move(struct data *data, struct worker *worker)
-{
-    struct moved_mail *m = calloc(1, sizeof(*m));
-
-    if (!m) {
-        data_drop(data);
-        return;
-    }
-    m->mail.read = read_moved;
-    m->dialled = data->dialled;
-    m->answered = data->answered;
-    m->said = data->said;
-    m->session = session_ref(data->session);
-    m->header = data->header;
-    m->early = data->early;
-    data->early = (struct bytes){0};
-    m->fd = leg_detach(data->leg);
-    data_free(data);
-    worker_post(worker, &m->mail);
-}
-
-/* A header that nobody here asked for by name: whose is it? */
-static void meet(struct data *data)
-{
-    struct worker *worker = NULL;
-
-    switch (waiter_meet(data->worker->forward, data, &worker)) {
-    case MEET_WAITS:
-        COUNT(data->worker, data_waiting, 1);
-        alarm_set(data->worker, &data->alarm, data->worker->forward->open_ms);
-        /* Its Forward may have been refused before it came: then the other side ends it. */
-        leg_want(data->leg, UV_DISCONNECT);
-        break;
-    case MEET_WORKER:
-        if (worker == data->worker)
-            deliver(data);
-        else
-            move(data, worker);
-        break;
-    case MEET_NOBODY:
-        atomic_fetch_add(&data->worker->forward->count.data_unexpected, 1);
-        data_drop(data);
-        break;
-    }
-}
-
 static void on_header(struct data *data)
 {
     struct worker *worker = data->worker;
@@ -351,11 +255,11 @@ static void on_header(struct data *data)
     data_unpool(data);
     if (data->dialled) {
         session_ref(session);
-        meet(data);
+        meeting_bring(data);
         pool_fill(worker, session);
         session_unref(session);
     } else {
-        meet(data);
+        meeting_bring(data);
     }
 }
 

@@ -51,10 +51,9 @@ int waiter_enter_owner(struct forward *forward, struct waiter *waiter, struct da
 bool waiter_post(struct forward *forward, const struct session *session, enum waiter_kind kind,
                  const uint8_t id[FORWARD_ID_LEN], struct mail *mail);
 
-/* A DATA connection with a header: it waits itself, or somebody on *out_worker has the id, or
- * neither (another one waits with the same id, or the id is another session's). */
-enum meet { MEET_NOBODY, MEET_WAITS, MEET_WORKER };
-enum meet waiter_meet(struct forward *forward, struct data *data, struct worker **out_worker);
+/* A DATA connection with a header that nobody asked for by name: it goes to whom the id belongs, or
+ * waits for its Forward, or is dropped. */
+void meeting_bring(struct data *data);
 /* It waits no more. True: an owner has taken it. */
 bool waiter_leave_data(struct forward *forward, struct data *data);
 

@@ -22,7 +22,7 @@
 struct names;    /* names.c */
 struct sources;  /* source.c */
 struct sessions; /* session.c */
-struct meeting;  /* data.c: forward ids and who waits for which */
+struct meeting;  /* meeting.c: forward ids and who waits for which */
 struct failures; /* route.c */
 struct services; /* service.c */
 struct ingress;  /* ingress.c: a listener */

@@ -1,11 +1,14 @@
 /* meeting - every forward id that is pending here, and on which worker. */
 #define HASH_FUNCTION(key, len, hash) ((hash) = hash_keyed((key), (len)))
 #define HASH_NONFATAL_OOM 1
-#include "forward/data.h"
+#include "forward/pool.h"
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/hash.h"
+#include "forward/carry.h"
+#include "forward/owner.h"
 
 struct meeting {
     struct mutex lock;
@@ -138,7 +141,12 @@ bool waiter_post(struct forward *forward, const struct session *session, enum wa
     return worker != NULL;
 }
 
-enum meet waiter_meet(struct forward *forward, struct data *data, struct worker **out_worker)
+/* ---- DATA whose header is there ---- */
+
+/* It waits itself, or somebody on *out_worker has the id, or neither (another one waits with the
+ * same id, or the id is another session's). */
+enum meet { MEET_NOBODY, MEET_WAITS, MEET_WORKER };
+static enum meet waiter_meet(struct forward *forward, struct data *data, struct worker **out_worker)
 {
     struct meeting *meeting = forward->meeting;
     struct waiter *there;
@@ -163,4 +171,96 @@ enum meet waiter_meet(struct forward *forward, struct data *data, struct worker 
     }
     mutex_unlock(&meeting->lock);
     return met;
+}
+
+struct moved_mail {
+    struct mail mail;
+    int fd;
+    bool dialled, answered, said;
+    struct session *session;
+    struct data_header header;
+    struct bytes early;
+};
+
+static void deliver(struct data *data)
+{
+    struct waiter *waiter = waiter_find(data->worker, data->header.forward_id);
+
+    if (waiter && waiter->kind == WAITER_CARRY && waiter->session == data->session) {
+        carry_data(waiter, data);
+    } else if (waiter && waiter->kind == WAITER_OWNER && waiter->session == data->session) {
+        owner_data(waiter, data);
+    } else {
+        COUNT(data->worker, data_late, 1);
+        data_drop(data);
+    }
+}
+
+static void read_moved(struct worker *worker, struct mail *mail)
+{
+    struct moved_mail *m = CONTAINER_OF(mail, struct moved_mail, mail);
+    struct data *data = NULL;
+
+    if (worker->stopping)
+        close(m->fd);
+    else
+        data = data_new(worker, m->session, m->fd);
+    session_unref(m->session);
+    if (data) {
+        data->has_header = true;
+        data->dialled = m->dialled;
+        data->answered = m->answered;
+        data->said = m->said;
+        data->header = m->header;
+        data->early = m->early;
+        deliver(data);
+    } else {
+        bytes_free(&m->early);
+    }
+    free(m);
+}
+
+static void move(struct data *data, struct worker *worker)
+{
+    struct moved_mail *m = calloc(1, sizeof(*m));
+
+    if (!m) {
+        data_drop(data);
+        return;
+    }
+    m->mail.read = read_moved;
+    m->dialled = data->dialled;
+    m->answered = data->answered;
+    m->said = data->said;
+    m->session = session_ref(data->session);
+    m->header = data->header;
+    m->early = data->early;
+    data->early = (struct bytes){0};
+    m->fd = leg_detach(data->leg);
+    data_free(data);
+    worker_post(worker, &m->mail);
+}
+
+void meeting_bring(struct data *data)
+{
+    struct worker *worker = NULL;
+
+    switch (waiter_meet(data->worker->forward, data, &worker)) {
+    case MEET_WAITS:
+        COUNT(data->worker, data_waiting, 1);
+        alarm_set(data->worker, &data->alarm, data->worker->forward->open_ms);
+        /* Its Forward may have been refused before it came: then the other side ends it. */
+        leg_want(data->leg, UV_DISCONNECT);
+        break;
+    case MEET_WORKER:
+        if (worker == data->worker)
+            deliver(data);
+        else
+            move(data, worker);
+        break;
+    case MEET_NOBODY:
+        atomic_fetch_add(&data->worker->forward->count.data_unexpected, 1);
+        data_drop(data);
+        break;
+    }
 }
