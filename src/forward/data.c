@@ -168,6 +168,13 @@ static void want(struct data *data)
     leg_want(data->leg, wants);
 }
 
+/* The first tells what it was; EPIPE comes after any. */
+static void note_failure(struct data *data, int error)
+{
+    if (!data->leg->failed)
+        data->leg->failed = error;
+}
+
 /* What fails shows when it is read, as an end. */
 static void flush(struct data *data)
 {
@@ -180,7 +187,7 @@ static void flush(struct data *data)
     if (n > 0)
         data->out.head += (size_t)n;
     else if (n < 0 && errno != EAGAIN)
-        data->leg->failed = -errno;
+        note_failure(data, -errno);
     if (bytes_left(&data->out) == 0 || data->leg->failed)
         bytes_free(&data->out);
 }
@@ -196,7 +203,7 @@ static void say(struct data *data, const void *bytes, size_t len)
         if (n == (ssize_t)len)
             return;
         if (n < 0 && errno != EAGAIN) {
-            data->leg->failed = -errno;
+            note_failure(data, -errno);
             return;
         }
         if (n > 0) {

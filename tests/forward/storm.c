@@ -151,7 +151,7 @@ static void *be_clients(void *arg)
 
 static void fault(struct rig *rig, unsigned what)
 {
-    switch (what % 8) {
+    switch (what % 9) {
     case 0:
         rig_link_down(rig);
         rig_link_up(rig);
@@ -174,6 +174,9 @@ static void fault(struct rig *rig, unsigned what)
     case 6:
         atomic_store(&rig->refuse, atomic_load(&rig->refuse) ? 0 : -EAGAIN);
         break;
+    case 7:
+        atomic_store(&rig->lose, !atomic_load(&rig->lose));
+        break;
     default:
         forward_data_wish(rig->sides[DIALLER].forward, 7,
                           forward_data_wanted(rig->sides[LISTENER].forward, 7));
@@ -185,6 +188,7 @@ static void go_well(struct rig *rig)
 {
     atomic_store(&rig->gate_deaf, false);
     atomic_store(&rig->refuse, 0);
+    atomic_store(&rig->lose, false);
     rig_release(rig);
 }
 
