@@ -14,8 +14,6 @@
 #define CLAIM_MS 15000u /* a warm one is claimed no later, */
 #define WARM_MS 20000u  /* ... and kept no longer by the other side */
 #define SPENT_MS 5000u  /* for the other side to hear that its Forward was refused */
-#define NOBODYS_EXTRA                                                                              \
-    1024u /* of a session, besides two full pools: some come before their Forward */
 
 static void on_ready(struct leg *leg, int events);
 static void on_alarm(struct alarm *alarm);
@@ -505,8 +503,10 @@ int forward_data(void *ctx, int fd, const struct gate_peer *from, const struct p
         *out_text = "no such session of a link that this peer dialled";
         return STATUS_UNAUTHENTICATED;
     }
+    /* Two full pools, and those that are quicker than their Forwards, as all are when the link's
+     * own connection waits for a packet that was lost. */
     if (atomic_fetch_add(&session->nobodys, 1) >=
-        2 * forward->limits.data_warm_per_link + NOBODYS_EXTRA) {
+        2 * forward->limits.data_warm_per_link + forward->limits.forwards_pending) {
         atomic_fetch_sub(&session->nobodys, 1);
         session_unref(session);
         *out_text = "too many DATA connections of this link that no Forward waits for";

@@ -24,7 +24,7 @@
 
 struct source {
     struct in6_addr ip;
-    uint64_t connections;
+    uint64_t connections, links;
     UT_hash_handle hh;
 };
 
@@ -49,6 +49,15 @@ static bool as_v6(const struct sockaddr_storage *addr, struct in6_addr *out, uin
     return false;
 }
 
+/* A peer's DATA connections come in bursts, and say what they are when its loop has come round. */
+static uint64_t source_limit(const struct gate *gate, const struct source *source)
+{
+    uint64_t each = gate->limits.connections_per_source;
+    uint64_t peers = gate->limits.control_connections / 4;
+
+    return source->links && peers > each ? peers : each;
+}
+
 int source_take(struct gate *gate, struct conn *conn, const struct sockaddr_storage *addr)
 {
     struct in6_addr ip;
@@ -70,17 +79,21 @@ int source_take(struct gate *gate, struct conn *conn, const struct sockaddr_stor
         }
         COUNT(gate, sources, 1);
     }
-    if (source->connections >= gate->limits.connections_per_source)
+    if (source->connections >= source_limit(gate, source))
         return -EUSERS;
     source->connections++;
     conn->source = source;
     return 0;
 }
 
+void source_linked(struct conn *conn) { conn->source->links++; }
+
 void source_drop(struct conn *conn)
 {
     struct source *source = TAKE(&conn->source);
 
+    if (source && conn->session)
+        source->links--;
     if (!source || --source->connections > 0)
         return;
     HASH_DEL(conn->gate->sources, source);

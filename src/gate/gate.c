@@ -153,6 +153,7 @@ static void accepted(struct conn *conn, const char *path)
         sniff_refuse(conn, STATUS_RESOURCE_EXHAUSTED, 0, "no memory for the link");
         return;
     }
+    source_linked(conn);
     conn->session->target.preamble.kind = PREAMBLE_LINK;
     session_join(conn);
 }

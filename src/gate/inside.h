@@ -168,6 +168,9 @@ void conn_timer(struct conn *conn, uint64_t ms);                /* 0: off */
 void conn_linger(struct conn *conn, uint32_t ms);
 
 int source_take(struct gate *gate, struct conn *conn, const struct sockaddr_storage *addr);
+/* It is a link, whose token was good: its address may have many connections from now on, until it
+ * is dropped. */
+void source_linked(struct conn *conn);
 void source_drop(struct conn *conn);
 
 /* --- sniff.c --- */

@@ -16,14 +16,27 @@ static struct rig rig;
 static char path[2][128]; /* of the sockets to be joined: dialler's, listener's */
 static int nng[2];        /* listening there */
 
-static void setup(void)
+static void start(void)
 {
-    rig_init(&rig);
     rig_start(&rig);
     for (int i = 0; i < 2; i++) {
         snprintf(path[i], sizeof(path[i]), "%s/nng%d", rig.dir, i);
         nng[i] = listen_unix(path[i]);
     }
+}
+
+static void setup(void)
+{
+    rig_init(&rig);
+    start();
+}
+
+static void setup_few(void)
+{
+    rig_init(&rig);
+    rig.limits.connections_per_source = 4;
+    rig.limits.control_connections = 60;
+    start();
 }
 
 static void teardown(void)
@@ -193,6 +206,39 @@ static struct gate_end finish(uint32_t conn, int fd, uint64_t sent)
     close(fd);
     cr_assert(rig_told(&rig, TOLD_ENDED, conn, &ended));
     return ended.why;
+}
+
+static void dial_many(int *fd, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        fd[i] = dial_gate(&rig);
+        cr_assert_geq(fd[i], 0);
+    }
+}
+
+static void close_many(const int *fd, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        close(fd[i]);
+}
+
+/* As DATA connections do, before their first bytes. */
+Test(session, an_address_with_a_link_may_have_more_connections_than_a_strangers, .init = setup_few,
+     .fini = teardown)
+{
+    int fd[20], link, local;
+    uint32_t conn;
+
+    link = peer_link(&conn, &local);
+    dial_many(fd, 20); /* 15 and the link are a quarter */
+    RIG_WAIT(&rig, c.closed_over_source == 6 && c.connections == 15);
+    close_many(fd, 20);
+    RIG_WAIT(&rig, c.connections == 1);
+    close(link);
+    finish(conn, local, 0);
+    dial_many(fd, 10);
+    RIG_WAIT(&rig, c.closed_over_source == 12 && c.connections == 4);
+    close_many(fd, 10);
 }
 
 Test(session, any_split_gives_nng_the_same_messages, .init = setup, .fini = teardown)
