@@ -195,7 +195,9 @@ static bool copy(struct relay *relay, int d, size_t *budget)
         flow->bulk += (uint32_t)n;
     given = give(relay, d, scratch, (size_t)n);
     if (given < (size_t)n && !bytes_copy(&flow->held, scratch + given, (size_t)n - given)) {
-        /* A hole in the stream is no stream. */
+        /* A hole in the stream is no stream: nothing that comes behind it is read any more. */
+        flow->state = LOST;
+        relay->end = FORWARD_NO_MEMORY;
         fail(relay, d, -ENOMEM);
         return false;
     }
