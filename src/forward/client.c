@@ -91,7 +91,8 @@ static void refuse(struct client *client, enum forward_end end, const char *text
 {
     struct worker *worker = client->worker;
     uint8_t reply[REPLY_MAX];
-    size_t n = reply_pack(client->kind, end, text, worker->forward->peer_id, reply);
+    bool bodiless = client->words && client->words->first.bodiless;
+    size_t n = reply_pack(client->kind, bodiless, end, text, worker->forward->peer_id, reply);
 
     count_end(client, end);
     words_free(TAKE(&client->words));

@@ -48,6 +48,7 @@ static enum first_result feed_http(struct first *first, const uint8_t *data, siz
     result = http_head_feed(http, data, len);
     if (http->likely)
         first->kind = FIRST_HTTP;
+    first->bodiless = http->bodiless;
     switch (result) {
     case HTTP_HEAD_DONE:
         if (http->connect)

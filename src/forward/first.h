@@ -32,6 +32,7 @@ struct first {
     /* After FIRST_DONE: without a name, the port's default may take it (HTTP/1.1 without Host: no,
      * that is FIRST_BAD). */
     bool may_default;
+    bool bodiless;   /* FIRST_HTTP, and an answer to it may have no body: HEAD. As kind */
     size_t skip;     /* bytes that are not for the backend: the head of a CONNECT */
     const char *why; /* after FIRST_BAD: a constant half sentence */
     union {

@@ -112,8 +112,9 @@ uint32_t forward_data_wanted(struct forward *forward, uint64_t link);
 /* ... and what a peer said of that. */
 void forward_data_wish(struct forward *forward, uint64_t link, uint32_t wanted);
 
-/* A message of kind FORWARDS, FORWARD_REPLIES or CANCEL. False: no such session (yet); nothing was
- * done. One that cannot be read is counted and dropped. */
+/* A message of kind FORWARDS, FORWARD_REPLIES or CANCEL; those of one session one after another, on
+ * whichever thread. False: no such session (yet); nothing was done. One that cannot be read is
+ * counted and dropped. */
 bool forward_message(struct forward *forward, uint64_t link,
                      const uint8_t session_id[SESSION_ID_LEN], int kind, const uint8_t *body,
                      size_t len);

@@ -176,13 +176,21 @@ static enum http_head_result begin(struct http_head *head, uint8_t c)
     return c == '\r' && head->empty_lines < EMPTY_LINES ? HTTP_HEAD_MORE : HTTP_HEAD_OTHER;
 }
 
+static bool method_is(const struct http_head *head, const uint8_t *data, const char *name)
+{
+    size_t len = strlen(name);
+
+    return head->at - head->mark == len && memcmp(data + head->mark, name, len) == 0;
+}
+
 static enum http_head_result method(struct http_head *head, const uint8_t *data)
 {
     if (is_token(data[head->at]))
         return HTTP_HEAD_MORE;
     if (data[head->at] != ' ')
         return HTTP_HEAD_OTHER;
-    head->connect = head->at - head->mark == 7 && memcmp(data + head->mark, "CONNECT", 7) == 0;
+    head->connect = method_is(head, data, "CONNECT");
+    head->bodiless = method_is(head, data, "HEAD");
     head->likely = true;
     head->target = head->at + 1;
     head->state = IN_TARGET;

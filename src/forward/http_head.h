@@ -28,7 +28,8 @@ struct http_head {
     char name[LIMIT_NAME + 1]; /* canonical; "": none was named, or an address is no name */
     /* The method is CONNECT: there is a name, and bytes after the head are the client's data. */
     bool connect;
-    size_t len; /* of the head */
+    size_t len;    /* of the head */
+    bool bodiless; /* the method is HEAD: no answer to it has a body. With likely */
     /* A method and a space were there: it is answered as HTTP when it takes too long or is too long
      * (not after OTHER). At any time. */
     bool likely;

@@ -10,14 +10,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include "forward/inside.h"
 #include "forward/pipes.h"
 
 #define BUDGET 1048576u   /* bytes that one flow may move before others have their turn */
-#define STEADY_MS 5000u   /* most are over before that, and need no keep-alive */
+#define LOOK_MS 5000u     /* most are over before that, and need no keep-alive */
+#define SILENT_MS 30000u  /* a side that acknowledges nothing for so long is gone */
 #define BULK_READ 16384u  /* a read of less is no bulk ... */
 #define BULK_BYTES 65536u /* ... and so much in such reads in a row is */
 
@@ -48,7 +51,8 @@ struct relay {
     struct flow flows[N_SIDES];
     int errors[N_SIDES];  /* negative errno: the side is broken ... */
     bool broken[N_SIDES]; /* ... and what follows from that was done */
-    bool steady;          /* older than STEADY_MS */
+    bool steady;          /* older than LOOK_MS */
+    bool under_way;       /* bytes, maybe, not acknowledged yet: looked for every LOOK_MS */
     enum forward_end end;
     struct alarm alarm;
     uint64_t active_ms; /* the last byte */
@@ -104,10 +108,16 @@ static void fail(struct relay *relay, int side, int error)
         relay->errors[side] = error;
 }
 
+static void set_alarm(struct relay *relay);
+
 static void count(struct relay *relay, int d, size_t n)
 {
     relay->flows[d].delivered += n;
     relay->active_ms = worker_now(relay->worker);
+    if (!relay->under_way) {
+        relay->under_way = true;
+        set_alarm(relay);
+    }
     if (d == UP)
         COUNT(relay->worker, bytes_up, n);
     else
@@ -164,8 +174,6 @@ static void flush(struct relay *relay, int d)
         flush_pipe(relay, d);
 }
 
-static void set_alarm(struct relay *relay);
-
 /* recv gave n <= 0. */
 static void no_more(struct relay *relay, int d, ssize_t n)
 {
@@ -195,7 +203,9 @@ static bool copy(struct relay *relay, int d, size_t *budget)
         flow->bulk += (uint32_t)n;
     given = give(relay, d, scratch, (size_t)n);
     if (given < (size_t)n && !bytes_copy(&flow->held, scratch + given, (size_t)n - given)) {
-        /* A hole in the stream is no stream. */
+        /* A hole in the stream is no stream: nothing that comes behind it is read any more. */
+        flow->state = LOST;
+        relay->end = FORWARD_NO_MEMORY;
         fail(relay, d, -ENOMEM);
         return false;
     }
@@ -383,21 +393,52 @@ static void set_alarm(struct relay *relay)
     if (half_closed(relay) && forward->half_close_ms < limit)
         limit = forward->half_close_ms;
     limit = limit > quiet ? limit - quiet : 0;
-    if (!relay->steady && limit > STEADY_MS)
-        limit = STEADY_MS;
+    if (relay->under_way && limit > LOOK_MS)
+        limit = LOOK_MS;
     alarm_set(relay->worker, &relay->alarm, limit);
 }
 
-/* An end that is silently gone is noticed within 30 s: when idle, and with bytes under way. */
+/* An end that is silently gone while it is idle is noticed within 30 s, by the kernel. With bytes
+ * under way that would be TCP_USER_TIMEOUT, which DATA has from the gate: but tcp(7) has it end
+ * also who is there and does not read for so long. */
 static void keep_alive(int fd)
 {
-    const int on = 1, idle_s = 15, every_s = 5, probes = 3, unacked_ms = 30000;
+    const int on = 1, idle_s = 15, every_s = 5, probes = 3, unacked_ms = 0;
 
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every_s, sizeof(every_s));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked_ms, sizeof(unacked_ms));
+}
+
+/* Nothing was acknowledged for long, though bytes were sent again, and for longer than it takes
+ * until they are once more; or though the side was asked for room three times. Who only has no room
+ * answers each, but may be asked once in two minutes. */
+static bool is_silent(int fd)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+        return false;
+    return info.tcpi_last_ack_recv >= SILENT_MS &&
+           (info.tcpi_probes >= 3 ||
+            (info.tcpi_retransmits > 0 && info.tcpi_last_ack_recv > info.tcpi_rto / 1000));
+}
+
+static void look_for_silence(struct relay *relay)
+{
+    relay->under_way = false;
+    for (int side = 0; side < N_SIDES; side++) {
+        int fd = relay->legs[side]->fd, unacked;
+
+        if (ioctl(fd, SIOCOUTQ, &unacked) < 0 || unacked == 0)
+            continue;
+        relay->under_way = true;
+        if (is_silent(fd))
+            fail(relay, side, -ETIMEDOUT);
+    }
 }
 
 static void on_alarm(struct alarm *alarm)
@@ -411,12 +452,16 @@ static void on_alarm(struct alarm *alarm)
         keep_alive(relay->legs[CLIENT]->fd);
         keep_alive(relay->legs[BACKEND]->fd);
     }
-    if (half_closed(relay) && quiet >= forward->half_close_ms)
+    if (relay->under_way)
+        look_for_silence(relay);
+    if (half_closed(relay) && quiet >= forward->half_close_ms) {
         finish(relay, FORWARD_HALF_CLOSED);
-    else if (quiet >= forward->idle_ms)
+    } else if (quiet >= forward->idle_ms) {
         finish(relay, FORWARD_IDLE);
-    else
+    } else {
         set_alarm(relay);
+        settle(relay);
+    }
 }
 
 /* ---- the door ---- */
@@ -441,6 +486,7 @@ struct relay *relay_begin(struct worker *worker, const struct relay_settings *se
     relay->active_ms = worker_now(worker);
     relay->ctx = settings->ctx;
     relay->ended = settings->ended;
+    relay->under_way = true;
     alarm_init(&relay->alarm, on_alarm);
     set_alarm(relay);
     ring_push(&worker->relays, &relay->ring);

@@ -42,7 +42,7 @@ static int pack_words(const char *text, const char *peer_id, char *out, size_t s
     return len;
 }
 
-static size_t pack_http(enum forward_end end, const char *words, char *out)
+static size_t pack_http(enum forward_end end, bool bodiless, const char *words, char *out)
 {
     const struct forward_end_row *row = &forward_ends[end];
     const char *phrase = reason_phrase(row->status);
@@ -60,7 +60,7 @@ static size_t pack_http(enum forward_end end, const char *words, char *out)
                             "Connection: close\r\n"
                             "\r\n"
                             "%s",
-                            row->status, phrase, body_len, retry, body);
+                            row->status, phrase, body_len, retry, bodiless ? "" : body);
 }
 
 static size_t pack_tls(enum forward_end end, uint8_t *out)
@@ -106,8 +106,8 @@ static size_t pack_http2(enum forward_end end, const char *words, size_t words_l
     return sizeof(settings) + sizeof(goaway) + words_len;
 }
 
-size_t reply_pack(enum first_kind kind, enum forward_end end, const char *text, const char *peer_id,
-                  uint8_t out[REPLY_MAX])
+size_t reply_pack(enum first_kind kind, bool bodiless, enum forward_end end, const char *text,
+                  const char *peer_id, uint8_t out[REPLY_MAX])
 {
     char words[LIMIT_PEER_ID + LIMIT_STATUS_TEXT + 3];
     int words_len;
@@ -118,7 +118,7 @@ size_t reply_pack(enum first_kind kind, enum forward_end end, const char *text, 
     switch (kind) {
     case FIRST_HTTP:
     case FIRST_CONNECT:
-        return pack_http(end, words, (char *)out);
+        return pack_http(end, bodiless, words, (char *)out);
     case FIRST_TLS:
         return pack_tls(end, out);
     case FIRST_HTTP2:

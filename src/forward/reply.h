@@ -13,9 +13,10 @@
 
 #define REPLY_MAX 1024u
 
-/* The length, 0: nothing is to be said. text: why, for people; peer_id: this node. */
-size_t reply_pack(enum first_kind kind, enum forward_end end, const char *text, const char *peer_id,
-                  uint8_t out[REPLY_MAX]);
+/* The length, 0: nothing is to be said. bodiless: the answer to a HEAD, which ends with its head
+ * (RFC 9110 9.3.2). text: why, for people; peer_id: this node. */
+size_t reply_pack(enum first_kind kind, bool bodiless, enum forward_end end, const char *text,
+                  const char *peer_id, uint8_t out[REPLY_MAX]);
 /* "HTTP/1.1 200 ..." to a CONNECT whose backend is up (RFC 9110 9.3.6: no length). */
 extern const char reply_connected[];
 

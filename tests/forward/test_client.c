@@ -347,6 +347,25 @@ Test(client, an_answer_arrives_although_the_client_had_more_to_say, .init = setu
     }
 }
 
+Test(client, the_answer_to_a_head_ends_with_its_own, .init = setup, .fini = teardown)
+{
+    static const char *const asked[] = {
+        "HEAD / HTTP/1.1\r\nHost: web\r\n\r\n", /* refused by the carry */
+        "HEAD / HTTP/1.1\r\nHost: a b\r\n\r\n", /* is no request */
+    };
+
+    FAKE_SET(end, FORWARD_NO_OWNER);
+    start();
+    for (size_t i = 0; i < sizeof(asked) / sizeof(asked[0]); i++) {
+        int fd = ask_text(PLAIN, asked[i]);
+        char text[4096];
+
+        cr_assert_gt(hear_all(fd, text, sizeof(text)), 0);
+        cr_assert(strstr(text, "\r\nContent-Length: "), "%s", text);
+        cr_expect_str_eq(strstr(text, "\r\n\r\n"), "\r\n\r\n");
+    }
+}
+
 Test(client, who_goes_on_sending_after_the_answer_is_heard_for_two_seconds_at_most, .init = setup,
      .fini = teardown)
 {

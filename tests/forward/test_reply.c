@@ -10,7 +10,7 @@ static uint8_t out[REPLY_MAX + 1];
 /* As text, NUL-terminated. */
 static const char *http(enum first_kind kind, enum forward_end end, const char *text)
 {
-    size_t len = reply_pack(kind, end, text, "n1", out);
+    size_t len = reply_pack(kind, false, end, text, "n1", out);
 
     cr_assert_lt(len, sizeof(out));
     out[len] = '\0';
@@ -28,6 +28,21 @@ Test(reply, http_in_full)
                      "\r\n"
                      "404 Not Found: no such service is known here\n"
                      "n1: nobody offers billing\n");
+}
+
+/* It says of the body what it would say, were there one (RFC 9110 9.3.2). */
+Test(reply, the_answer_to_a_head_ends_with_its_own)
+{
+    for (enum forward_end end = 0; end < N_FORWARD_ENDS; end++) {
+        char whole[REPLY_MAX + 1];
+        size_t len, head;
+
+        strcpy(whole, http(FIRST_HTTP, end, "because"));
+        head = *whole ? (size_t)(strstr(whole, "\r\n\r\n") + 4 - whole) : 0;
+        len = reply_pack(FIRST_HTTP, true, end, "because", "n1", out);
+        cr_assert_eq(len, head, "%s", forward_ends[end].word);
+        cr_expect_arr_eq(out, whole, len);
+    }
 }
 
 Test(reply, http_says_how_long_it_is_for_every_end)
@@ -107,7 +122,7 @@ Test(reply, the_longest_texts_fit)
             size_t len;
 
             out[REPLY_MAX] = 0xee;
-            len = reply_pack(kind, end, text, peer_id, out);
+            len = reply_pack(kind, false, end, text, peer_id, out);
             cr_expect_lt(len, REPLY_MAX);
             cr_expect_eq(out[REPLY_MAX], 0xee);
             if (kind == FIRST_HTTP && len > 0) /* nothing was cut */
@@ -126,10 +141,10 @@ Test(reply, tls_alerts)
         else if (end == FORWARD_BAD_REQUEST)
             alert[6] = 50;
         if (forward_ends[end].status == 0) {
-            cr_expect_eq(reply_pack(FIRST_TLS, end, "x", "n1", out), 0);
+            cr_expect_eq(reply_pack(FIRST_TLS, false, end, "x", "n1", out), 0);
             continue;
         }
-        cr_assert_eq(reply_pack(FIRST_TLS, end, "x", "n1", out), sizeof(alert));
+        cr_assert_eq(reply_pack(FIRST_TLS, false, end, "x", "n1", out), sizeof(alert));
         cr_expect_arr_eq(out, alert, sizeof(alert), "%s", forward_ends[end].word);
     }
 }
@@ -150,19 +165,19 @@ Test(reply, http2_says_settings_and_goaway)
                                   0, /* GOAWAY */
                                   0, 0, 0,      0, 0, 0, 0, rows[i].error};
 
-        cr_assert_eq(reply_pack(FIRST_HTTP2, rows[i].end, "because", "n1", out),
+        cr_assert_eq(reply_pack(FIRST_HTTP2, false, rows[i].end, "because", "n1", out),
                      sizeof(frames) + strlen(words));
         cr_expect_arr_eq(out, frames, sizeof(frames));
         cr_expect_arr_eq(out + sizeof(frames), words, strlen(words));
     }
-    cr_expect_eq(reply_pack(FIRST_HTTP2, FORWARD_IDLE, "", "n1", out), 0);
+    cr_expect_eq(reply_pack(FIRST_HTTP2, false, FORWARD_IDLE, "", "n1", out), 0);
 }
 
 Test(reply, what_is_not_known_is_told_nothing)
 {
     for (enum forward_end end = 0; end < N_FORWARD_ENDS; end++) {
-        cr_expect_eq(reply_pack(FIRST_UNKNOWN, end, "x", "n1", out), 0);
-        cr_expect_eq(reply_pack(FIRST_OTHER, end, "x", "n1", out), 0);
+        cr_expect_eq(reply_pack(FIRST_UNKNOWN, false, end, "x", "n1", out), 0);
+        cr_expect_eq(reply_pack(FIRST_OTHER, false, end, "x", "n1", out), 0);
     }
 }
 

@@ -42,7 +42,8 @@ static void one(const uint8_t *data, size_t size, size_t limit)
     if (all == FIRST_DONE)
         check(whole.skip <= size && (whole.kind != FIRST_CONNECT || whole.name[0] != '\0'));
     if (all == FIRST_BAD)
-        check(reply_pack(whole.kind, FORWARD_BAD_REQUEST, whole.why, "n1", out) > 0);
+        check(reply_pack(whole.kind, whole.bodiless, FORWARD_BAD_REQUEST, whole.why, "n1", out) >
+              0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

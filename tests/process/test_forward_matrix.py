@@ -9,11 +9,12 @@ import threading
 
 from cable import DATA, LINK, reset
 from forwarding import ForwardTest, ask, black_hole, breaks, digest, every_way, head_for, receive, receive_all
-from harness import main, until
+from harness import SLOW, always, main, until
 
 HALF = 300_000
 TAIL = 2 << 20
 BULK = 5 << 20
+PAUSE = 36.0  # longer than it takes to call somebody who answers nothing gone
 
 
 class Ends(ForwardTest):
@@ -116,6 +117,28 @@ class Bytes(ForwardTest):
         for sock in another:
             sock.close()
         self.assertEqual(receive(flow.client, sent), (block * (sent // len(block) + 1))[:sent])
+
+
+class Pauses(ForwardTest):
+    def test_who_reads_nothing_for_a_while_gets_everything_afterwards(self):
+        self.pair()
+        flows = [self.flow(way, "port") for way in self.ALL.values()]
+        data, broken = self.payload(BULK), []
+
+        def send(sock):
+            try:
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                broken.append(error)
+        for flow in flows:
+            for sock in flow:
+                sock.settimeout(2 * PAUSE * SLOW)
+                threading.Thread(target=send, args=(sock,), daemon=True).start()
+        always("nobody was cut off", lambda: not broken, PAUSE)
+        for flow in flows:
+            for sock in flow:
+                self.assertEqual(digest(receive_all(sock)), digest(data))
 
 
 class Losses(ForwardTest):
