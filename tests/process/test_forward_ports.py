@@ -305,6 +305,77 @@ class Links(ForwardTest):
         client = self.connect(n1, MAPPED)
         self.passes(Flow(client, late.accept()))
 
+    def test_peers_at_one_address_are_two_owners(self):
+        """As behind one NAT: each gets the clients of what it offers, alike names by turns, and the loss of
+        one is not the other's."""
+        n1 = self.mesh.node("n1", INGRESS_ADDR=self.ingress(1)).start()
+        own, both = [Backend(self), Backend(self)], [Backend(self), Backend(self)]
+        peers = [self.mesh.node(name, n=2, port=7401 + i, peers=[n1],
+                                services=[f"own-{name}:{own[i].address}", f"both:{both[i].address}"]).start()
+                 for i, name in enumerate("ab")]
+        until("n1 has both", lambda: [r["connected"] for r in n1.rows().values()] == [True] * 4)
+
+        def carried(name, *backends):
+            client = self.connect(n1)
+            client.sendall(head_for(name))
+            backend = self.outcome(client, *backends)
+            self.assertIsNotNone(backend, name)
+            flow = Flow(client, backend.accept())
+            self.assertEqual(receive(flow.backend, len(head_for(name))), head_for(name))
+            self.passes(flow)
+            return flow, backend
+        for i, name in enumerate("ab"):
+            carried(f"own-{name}", own[i])
+        self.assertEqual({carried("both", *both)[1] for _ in range(2)}, set(both))
+        stays, _ = carried("own-b", own[1])
+        peers[0].kill()
+        until("the loss is seen", lambda: not n1.peer_rows()["a"]["connected"])
+        self.assertEqual(ask(self.connect(n1), head_for("own-a")).status, 503)
+        for _ in range(3):
+            self.assertIs(carried("both", *both)[1], both[1])
+        self.passes(stays)
+
+    def test_what_passes_is_counted_at_each_node_and_each_client_ends_for_one_reason(self):
+        self.pair()
+        up, down = self.payload(700_000), self.payload(900_000)
+        for way in self.ALL.values():
+            counts = {n: n.counters() for n in (self.n1, self.n2)}
+            flow = self.flow(way, "port")
+            for sender, reader, data in ((flow.client, flow.backend, up), (flow.backend, flow.client, down)):
+                sending = threading.Thread(target=lambda s=sender, d=data: (s.sendall(d), s.shutdown(socket.SHUT_WR)))
+                sending.start()
+                self.assertEqual(digest(receive_all(reader)), digest(data))
+                sending.join()
+            for node, before in counts.items():
+                def grown(name):
+                    return node.counters()["forward_" + name] - before["forward_" + name]
+                here = node is self.node_named(way[0])
+                through = here or way != self.LOCAL
+                until("all is counted", lambda: (grown("bytes_up"), grown("bytes_down")) ==
+                      ((len(up), len(down)) if through else (0, 0)))
+                until("the end is counted", lambda: grown("end_done") == here)
+                self.assertEqual(grown("accepted"), here)
+                self.assertEqual(grown("local"), here and way == self.LOCAL)
+                self.assertEqual(grown("forwarded"), here and way != self.LOCAL)
+                self.assertEqual(grown("forwards_received"), not here and way != self.LOCAL)
+        for what in (head_for("nobody"), b"GET / HTTP/1.1\r\n\r\n", b"PING\r\n", hello_for("nobody"), head_for("one"), b""):
+            client = self.connect(self.n1)
+            client.sendall(what)
+            if what == head_for("one"):
+                reset(self.one.accept())
+            elif not what:
+                client.close()
+                continue
+            with contextlib.suppress(ConnectionError):
+                receive_all(client)
+            client.close()
+        until("each has one end", lambda: (c := self.n1.counters())["forward_clients"] == 0 and c["forward_accepted"] ==
+              sum(value for name, value in c.items() if name.startswith("forward_end_")))
+        for node, phases in ((self.n1, ("name", "connect", "open")), (self.n2, ("connect", "open"))):
+            for phase in phases:
+                p50, p99 = (node.counters()[f"forward_{phase}_us_{p}"] for p in ("p50", "p99"))
+                self.assertTrue(0 < p50 <= p99, (node.name, phase, p50, p99))
+
     def test_clients_leave_no_line_in_the_log(self):
         self.pair()
         self.each_flow(self.ALL, ("port", "name"), self.passes)
