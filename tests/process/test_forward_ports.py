@@ -1,45 +1,5 @@
 #!/usr/bin/python3
-"""What clients may say and do on an ingress port, and what never happens there.
-
-An ancestor of this design failed in ways that are worth a test each, so that none comes back (W1 to
-W28). Where each is held:
-
-  W1   a few odd first bytes end the process    First.test_no_first_bytes_harm_the_node
-  W2   maps without locks                       registry_threads; test_questions (every_reading_is_of_
-                                                one_moment); test_forward_drain (changes_of_the_maps ...)
-  W3   one stream at a time per link            Links.test_streams_of_one_link_run_side_by_side ...
-  W4   only one direction of a link works       test_forward_matrix: every_way
-  W5   the first end cuts the answer            test_forward_matrix: ... still_reads_the_whole_answer
-  W6   ends are not passed on, leaks            test_forward_matrix: the ends, and descriptors after each
-  W7   bytes behind the DATA header are lost    Links.test_first_words_of_the_server_arrive_whole ...
-  W8   names are sought in one read             First.test_name_is_found_however_it_is_cut ...
-  W9   a list of methods                        First.test_any_method_is_routed_by_its_host
-  W10  Host in bodies, case, dots, v6           First.test_only_the_host_of_the_head_counts
-  W11  any address is dialled, no TLS           Links.test_nothing_but_services_is_ever_dialled;
-                                                who a peer is waits for authentication
-  W12  a name is taken over                     put: ... stay_beside_them; test_mesh: keys_sources ...;
-                                                who may offer waits for authentication
-  W13  DATA by guessing                         Links.test_guessed_data_connections_are_closed_and_counted
-  W14  CONNECT is open, success comes early     Links.test_nothing_but_services_is_ever_dialled,
-                                                test_forward_refusals: owners_that_cannot_carry ...
-  W15  a refusal takes 30 s                     test_forward_matrix: backend_that_refuses ...
-  W16  PROXY from anyone, then thrown away      test_forward_proxy
-  W17  server-first protocols cannot be had     Links.test_first_words_of_the_server_arrive_whole ...,
-                                                First.test_default_takes_what_names_nothing
-  W18  SIGTERM ends nothing                     test_forward_drain
-  W19  nothing has a bound                      test_forward_refusals: ... over_its_limit, ... are_bounded,
-                                                431; test_gate: client, sniff
-  W20  no idle time-out                         Times
-  W21  peers by IP                              test_hosts: two_peers_behind_one_address ...
-  W22  colons; no IPv6                          service_addr; First.test_backends_and_clients_may_be_ipv6
-  W23  names stay after they went               test_forward_retry: owner_that_is_lost ..., client_that_has_
-                                                said_nothing ..., withdrawn_name ...
-  W24  a link needs services of one's own       Links.test_node_without_services_carries_clients
-  W25  names are resolved once                  test_hosts: peer_that_moves ...; test_forward_hosts
-  W26  ten log lines per connection             Links.test_clients_leave_no_line_in_the_log
-  W27  names with ports, false lengths          First.test_name_with_a_port ..., test_forward_refusals: told
-  W28  no tests                                 these
-"""
+"""What clients may say and do on an ingress port, and what never happens there."""
 import contextlib
 import os
 import re
