@@ -215,6 +215,7 @@ AGAIN_RULES = {
         "what_passes_is_counted_at_each_node_and_each_client_ends_for_one_reason http_says_how_long_it_is_for_every_end",
     "splice everywhere, and no way back":
         "much_both_ways_at_once_arrives_whole_without_copies without_a_descriptor_for_a_pipe_bytes_are_copied",
+    "a busy stream leaves no turn to others": "streams_without_end_leave_others_their_turn",
     "a slow reader fills the memory":
         "a_slow_reader_of_bulk_holds_its_sender_back client_that_does_not_read_holds_back_its_backend_and_nobody_else",
     "idle clients cost much, those that left leave something":

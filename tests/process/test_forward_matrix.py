@@ -118,6 +118,34 @@ class Bytes(ForwardTest):
         self.assertEqual(receive(flow.client, sent), (block * (sent // len(block) + 1))[:sent])
 
 
+class OneWorker(ForwardTest):
+    flags = ("--workers=1",)
+
+    def test_streams_without_end_leave_others_their_turn(self):
+        self.pair()
+        bulk, over = [], threading.Event()
+
+        def pour(sock, data=bytes(1 << 20)):
+            while not over.is_set():
+                sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+        for way in self.ALL.values():
+            flow = self.flow(way, "port")
+            bulk += [threading.Thread(target=pour, args=(flow.backend,)),
+                     threading.Thread(target=breaks, args=(flow.client,))]
+        for thread in bulk:
+            thread.start()
+        try:
+            for way in self.ALL.values():
+                flow = self.flow(way, "name")
+                for _ in range(50):
+                    self.passes(flow, 1)
+        finally:
+            over.set()
+            for thread in bulk:
+                thread.join()
+
+
 class Losses(ForwardTest):
     """What is lost between the two ends, and what the ends see of that."""
 
