@@ -127,7 +127,8 @@ int forward_data(void *forward, int fd, const struct gate_peer *from,
 
 struct forward_candidate {
     const struct registry_route *route; /* of routes, in the order of choice */
-    uint32_t active;                    /* forwards of this node to that owner now */
+    /* Forwards of this node to that owner now; of a local one: of this name, those of peers too. */
+    uint32_t active;
     bool chosen;
     char why[200]; /* it was chosen, or why another came before it */
     /* The last failure of this name at this owner, if it is remembered. */

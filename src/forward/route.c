@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/rank.h"
+#include "forward/service.h"
 #include "forward/session.h"
 
 #define FAILURES_MAX 1024u
@@ -254,6 +255,8 @@ void forward_explain(struct forward *forward, const char *name, size_t name_len,
         row_ref(list.at[i].row);
         *candidate =
             (struct forward_candidate){.route = &out->routes.at[i], .active = list.active[i]};
+        if (list.at[i].local)
+            candidate->active = (uint32_t)services_count(forward->services, list.matched);
         recall(forward, list.matched, candidate);
         if (i == chosen)
             why_chosen(&list, i, candidate->why, sizeof(candidate->why));

@@ -92,6 +92,18 @@ void service_leave(struct services *services, struct service *service)
     mutex_unlock(&services->lock);
 }
 
+uint64_t services_count(struct services *services, const char *name)
+{
+    struct service *service;
+    uint64_t forwards;
+
+    mutex_lock(&services->lock);
+    HASH_FIND(hh, services->by_name, name, strlen(name), service);
+    forwards = service ? service->forwards : 0;
+    mutex_unlock(&services->lock);
+    return forwards;
+}
+
 uint64_t services_largest(struct services *services)
 {
     struct service *service;

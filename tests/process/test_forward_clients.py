@@ -64,6 +64,11 @@ class Programs(ForwardTest):
     def host(self):
         return f"{self.mesh.net}.200"
 
+    def certificate(self):
+        self.run_it("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                    "-days", "2", "-subj", "/CN=mesh", "-addext", "subjectAltName=DNS:one.web,DNS:two.web,"
+                    "DNS:one.tls,DNS:two.tls", "-keyout", "key.pem", "-out", "cert.pem")
+
     def start_nginx(self):
         root = self.mesh.dir / "www"
         root.mkdir()
@@ -71,9 +76,7 @@ class Programs(ForwardTest):
         self.big = self.random.randbytes(SIZE)
         (root / "big").write_bytes(self.big)
         (root / "small").write_text("small\n", "ascii")
-        self.run_it("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                    "-days", "2", "-subj", "/CN=mesh", "-addext", "subjectAltName=DNS:one.web,DNS:two.web,"
-                    "DNS:one.tls,DNS:two.tls", "-keyout", "key.pem", "-out", "cert.pem")
+        self.certificate()
         temp = "".join(f"{kind}_temp_path {self.mesh.dir}/t-{kind};\n"
                        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         user = "user root;" if os.geteuid() == 0 else ""
@@ -117,6 +120,20 @@ class Programs(ForwardTest):
                                    "-CAfile", "cert.pem", "-verify_return_error", "-quiet", "-ign_eof",
                                    given=f"GET /small HTTP/1.1\r\nHost: {of}.tls\r\nConnection: close\r\n\r\n")
                 self.assertTrue(said.endswith("small\n"), said)
+
+    def test_what_is_agreed_within_tls_is_between_client_and_backend(self):
+        """A backend that wants another key first, so that there is a second hello, and has its own ALPN."""
+        self.certificate()
+        self.background("openssl", "s_server", "-accept", f"{self.host}:7491", "-cert", "cert.pem", "-key", "key.pem",
+                        "-groups", "P-384", "-alpn", "acme-tls/1,h2", "-quiet", port=7491)
+        for node, of in self.nodes(f"tls:{self.host}:7491"):
+            for wanted, agreed in (("acme-tls/1", "acme-tls/1"), ("http/1.1,h2", "h2")):
+                with self.subTest(of=of, wanted=wanted):
+                    said = self.run_it("openssl", "s_client", "-connect", f"{node.host}:{AUTO}", "-servername", f"{of}.tls",
+                                       "-CAfile", "cert.pem", "-verify_return_error", "-groups", "P-256:P-384",
+                                       "-alpn", wanted, "-msg")
+                    self.assertEqual(len(re.findall(r"^>>> .*, ClientHello$", said, re.M)), 2, said)
+                    self.assertIn(f"ALPN protocol: {agreed}\n", said)
 
     def test_http2_without_tls_goes_to_the_default(self):
         self.start_nginx()

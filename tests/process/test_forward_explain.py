@@ -115,8 +115,7 @@ class Streams(ExplainTest):
                     before = self.is_chosen(way)
                     self.assertEqual(before["active"], 0)
                     flow = self.flow(way, "name")
-                    if way != self.LOCAL:
-                        self.assertEqual(self.is_chosen(way)["active"], 1)
+                    self.assertEqual(self.is_chosen(way)["active"], 1)
                     what(flow)
                     flow.client.close()
                     flow.backend.close()

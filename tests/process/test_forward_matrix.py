@@ -141,8 +141,49 @@ class Pauses(ForwardTest):
                 self.assertEqual(digest(receive_all(sock)), digest(data))
 
 
+class OneWorker(ForwardTest):
+    flags = ("--workers=1",)
+
+    def test_streams_without_end_leave_others_their_turn(self):
+        self.pair()
+        bulk, over = [], threading.Event()
+
+        def pour(sock, data=bytes(1 << 20)):
+            while not over.is_set():
+                sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+        for way in self.ALL.values():
+            flow = self.flow(way, "port")
+            bulk += [threading.Thread(target=pour, args=(flow.backend,)),
+                     threading.Thread(target=breaks, args=(flow.client,))]
+        for thread in bulk:
+            thread.start()
+        try:
+            for way in self.ALL.values():
+                flow = self.flow(way, "name")
+                for _ in range(50):
+                    self.passes(flow, 1)
+        finally:
+            over.set()
+            for thread in bulk:
+                thread.join()
+
+
 class Losses(ForwardTest):
     """What is lost between the two ends, and what the ends see of that."""
+
+    def pair(self, **more):
+        super().pair(**more)
+        self.each_flow(self.ALL, ("port", "name"), self.passes)  # what a first use allocates is not a leak
+        self.count_descriptors()
+
+    def nothing_is_left(self, *flows, but=None):
+        """Of these, once they are closed, in any node but the one that was killed."""
+        for flow in flows:
+            flow.client.close()
+            flow.backend.close()
+        self.before.pop(but, None)
+        self.assert_same_descriptors()
 
     def test_owner_that_is_killed_is_no_clean_end_for_the_client(self):
         for way in self.REMOTE.values():
@@ -159,11 +200,14 @@ class Losses(ForwardTest):
                     self.assertTrue(breaks(flow.backend))
                     owner.start()
                     self.mesh.until_agreed()
+                    self.nothing_is_left(flow, but=owner)
 
     def test_node_at_the_client_that_is_killed_is_no_clean_end_for_the_backend(self):
         self.pair()
         for way in self.ALL.values():
             with self.subTest(way=way):
+                self.each_flow(self.ALL, ("name",), self.passes)
+                self.count_descriptors()
                 flow = self.flow(way, "name")
                 self.passes(flow)
                 node = self.node_named(way[0])
@@ -172,6 +216,7 @@ class Losses(ForwardTest):
                 self.assertTrue(breaks(flow.client))
                 node.start()
                 self.mesh.until_agreed()
+                self.nothing_is_left(flow, but=node)
 
     def test_streams_outlive_their_link(self):
         self.pair(cable=True)
@@ -188,8 +233,10 @@ class Losses(ForwardTest):
         self.mesh.until_agreed()
         for flow in flows:
             self.passes(flow, HALF // 10)
-        for way in self.REMOTE.values():
-            self.passes(self.flow(way, "name"))
+        flows += [self.flow(way, "name") for way in self.REMOTE.values()]
+        for flow in flows[-2:]:
+            self.passes(flow)
+        self.nothing_is_left(*flows)
 
     def test_data_connection_that_breaks_is_no_clean_end_for_either(self):
         self.pair(cable=True)
@@ -200,6 +247,7 @@ class Losses(ForwardTest):
                 self.assertGreaterEqual(self.cable.cut(DATA), 1)
                 self.assertTrue(breaks(flow.client))
                 self.assertTrue(breaks(flow.backend))
+                self.nothing_is_left(flow)
         self.mesh.until_agreed()
 
     def test_waiting_data_connections_that_died_cost_the_client_nothing(self):
@@ -212,6 +260,7 @@ class Losses(ForwardTest):
                     flow.client.close()
                     flow.backend.close()
                     self.cable.cut(DATA)
+        self.nothing_is_left()
 
 
 class Backends(ForwardTest):

@@ -1,45 +1,5 @@
 #!/usr/bin/python3
-"""What clients may say and do on an ingress port, and what never happens there.
-
-An ancestor of this design failed in ways that are worth a test each, so that none comes back (W1 to
-W28). Where each is held:
-
-  W1   a few odd first bytes end the process    First.test_no_first_bytes_harm_the_node
-  W2   maps without locks                       registry_threads; test_questions (every_reading_is_of_
-                                                one_moment); test_forward_drain (changes_of_the_maps ...)
-  W3   one stream at a time per link            Links.test_streams_of_one_link_run_side_by_side ...
-  W4   only one direction of a link works       test_forward_matrix: every_way
-  W5   the first end cuts the answer            test_forward_matrix: ... still_reads_the_whole_answer
-  W6   ends are not passed on, leaks            test_forward_matrix: the ends, and descriptors after each
-  W7   bytes behind the DATA header are lost    Links.test_first_words_of_the_server_arrive_whole ...
-  W8   names are sought in one read             First.test_name_is_found_however_it_is_cut ...
-  W9   a list of methods                        First.test_any_method_is_routed_by_its_host
-  W10  Host in bodies, case, dots, v6           First.test_only_the_host_of_the_head_counts
-  W11  any address is dialled, no TLS           Links.test_nothing_but_services_is_ever_dialled;
-                                                who a peer is waits for authentication
-  W12  a name is taken over                     put: ... stay_beside_them; test_mesh: keys_sources ...;
-                                                who may offer waits for authentication
-  W13  DATA by guessing                         Links.test_guessed_data_connections_are_closed_and_counted
-  W14  CONNECT is open, success comes early     Links.test_nothing_but_services_is_ever_dialled,
-                                                test_forward_refusals: owners_that_cannot_carry ...
-  W15  a refusal takes 30 s                     test_forward_matrix: backend_that_refuses ...
-  W16  PROXY from anyone, then thrown away      test_forward_proxy
-  W17  server-first protocols cannot be had     Links.test_first_words_of_the_server_arrive_whole ...,
-                                                First.test_default_takes_what_names_nothing
-  W18  SIGTERM ends nothing                     test_forward_drain
-  W19  nothing has a bound                      test_forward_refusals: ... over_its_limit, ... are_bounded,
-                                                431; test_gate: client, sniff
-  W20  no idle time-out                         Times
-  W21  peers by IP                              test_hosts: two_peers_behind_one_address ...
-  W22  colons; no IPv6                          service_addr; First.test_backends_and_clients_may_be_ipv6
-  W23  names stay after they went               test_forward_retry: owner_that_is_lost ..., client_that_has_
-                                                said_nothing ..., withdrawn_name ...
-  W24  a link needs services of one's own       Links.test_node_without_services_carries_clients
-  W25  names are resolved once                  test_hosts: peer_that_moves ...; test_forward_hosts
-  W26  ten log lines per connection             Links.test_clients_leave_no_line_in_the_log
-  W27  names with ports, false lengths          First.test_name_with_a_port ..., test_forward_refusals: told
-  W28  no tests                                 these
-"""
+"""What clients may say and do on an ingress port, and what never happens there."""
 import contextlib
 import os
 import re
@@ -304,6 +264,77 @@ class Links(ForwardTest):
         n1.local("offer", "late", late.address)
         client = self.connect(n1, MAPPED)
         self.passes(Flow(client, late.accept()))
+
+    def test_peers_at_one_address_are_two_owners(self):
+        """As behind one NAT: each gets the clients of what it offers, alike names by turns, and the loss of
+        one is not the other's."""
+        n1 = self.mesh.node("n1", INGRESS_ADDR=self.ingress(1)).start()
+        own, both = [Backend(self), Backend(self)], [Backend(self), Backend(self)]
+        peers = [self.mesh.node(name, n=2, port=7401 + i, peers=[n1],
+                                services=[f"own-{name}:{own[i].address}", f"both:{both[i].address}"]).start()
+                 for i, name in enumerate("ab")]
+        until("n1 has both", lambda: [r["connected"] for r in n1.rows().values()] == [True] * 4)
+
+        def carried(name, *backends):
+            client = self.connect(n1)
+            client.sendall(head_for(name))
+            backend = self.outcome(client, *backends)
+            self.assertIsNotNone(backend, name)
+            flow = Flow(client, backend.accept())
+            self.assertEqual(receive(flow.backend, len(head_for(name))), head_for(name))
+            self.passes(flow)
+            return flow, backend
+        for i, name in enumerate("ab"):
+            carried(f"own-{name}", own[i])
+        self.assertEqual({carried("both", *both)[1] for _ in range(2)}, set(both))
+        stays, _ = carried("own-b", own[1])
+        peers[0].kill()
+        until("the loss is seen", lambda: not n1.peer_rows()["a"]["connected"])
+        self.assertEqual(ask(self.connect(n1), head_for("own-a")).status, 503)
+        for _ in range(3):
+            self.assertIs(carried("both", *both)[1], both[1])
+        self.passes(stays)
+
+    def test_what_passes_is_counted_at_each_node_and_each_client_ends_for_one_reason(self):
+        self.pair()
+        up, down = self.payload(700_000), self.payload(900_000)
+        for way in self.ALL.values():
+            counts = {n: n.counters() for n in (self.n1, self.n2)}
+            flow = self.flow(way, "port")
+            for sender, reader, data in ((flow.client, flow.backend, up), (flow.backend, flow.client, down)):
+                sending = threading.Thread(target=lambda s=sender, d=data: (s.sendall(d), s.shutdown(socket.SHUT_WR)))
+                sending.start()
+                self.assertEqual(digest(receive_all(reader)), digest(data))
+                sending.join()
+            for node, before in counts.items():
+                def grown(name):
+                    return node.counters()["forward_" + name] - before["forward_" + name]
+                here = node is self.node_named(way[0])
+                through = here or way != self.LOCAL
+                until("all is counted", lambda: (grown("bytes_up"), grown("bytes_down")) ==
+                      ((len(up), len(down)) if through else (0, 0)))
+                until("the end is counted", lambda: grown("end_done") == here)
+                self.assertEqual(grown("accepted"), here)
+                self.assertEqual(grown("local"), here and way == self.LOCAL)
+                self.assertEqual(grown("forwarded"), here and way != self.LOCAL)
+                self.assertEqual(grown("forwards_received"), not here and way != self.LOCAL)
+        for what in (head_for("nobody"), b"GET / HTTP/1.1\r\n\r\n", b"PING\r\n", hello_for("nobody"), head_for("one"), b""):
+            client = self.connect(self.n1)
+            client.sendall(what)
+            if what == head_for("one"):
+                reset(self.one.accept())
+            elif not what:
+                client.close()
+                continue
+            with contextlib.suppress(ConnectionError):
+                receive_all(client)
+            client.close()
+        until("each has one end", lambda: (c := self.n1.counters())["forward_clients"] == 0 and c["forward_accepted"] ==
+              sum(value for name, value in c.items() if name.startswith("forward_end_")))
+        for node, phases in ((self.n1, ("name", "connect", "open")), (self.n2, ("connect", "open"))):
+            for phase in phases:
+                p50, p99 = (node.counters()[f"forward_{phase}_us_{p}"] for p in ("p50", "p99"))
+                self.assertTrue(0 < p50 <= p99, (node.name, phase, p50, p99))
 
     def test_clients_leave_no_line_in_the_log(self):
         self.pair()

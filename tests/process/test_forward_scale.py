@@ -125,7 +125,7 @@ class Scale(ForwardTest):
             each = (memory_kib(node) - memory) / IDLE
             print(f"{node.name}: {IDLE} idle clients, {each:.2f} KiB of its own for each")
             if not SANITIZED:
-                self.assertLess(each, 2.5)
+                self.assertLess(each, 2.0)
         close_all()
         self.assert_same_descriptors()
 
