@@ -148,6 +148,10 @@ class Node:
         maps = self.try_maps()
         return {row["key"]: row for row in maps["services"]} if maps else {}
 
+    def reachable(self):
+        """The rows whose owner is connected: a row is known a moment before that."""
+        return {key: row for key, row in self.rows().items() if row["connected"]}
+
     def peer_rows(self):
         """`peer_services` by peer id."""
         maps = self.try_maps()

@@ -52,7 +52,7 @@ class Drain(ForwardTest):
     def test_new_clients_are_refused_and_go_elsewhere(self):
         self.pair()
         n3 = self.mesh.node("n3", services=[f"one:{self.two.address}"], peers=[self.n2]).start()
-        until("n2 knows all", lambda: len(self.n2.rows()) == 3)
+        until("n2 knows all", lambda: len(self.n2.reachable()) == 3)
         flow = self.flow(self.LOCAL, "port")
         self.term(self.n1)
         self.until_draining(self.n1, self.n2)

@@ -168,7 +168,7 @@ class Backends(ExplainTest):
         for node, names in at.items():
             node.local("offer", names["gone"], f"{self.mesh.net}.200:{NOWHERE}")
             node.local("offer", names["hole"], black_hole(self))
-        until("all is known", lambda: all(len(n.rows()) == 6 for n in (self.n1, self.n2)))
+        until("all is known", lambda: all(len(n.reachable()) == 6 for n in (self.n1, self.n2)))
         for what, status, failure in (("gone", 502, "backend_refused"), ("hole", 504, "backend_timed_out")):
             for where, service in self.ALL.values():
                 node, owner = self.node_named(where), self.n1 if service == "one" else self.n2

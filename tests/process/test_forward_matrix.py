@@ -273,7 +273,7 @@ class Backends(ForwardTest):
         for node, name in ((self.n1, "n1"), (self.n2, "n2")):
             node.local("offer", f"gone-{name}", gone)
             node.local("offer", f"hole-{name}", hole)
-        until("all is known", lambda: all(len(n.rows()) == 6 for n in (self.n1, self.n2)))
+        until("all is known", lambda: all(len(n.reachable()) == 6 for n in (self.n1, self.n2)))
         self.count_descriptors()
         for what, way in self.ALL.items():
             node, owner = self.node_named(way[0]), owner_of[what].name

@@ -158,7 +158,7 @@ class Links(ForwardTest):
         self.pair()
         for node in (self.n1, self.n2):
             node.local("offer", f"hole-{node.name}", black_hole(self))
-        until("all is known", lambda: all(len(n.rows()) == 4 for n in (self.n1, self.n2)))
+        until("all is known", lambda: all(len(n.reachable()) == 4 for n in (self.n1, self.n2)))
         stuck = []
         for node, name in ((self.n1, "hole-n2"), (self.n2, "hole-n1")):
             stuck += [self.connect(node) for _ in range(5)]

@@ -93,7 +93,7 @@ class Http(Refusals):
         n1, n2 = self.pair()
         n2.local("offer", "gone", f"{self.mesh.net}.200:{NOWHERE}")
         n2.local("offer", "hole", black_hole(self))
-        until("they are known", lambda: len(n1.rows()) == 4)
+        until("they are known", lambda: len(n1.reachable()) == 4)
         refused = self.told(n1, head_for("gone"), 502)
         self.assertIn("n2", refused.text)
         self.assertIn("refused", refused.text)
@@ -212,7 +212,7 @@ class Explain(Refusals):
         n1, n2 = self.pair()
         n2.local("offer", "gone", f"{self.mesh.net}.200:{NOWHERE}")
         n2.local("offer", "one", self.two.address)
-        until("they are known", lambda: len(n1.rows()) == 4)
+        until("they are known", lambda: len(n1.reachable()) == 4)
 
         candidate, = self.explain(n1, "gone")["candidates"]
         self.assertEqual((candidate["route"]["peer_id"], candidate["route"]["ip"], candidate["chosen"],
