@@ -182,7 +182,7 @@ static void turn_away(struct ingress_poll *listening)
     fd = accept4(listening->port->fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd >= 0) {
         COUNT(listening->worker, closed_no_descriptor, 1);
-        close(fd);
+        client_turn_away(fd);
     }
     open_spare(listening);
 }

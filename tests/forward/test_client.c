@@ -656,7 +656,7 @@ Test(client, a_trusted_proxy_says_who_the_client_is, .init = setup, .fini = tear
     expect_v4(&ask.tuple.client, "192.0.2.1", 7);
     expect_v4(&ask.tuple.server, "192.0.2.2", 8);
     /* That client has its share now, and the proxy has not. */
-    cr_assert(hears_end(ask_port(1, v2, sizeof(v2))));
+    cr_assert(hears_reset(ask_port(1, v2, sizeof(v2))));
     RIG_WAIT(&rig, c.closed_over_limit == 1 && c.clients == 1);
     break_off(fd);
     WAIT_FOR(fake_carry_cancelled() == 2);
