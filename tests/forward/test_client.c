@@ -126,6 +126,20 @@ Test(client, a_name_is_found_however_its_bytes_are_cut, .init = setup, .fini = t
     cr_assert(rig_adds_up(&rig));
 }
 
+Test(client, a_byte_marked_urgent_is_one_of_the_words, .init = setup, .fini = teardown)
+{
+    size_t at = sizeof("GET / HTTP/1.1\r\nHost: W") - 1;
+    int fd;
+
+    start();
+    fd = ask_port(PLAIN, request, at);
+    cr_assert_eq(send(fd, request + at, 1, MSG_OOB), 1);
+    say_text(fd, request + at + 1);
+    expect_asked(1, "web", request, strlen(request));
+    close(take_backend(&rig));
+    close(fd);
+}
+
 Test(client, a_few_bytes_decide_nothing_until_the_client_says_that_they_are_all, .init = setup,
      .fini = teardown)
 {
