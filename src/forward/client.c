@@ -331,7 +331,7 @@ static bool take_header(struct client *client)
     if (header.has_addresses) {
         if (!source_enter(sources, &header.tuple.client.ip)) {
             COUNT(client->worker, closed_over_limit, 1);
-            close_silently(client);
+            reset(client);
             return false;
         }
         source_leave(sources, &client->tuple.client.ip, false);
@@ -486,6 +486,14 @@ static bool owes_header(const struct client *client)
     return false;
 }
 
+void client_turn_away(int fd)
+{
+    const struct linger none = {.l_onoff = 1};
+
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+    close(fd);
+}
+
 /* NULL: over a limit, or no memory; fd is closed. */
 static struct client *client_new(struct worker *worker, int fd, const struct sockaddr_storage *from)
 {
@@ -506,7 +514,7 @@ static struct client *client_new(struct worker *worker, int fd, const struct soc
     fd = -1;
 out:
     if (fd >= 0)
-        close(fd);
+        client_turn_away(fd);
     free(client);
     return NULL;
 }
@@ -521,7 +529,7 @@ void client_accepted(struct worker *worker, const struct ingress *port, int fd,
     if (atomic_fetch_add(&forward->clients, 1) < forward->limits.ingress_connections)
         client = client_new(worker, fd, from);
     else
-        close(fd);
+        client_turn_away(fd);
     if (!client) {
         atomic_fetch_sub(&forward->clients, 1);
         COUNT(worker, closed_over_limit, 1);

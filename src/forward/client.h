@@ -22,6 +22,8 @@ struct ingress { /* a port: but for `left`, nothing of it changes while a worker
 /* Takes fd, which must be non-blocking. */
 void client_accepted(struct worker *worker, const struct ingress *port, int fd,
                      const struct sockaddr_storage *from);
+/* Takes fd: it is reset, as an end would be taken for an empty answer. */
+void client_turn_away(int fd);
 /* Those of the worker that are not joined. */
 void clients_reset(struct worker *worker);
 

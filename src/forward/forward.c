@@ -368,10 +368,13 @@ bool forward_message(struct forward *forward, uint64_t link,
 static void add_worker(const struct worker *worker, struct forward_counters *out)
 {
     const uint64_t *from = (const uint64_t *)&worker->count;
-    uint64_t *to = (uint64_t *)out;
+    uint64_t *to = (uint64_t *)out, largest_head = out->largest_head;
 
     for (size_t i = 0; i < sizeof(*out) / sizeof(uint64_t); i++)
         to[i] += __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+    out->largest_head -= largest_head;
+    if (out->largest_head < largest_head)
+        out->largest_head = largest_head;
 }
 
 void forward_counters(struct forward *forward, struct forward_counters *out)
@@ -379,7 +382,6 @@ void forward_counters(struct forward *forward, struct forward_counters *out)
     *out = (struct forward_counters){0};
     for (unsigned i = 0; i < forward->n_workers; i++)
         add_worker(&forward->workers[i], out);
-    out->clients = atomic_load(&forward->clients);
     out->pending = atomic_load(&forward->pending);
     out->served = atomic_load(&forward->served);
     source_largest(forward->sources, &out->largest_source, &out->largest_source_unrouted);

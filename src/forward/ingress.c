@@ -92,6 +92,8 @@ static void set_options(int fd)
 
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    /* A byte marked urgent keeps its place among the first words, too. */
+    setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
 }
 
 static int listen_at(const struct sockaddr_storage *addr, int v6_only)
@@ -182,7 +184,7 @@ static void turn_away(struct ingress_poll *listening)
     fd = accept4(listening->port->fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd >= 0) {
         COUNT(listening->worker, closed_no_descriptor, 1);
-        close(fd);
+        client_turn_away(fd);
     }
     open_spare(listening);
 }

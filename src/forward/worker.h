@@ -111,7 +111,7 @@ struct worker {
     struct forward *forward;
     unsigned index;
     struct worker_body body;
-    bool started, stopping, draining;
+    bool started, stopping;
     uv_loop_t loop;
     uv_async_t bell;
     uv_timer_t tick; /* runs while an alarm is set */

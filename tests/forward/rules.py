@@ -103,6 +103,7 @@ WAY_RULES = {
         "http_status_lines requests_that_cannot_be_routed_are_told_why no_owner_is_connected"
         " owners_that_cannot_carry_are_named_with_their_reason service_over_its_limit_turns_away_and_serves_those_it_has"
         " new_clients_are_refused_and_go_elsewhere",
+    "what turns a HEAD away has no body": "the_answer_to_a_head_ends_with_its_own",
     "an answer arrives although there was more to read; it is waited for two seconds at most":
         "an_answer_arrives_although_the_client_had_more_to_say answer_arrives_though_the_client_still_sends"
         " who_goes_on_sending_after_the_answer_is_heard_for_two_seconds_at_most",
@@ -139,6 +140,11 @@ WAY_RULES = {
     "the loss of a link is not that of its streams; the loss of DATA is a reset both ways":
         "streams_of_the_dialler_outlive_the_session streams_of_the_listener_outlive_the_session"
         " streams_outlive_their_link data_connection_that_breaks_is_no_clean_end_for_either",
+    "a byte marked urgent keeps its place, among the first words and later":
+        "a_byte_marked_urgent_is_one_of_the_words a_byte_marked_urgent_keeps_its_place_in_the_stream",
+    "behind bytes that were lost for want of memory nothing is passed on":
+        "bytes_that_cannot_be_held_end_the_stream_and_none_follows",
+    "who does not read for a while is not gone": "who_reads_nothing_for_a_while_gets_everything_afterwards",
     "who is silently gone is noticed":
         "who_stays_for_some_seconds_is_kept_alive_from_then_on streams_into_silence_end_and_new_clients_are_told_in_time",
     "an owner serves its own names only: nothing goes in circles, and no address is asked for":

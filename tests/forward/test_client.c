@@ -126,6 +126,20 @@ Test(client, a_name_is_found_however_its_bytes_are_cut, .init = setup, .fini = t
     cr_assert(rig_adds_up(&rig));
 }
 
+Test(client, a_byte_marked_urgent_is_one_of_the_words, .init = setup, .fini = teardown)
+{
+    size_t at = sizeof("GET / HTTP/1.1\r\nHost: W") - 1;
+    int fd;
+
+    start();
+    fd = ask_port(PLAIN, request, at);
+    cr_assert_eq(send(fd, request + at, 1, MSG_OOB), 1);
+    say_text(fd, request + at + 1);
+    expect_asked(1, "web", request, strlen(request));
+    close(take_backend(&rig));
+    close(fd);
+}
+
 Test(client, a_few_bytes_decide_nothing_until_the_client_says_that_they_are_all, .init = setup,
      .fini = teardown)
 {
@@ -656,7 +670,7 @@ Test(client, a_trusted_proxy_says_who_the_client_is, .init = setup, .fini = tear
     expect_v4(&ask.tuple.client, "192.0.2.1", 7);
     expect_v4(&ask.tuple.server, "192.0.2.2", 8);
     /* That client has its share now, and the proxy has not. */
-    cr_assert(hears_end(ask_port(1, v2, sizeof(v2))));
+    cr_assert(hears_reset(ask_port(1, v2, sizeof(v2))));
     RIG_WAIT(&rig, c.closed_over_limit == 1 && c.clients == 1);
     break_off(fd);
     WAIT_FOR(fake_carry_cancelled() == 2);

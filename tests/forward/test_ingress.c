@@ -112,7 +112,7 @@ Test(ingress, over_ingress_connections_the_next_is_closed_and_its_place_can_be_h
         fds[i] = dial_port(rig.ports[0]);
         RIG_WAIT(&rig, c.accepted == (uint64_t)i + 1);
     }
-    cr_assert(hears_end(fds[2]));
+    cr_assert(hears_reset(fds[2]));
     RIG_WAIT(&rig, c.clients == 2 && c.closed_over_limit == 1);
     close(fds[0]);
     RIG_WAIT(&rig, c.clients == 1);
@@ -137,7 +137,7 @@ Test(ingress, one_address_has_its_share_and_another_its_own, .init = setup, .fin
         fds[i] = dial_port(rig.ports[0]);
     RIG_WAIT(&rig, c.unrouted == 2);
     fds[2] = dial_port(rig.ports[0]);
-    cr_assert(hears_end(fds[2])); /* not before the others have said where to */
+    cr_assert(hears_reset(fds[2])); /* not before the others have said where to */
     close(fds[2]);
     say_text(fds[0], request);
     WAIT_FOR(fake_carry_held() == 1);
@@ -146,7 +146,7 @@ Test(ingress, one_address_has_its_share_and_another_its_own, .init = setup, .fin
     say_text(fds[2], request);
     WAIT_FOR(fake_carry_held() == 2);
     fds[3] = dial_port(rig.ports[0]);
-    cr_assert(hears_end(fds[3])); /* three in all */
+    cr_assert(hears_reset(fds[3])); /* three in all */
     close(fds[3]);
     fds[3] = dial_from("127.0.0.9", rig.ports[0]);
     RIG_WAIT(&rig, c.clients == 4 && c.closed_over_limit == 2);
@@ -190,7 +190,7 @@ Test(ingress, without_descriptors_clients_are_turned_away_and_later_ones_served,
     RIG_WAIT(&rig, c.closed_no_descriptor >= 2);
     cr_assert_geq(now_ms() - began_ms, 100); /* between the two */
     cr_assert_eq(rig_count(&rig).accepted, 1);
-    cr_assert(hears_end(fds[0]));
+    cr_assert(hears_reset(fds[0]));
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
     say_text(fds[7], request);
     WAIT_FOR(fake_carry_begun() == 1);

@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "forward/inside.h"
 #include "forward/must.h"
 #include "forward/rig.h"
 
@@ -120,6 +121,20 @@ static void tell_wish(enum side from)
     if (from == LISTENER)
         forward_data_wish(rig.sides[DIALLER].forward, 7,
                           forward_data_wanted(rig.sides[LISTENER].forward, 7));
+}
+
+Test(pass, the_largest_head_is_the_largest_of_any_worker)
+{
+    struct worker *workers;
+
+    start();
+    workers = rig.sides[DIALLER].forward->workers;
+    __atomic_store_n(&workers[0].count.largest_head, 300, __ATOMIC_RELAXED);
+    __atomic_store_n(&workers[1].count.largest_head, 200, __ATOMIC_RELAXED);
+    cr_assert_eq(rig_counters(&rig, DIALLER).largest_head, 300);
+    __atomic_store_n(&workers[1].count.largest_head, 400, __ATOMIC_RELAXED);
+    cr_assert_eq(rig_counters(&rig, DIALLER).largest_head, 400);
+    rig_end(&rig);
 }
 
 static void warm_ones_are_used(enum side from)
