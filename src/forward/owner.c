@@ -195,6 +195,10 @@ void owner_data(struct waiter *waiter, struct data *data)
 {
     struct served *s = CONTAINER_OF(waiter, struct served, waiter);
 
+    if (s->data && s->dials) { /* late: the other side was told of the one dialled in its place */
+        data_drop(data);
+        return;
+    }
     if (s->data) /* maybe taken by the Forward, whose mail is on the way */
         data_own(s->data, s, on_data);
     data_drop(TAKE(&s->data));
