@@ -1,3 +1,4 @@
+#include "forward/must.h"
 #include "node/stage.h"
 
 #include <criterion/criterion.h>
@@ -240,7 +241,7 @@ void stage_begin_dialling(void) { begin(1); }
 
 void stage_end(void)
 {
-    cr_expect_eq(registry_check(st.registry), 0);
+    MUST(registry_check(st.registry) == 0);
     node_free(st.node);
     registry_free(st.registry);
     arena_fini(&st.arena);
