@@ -204,22 +204,6 @@ static uint64_t share_ms(const struct carry *c)
     return left / (c->n - c->at);
 }
 
-static enum forward_end end_of_error(int error)
-{
-    switch (-error) {
-    case ETIMEDOUT:
-        return FORWARD_BACKEND_TIMED_OUT;
-    case ENOMEM:
-    case EMFILE:
-    case ENFILE:
-    case ENOBUFS:
-    case EADDRNOTAVAIL: /* no port left */
-        return FORWARD_NO_MEMORY;
-    default:
-        return FORWARD_BACKEND_REFUSED;
-    }
-}
-
 static void on_backend(void *ctx, int error, struct leg *leg)
 {
     struct carry *c = ctx;
@@ -230,7 +214,7 @@ static void on_backend(void *ctx, int error, struct leg *leg)
         leg_reset(leg);
     }
     if (error < 0) {
-        fail(c, end_of_error(error), backend_error_text(error), true, false);
+        fail(c, forward_end_of_error(error), backend_error_text(error), true, false);
         return;
     }
     worker_phase(c->worker, FORWARD_PHASE_CONNECT, c->begun_us);
@@ -254,7 +238,7 @@ static enum forward_end begin_local(struct carry *c)
                      &c->dial);
     if (r == 0)
         return FORWARD_DONE;
-    note(c, end_of_error(r), backend_error_text(r));
+    note(c, forward_end_of_error(r), backend_error_text(r));
     return c->end;
 }
 
@@ -476,30 +460,12 @@ void carry_data(struct waiter *waiter, struct data *data)
     }
 }
 
-static enum forward_end end_of_refusal(int refusal)
-{
-    switch (refusal) {
-    case MESHD__V1__REFUSAL__REFUSAL_BACKEND_REFUSED:
-        return FORWARD_BACKEND_REFUSED;
-    case MESHD__V1__REFUSAL__REFUSAL_BACKEND_TIMED_OUT:
-        return FORWARD_BACKEND_TIMED_OUT;
-    case MESHD__V1__REFUSAL__REFUSAL_DRAINING:
-        return FORWARD_DRAINING;
-    case MESHD__V1__REFUSAL__REFUSAL_OVER_LIMIT:
-        return FORWARD_OVER_LIMIT;
-    case MESHD__V1__REFUSAL__REFUSAL_NOT_ALLOWED:
-        return FORWARD_NOT_ALLOWED;
-    default:
-        return FORWARD_NO_OWNER; /* REFUSAL_NO_SUCH_NAME: known here, not there any more */
-    }
-}
-
 void carry_reply(struct waiter *waiter, int refusal, const char *text)
 {
     struct carry *c = CONTAINER_OF(waiter, struct carry, waiter);
 
     if (refusal != MESHD__V1__REFUSAL__REFUSAL_NONE) {
-        fail(c, end_of_refusal(refusal), text, true, false);
+        fail(c, forward_end_of_refusal(refusal), text, true, false);
         return;
     }
     if (c->warm && !c->retried && !c->data->connecting && left_ms(c) > DOUBT_MS) {

@@ -132,12 +132,11 @@ static bool link_spoke(void *ctx, uint64_t link)
 }
 
 static void link_session(void *ctx, uint64_t link, const uint8_t session_id[SESSION_ID_LEN],
-                         const char *peer_id, const struct node_addr *addr, bool dialled)
+                         const char *peer_id, bool dialled)
 {
     st.session.link = link;
     memcpy(st.session.session_id, session_id, SESSION_ID_LEN);
     snprintf(st.session.peer_id, sizeof(st.session.peer_id), "%s", peer_id);
-    st.session.addr = *addr;
     st.session.dialled = dialled;
     st.n_sessions++;
     st.sessions_said = stage_count(link, KIND(HELLO_REPLY)) + stage_count(link, KIND(SYNC));
