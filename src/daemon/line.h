@@ -113,7 +113,7 @@ void call_ended(struct line *line); /* the gate let go, or the network is lost *
 enum slot_way slot_pass(struct slot *slot, const uint8_t *data, size_t len);
 void slot_session_end(struct slot *slot); /* if one is on */
 void link_session(void *ctx, uint64_t number, const uint8_t session_id[SESSION_ID_LEN],
-                  const char *peer_id, const struct node_addr *addr, bool dialled);
+                  const char *peer_id, bool dialled);
 void link_forward(void *ctx, uint64_t number, int kind, const uint8_t *body, size_t len);
 bool link_spoke(void *ctx, uint64_t number);
 uint32_t link_data_wanted(void *ctx, uint64_t number);

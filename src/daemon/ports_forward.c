@@ -43,7 +43,7 @@ void slot_session_end(struct slot *slot)
 /* The link still works without: its peer hears nothing of its Forwards, and they run out of time.
  */
 void link_session(void *ctx, uint64_t number, const uint8_t session_id[SESSION_ID_LEN],
-                  const char *peer_id, const struct node_addr *addr, bool dialled)
+                  const char *peer_id, bool dialled)
 {
     struct ports *ports = ctx;
     struct line *line = line_of_link(ports, number);
@@ -54,7 +54,6 @@ void link_session(void *ctx, uint64_t number, const uint8_t session_id[SESSION_I
     info.line = line->slot;
     memcpy(info.session_id, session_id, SESSION_ID_LEN);
     strncpy(info.peer_id, peer_id, sizeof info.peer_id - 1);
-    memcpy(info.ip, addr->ip, sizeof info.ip);
     info.to = line->to;
     info.from = line->from;
     session_begin(line->slot, number, session_id); /* first: forward may send at once */

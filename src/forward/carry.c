@@ -15,8 +15,8 @@
 
 /* DATA broke, but why may be on its way over the link. */
 #define LIMBO_MS 1000u
-/* The owner has the Forward and not the header on a warm connection, which was quicker: it is lost.
- */
+/* The owner has the Forward and not the header on a warm connection, which was quicker: it is lost,
+ * or it is slow, as many are when many clients come at once. */
 #define DOUBT_MS 300u
 
 struct passage {
@@ -49,6 +49,7 @@ struct carry {
     struct outbox_item out;
     uint64_t until_ms; /* the owner's answer */
     struct data *data;
+    struct data *doubted;             /* the one before it, which the owner may take all the same */
     bool told;                        /* the owner was sent the Forward, once at least */
     size_t sent;                      /* bytes of first in it */
     bool warm, retried, limbo, doubt; /* of data */
@@ -114,6 +115,7 @@ static void end_attempt(struct carry *c, bool cancel)
         atomic_fetch_sub(&session->active, 1);
     }
     data_drop(TAKE(&c->data));
+    data_drop(TAKE(&c->doubted));
     c->warm = c->retried = c->limbo = c->doubt = false;
     c->told = false;
     c->sent = 0;
@@ -202,22 +204,6 @@ static uint64_t share_ms(const struct carry *c)
     return left / (c->n - c->at);
 }
 
-static enum forward_end end_of_error(int error)
-{
-    switch (-error) {
-    case ETIMEDOUT:
-        return FORWARD_BACKEND_TIMED_OUT;
-    case ENOMEM:
-    case EMFILE:
-    case ENFILE:
-    case ENOBUFS:
-    case EADDRNOTAVAIL: /* no port left */
-        return FORWARD_NO_MEMORY;
-    default:
-        return FORWARD_BACKEND_REFUSED;
-    }
-}
-
 static void on_backend(void *ctx, int error, struct leg *leg)
 {
     struct carry *c = ctx;
@@ -228,7 +214,7 @@ static void on_backend(void *ctx, int error, struct leg *leg)
         leg_reset(leg);
     }
     if (error < 0) {
-        fail(c, end_of_error(error), backend_error_text(error), true, false);
+        fail(c, forward_end_of_error(error), backend_error_text(error), true, false);
         return;
     }
     worker_phase(c->worker, FORWARD_PHASE_CONNECT, c->begun_us);
@@ -252,7 +238,7 @@ static enum forward_end begin_local(struct carry *c)
                      &c->dial);
     if (r == 0)
         return FORWARD_DONE;
-    note(c, end_of_error(r), backend_error_text(r));
+    note(c, forward_end_of_error(r), backend_error_text(r));
     return c->end;
 }
 
@@ -279,6 +265,7 @@ static void joined(struct carry *c)
     struct bytes early;
     struct leg *leg = data_take(TAKE(&c->data), &early);
 
+    data_drop(TAKE(&c->doubted));
     worker_phase(c->worker, FORWARD_PHASE_OPEN, c->begun_us);
     COUNT(c->worker, forwarded, 1);
     finish_joined(c, leg, early);
@@ -338,6 +325,13 @@ static bool try_data_again(struct carry *c)
     return c->data != NULL;
 }
 
+static void begin_limbo(struct carry *c)
+{
+    c->limbo = true;
+    if (left_ms(c) > LIMBO_MS)
+        alarm_set(c->worker, &c->alarm, LIMBO_MS);
+}
+
 static void on_data(void *ctx, enum data_event event)
 {
     struct carry *c = ctx;
@@ -348,13 +342,35 @@ static void on_data(void *ctx, enum data_event event)
     }
     c->data = NULL;
     c->doubt = false;
-    if (try_data_again(c)) {
+    if (try_data_again(c))
         alarm_set(c->worker, &c->alarm, left_ms(c));
+    else if (!c->doubted)
+        begin_limbo(c);
+}
+
+static void on_doubted(void *ctx, enum data_event event)
+{
+    struct carry *c = ctx;
+
+    if (event == DATA_JOINED) {
+        data_drop(TAKE(&c->data));
+        c->data = TAKE(&c->doubted);
+        joined(c);
         return;
     }
-    c->limbo = true;
-    if (left_ms(c) > LIMBO_MS)
-        alarm_set(c->worker, &c->alarm, LIMBO_MS);
+    c->doubted = NULL;
+    if (!c->data && c->waiter.session->info.dialled)
+        begin_limbo(c);
+}
+
+/* Another one is opened. This one is kept: the owner joins the first whose header it reads. */
+static void doubt(struct carry *c)
+{
+    c->doubt = false;
+    c->doubted = TAKE(&c->data);
+    data_own(c->doubted, c, on_doubted);
+    alarm_set(c->worker, &c->alarm, left_ms(c));
+    try_data_again(c);
 }
 
 static enum forward_end begin_remote(struct carry *c)
@@ -417,15 +433,9 @@ static void on_alarm(struct alarm *alarm)
 {
     struct carry *c = CONTAINER_OF(alarm, struct carry, alarm);
 
-    if (c->doubt) {
-        c->doubt = false;
-        data_drop(TAKE(&c->data));
-        alarm_set(c->worker, &c->alarm, left_ms(c));
-        if (try_data_again(c))
-            return;
-        c->limbo = true;
-    }
-    if (c->limbo)
+    if (c->doubt)
+        doubt(c);
+    else if (c->limbo)
         fail(c, FORWARD_OWNER_LOST, "the DATA connection broke", c->sent == 0, true);
     else
         fail(c, FORWARD_OWNER_SILENT, "no answer in time", c->sent == 0, true);
@@ -450,33 +460,15 @@ void carry_data(struct waiter *waiter, struct data *data)
     }
 }
 
-static enum forward_end end_of_refusal(int refusal)
-{
-    switch (refusal) {
-    case MESHD__V1__REFUSAL__REFUSAL_BACKEND_REFUSED:
-        return FORWARD_BACKEND_REFUSED;
-    case MESHD__V1__REFUSAL__REFUSAL_BACKEND_TIMED_OUT:
-        return FORWARD_BACKEND_TIMED_OUT;
-    case MESHD__V1__REFUSAL__REFUSAL_DRAINING:
-        return FORWARD_DRAINING;
-    case MESHD__V1__REFUSAL__REFUSAL_OVER_LIMIT:
-        return FORWARD_OVER_LIMIT;
-    case MESHD__V1__REFUSAL__REFUSAL_NOT_ALLOWED:
-        return FORWARD_NOT_ALLOWED;
-    default:
-        return FORWARD_NO_OWNER; /* REFUSAL_NO_SUCH_NAME: known here, not there any more */
-    }
-}
-
 void carry_reply(struct waiter *waiter, int refusal, const char *text)
 {
     struct carry *c = CONTAINER_OF(waiter, struct carry, waiter);
 
     if (refusal != MESHD__V1__REFUSAL__REFUSAL_NONE) {
-        fail(c, end_of_refusal(refusal), text, true, false);
+        fail(c, forward_end_of_refusal(refusal), text, true, false);
         return;
     }
-    if (c->warm && !c->retried && left_ms(c) > DOUBT_MS) {
+    if (c->warm && !c->retried && !c->data->connecting && left_ms(c) > DOUBT_MS) {
         c->doubt = true;
         alarm_set(c->worker, &c->alarm, DOUBT_MS);
     }

@@ -46,4 +46,8 @@ struct forward_end_row {
 };
 extern const struct forward_end_row forward_ends[N_FORWARD_ENDS];
 
+/* Of a dial that failed, a negative errno; of an owner that refused, as in mesh.proto. */
+enum forward_end forward_end_of_error(int error);
+enum forward_end forward_end_of_refusal(int refusal);
+
 #endif

@@ -97,7 +97,6 @@ struct forward_session_info {
     void *line;    /* for ops.send; stays valid until forward_free */
     uint8_t session_id[SESSION_ID_LEN];
     char peer_id[LIMIT_PEER_ID + 1];
-    char ip[LIMIT_IP_TEXT];
     bool dialled;                     /* by this node: then it dials DATA, too, */
     struct sockaddr_storage to, from; /* ... there; from.ss_family AF_UNSPEC: the kernel chooses */
 };

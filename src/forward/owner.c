@@ -26,7 +26,8 @@ struct served {
     struct tuple tuple;
     uint32_t remaining_ms;
     bool pending, dial_data;
-    bool dials; /* data is of this side's dialling */
+    bool dials; /* data is of this side's dialling, */
+    bool again; /* ... once more, as it was asked */
     struct service *service;
     struct backend_try *dial;
     struct leg *backend; /* connected, not joined yet */
@@ -195,6 +196,10 @@ void owner_data(struct waiter *waiter, struct data *data)
 {
     struct served *s = CONTAINER_OF(waiter, struct served, waiter);
 
+    if (s->data && s->dials) { /* late: the other side was told of the one dialled in its place */
+        data_drop(data);
+        return;
+    }
     if (s->data) /* maybe taken by the Forward, whose mail is on the way */
         data_own(s->data, s, on_data);
     data_drop(TAKE(&s->data));
@@ -351,6 +356,15 @@ static void read_start(struct worker *worker, struct mail *mail)
         dial_backend(s);
 }
 
+/* Once: who asks on would have us dial without end. */
+static void dial_again(struct served *s)
+{
+    if (s->again)
+        return;
+    s->again = true;
+    dial_data(s);
+}
+
 struct again_mail {
     struct mail mail;
     uint8_t id[FORWARD_ID_LEN];
@@ -362,7 +376,7 @@ static void read_again(struct worker *worker, struct mail *mail)
     struct waiter *waiter = worker->stopping ? NULL : waiter_find(worker, m->id);
 
     if (waiter && waiter->kind == WAITER_OWNER)
-        dial_data(CONTAINER_OF(waiter, struct served, waiter));
+        dial_again(CONTAINER_OF(waiter, struct served, waiter));
     free(m);
 }
 

@@ -227,8 +227,7 @@ static void begin_session(struct node *n, struct link *l, uint64_t diallers, uin
     set_state(n, l, LINK_SYNCING);
     n->counters.hellos++;
     sign_of_life(n, l);
-    n->port->link_session(n->port->ctx, l->number, l->session, l->peer->id, &l->addr,
-                          l->dialer != NULL);
+    n->port->link_session(n->port->ctx, l->number, l->session, l->peer->id, l->dialer != NULL);
 }
 
 void link_on_up(struct node *n, struct link *l)

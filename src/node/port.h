@@ -79,9 +79,9 @@ struct node_port {
 
     /* Clients of services travel over links too, past the node: it only says when. Hello is done;
      * comes before anything else of the session. It lasts until link_end, or the port's own
-     * node_link_down. addr: where the peer was dialled, or dialled from. */
+     * node_link_down. */
     void (*link_session)(void *ctx, uint64_t link, const uint8_t session_id[SESSION_ID_LEN],
-                         const char *peer_id, const struct node_addr *addr, bool dialled);
+                         const char *peer_id, bool dialled);
     /* A message of the session, of kind FORWARDS, FORWARD_REPLIES or CANCEL; body as it came. */
     void (*link_forward)(void *ctx, uint64_t link, int kind, const uint8_t *body, size_t len);
     /* For a heartbeat on a link that the peer dialled; and of one on a link that this node did. */

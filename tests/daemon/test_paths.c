@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include "base/log.h"
 #include "daemon/paths.h"
+#include "forward/must.h"
 
 static char top[64], dir[96];
 
@@ -24,7 +25,7 @@ static void teardown(void)
     char command[160];
 
     snprintf(command, sizeof command, "rm -rf '%s'", top);
-    cr_expect_eq(system(command), 0);
+    MUST(system(command) == 0);
 }
 
 Test(paths, the_directory_is_made_private_with_its_parents, .init = setup, .fini = teardown)

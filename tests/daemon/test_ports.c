@@ -16,6 +16,7 @@
 #include "daemon/line.h"
 #include "daemon/ports.h"
 #include "daemon/serve.h"
+#include "forward/must.h"
 #include "wire/status.h"
 
 #define WAIT_MS 20000u
@@ -174,7 +175,7 @@ static void on_beat(uv_timer_t *timer)
         uint64_t until_ = clock_ms() + WAIT_MS;                                                    \
         while (!(expr) && clock_ms() < until_)                                                     \
             uv_run(&loop, UV_RUN_ONCE);                                                            \
-        cr_assert(expr, "after %u ms not: %s", WAIT_MS, #expr);                                    \
+        MUST(expr);                                                                                \
     } while (0)
 
 static void make_gate(struct end *end)
@@ -288,10 +289,10 @@ static void finish(struct end *end)
     gate_free(end->gate);
     serve_fini(&end->serve);
     registry_free(end->registry);
-    cr_expect_not(end->forward.astray, "%s", end->id);
-    cr_expect_eq(end->forward.begun, end->forward.ended);
+    MUST(!end->forward.astray);
+    MUST(end->forward.begun == end->forward.ended);
     snprintf(command, sizeof command, "rm -r %s", end->dir);
-    cr_expect_eq(system(command), 0);
+    MUST(system(command) == 0);
 }
 
 static size_t links_live(const struct end *end)
@@ -320,7 +321,7 @@ static void teardown(void)
     finish(&b);
     uv_close((uv_handle_t *)&beat, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
-    cr_expect_eq(uv_loop_close(&loop), 0);
+    MUST(uv_loop_close(&loop) == 0);
 }
 
 TestSuite(ports, .init = setup);
@@ -375,8 +376,6 @@ Test(ports, a_session_is_told_at_both_ends_with_what_it_takes_to_reach_the_other
     cr_expect_arr_eq(of_a->session_id, of_b->session_id, SESSION_ID_LEN);
     cr_expect_str_eq(of_a->peer_id, "b");
     cr_expect_str_eq(of_b->peer_id, "a");
-    cr_expect_str_eq(of_a->ip, "127.0.0.1");
-    cr_expect_str_eq(of_b->ip, "127.0.0.1");
     cr_expect(of_a->dialled);
     cr_expect_not(of_b->dialled);
     cr_expect_arr_eq(&of_a->to, &b.at, sizeof(struct sockaddr_in));

@@ -1,4 +1,5 @@
-/* must - what a test and a main() without a test framework can both insist on. */
+/* must - what a test and a main() without a test framework can both insist on, and a test's .fini,
+ * in which an assertion of Criterion's fails nothing. */
 #ifndef TESTS_FORWARD_MUST_H
 #define TESTS_FORWARD_MUST_H
 

@@ -80,7 +80,6 @@ void peer_up(struct peer *peer)
     random_bytes(peer->session_id, SESSION_ID_LEN);
     memcpy(info.session_id, peer->session_id, SESSION_ID_LEN);
     snprintf(info.peer_id, sizeof info.peer_id, "%s", peer->id);
-    snprintf(info.ip, sizeof info.ip, "127.0.0.1");
     memcpy(&info.to, &peer->at, sizeof peer->at);
     MUST(forward_session_begin(peer->rig->sides[DIALLER].forward, &info) == 0);
     tell_state(peer, true, false);

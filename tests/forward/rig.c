@@ -111,7 +111,6 @@ void rig_link_up(struct rig *rig)
 
         memcpy(info.session_id, rig->session_id, SESSION_ID_LEN);
         snprintf(info.peer_id, sizeof info.peer_id, "%s", rig->sides[1 - i].peer_id);
-        snprintf(info.ip, sizeof info.ip, "127.0.0.1");
         info.dialled = i == DIALLER;
         info.to = rig->gate_at;
         MUST(forward_session_begin(rig->sides[i].forward, &info) == 0);

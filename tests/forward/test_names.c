@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include "forward/hosts.h"
 #include "forward/inside.h"
+#include "forward/must.h"
 #include "forward/names.h"
 #include "registry/list.h"
 
@@ -38,7 +39,7 @@ static void teardown(void)
     worker_fini(&worker);
     names_free(names);
     list_unref(list);
-    cr_expect(hosts_wait_inside(0));
+    MUST(hosts_wait_inside(0));
 }
 
 static void show(void)

@@ -134,6 +134,27 @@ Test(requester, a_second_forward_has_data_dialled_once_more)
     requester_end();
 }
 
+Test(requester, a_third_forward_has_no_data_dialled)
+{
+    int lost, data, backend;
+
+    requester_start(true);
+    forward_with("first", 5, true);
+    lost = peer_accept_data(&peer);
+    backend = net_accept(backend_fd);
+    net_expect(backend, "first", 5);
+    forward_with("", 0, true);
+    data = peer_accept_data(&peer);
+    peer_expect_header(data, id, 0);
+    forward_with("", 0, true);
+    rig_settle(rig.sides[DIALLER].forward);
+    cr_assert(net_nobody_comes(peer.fd));
+    peer_say_header(data, id, 5);
+    pass_and_close(data, backend);
+    close(lost);
+    requester_end();
+}
+
 Test(requester, a_side_that_was_dialled_claims_a_warm_connection)
 {
     int data, backend;

@@ -215,10 +215,28 @@ Test(warm, one_that_the_owner_does_not_hear_of_is_replaced_by_the_owner_once)
     peer_next_forward(&owner, &forward);
     peer_reply(&owner, forward.id, MESHD__V1__REFUSAL__REFUSAL_NONE, "");
     expect_the_same_without_bytes(&forward);
-    cr_assert(net_has_ended(lost));
     data = dial_again(forward.id);
+    cr_assert(net_has_ended(lost));
     answer_and_close(client, data);
     close(lost);
+    end();
+}
+
+Test(warm, one_that_the_owner_hears_of_late_is_joined_all_the_same)
+{
+    struct peer_forward forward;
+    int client, data;
+
+    start(false);
+    data = park();
+    client = ask(DIALLER);
+    peer_next_forward(&owner, &forward);
+    peer_reply(&owner, forward.id, MESHD__V1__REFUSAL__REFUSAL_NONE, "");
+    expect_the_same_without_bytes(&forward);
+    peer_expect_answer(data);
+    peer_expect_header(data, forward.id, strlen(request));
+    peer_say_header(data, forward.id, 0);
+    answer_and_close(client, data);
     end();
 }
 

@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include "forward/must.h"
 #include "forward/source.h"
 
 void *__real_malloc(size_t size);
@@ -54,7 +55,7 @@ static void setup(void)
 static void teardown(void)
 {
     sources_free(sources);
-    cr_expect_eq(alive, 0);
+    MUST(alive == 0);
 }
 
 static struct in6_addr numbered(uint32_t n)

@@ -56,7 +56,7 @@ static uint64_t link_received(void *ctx, uint64_t link) { return 0; }
 static bool link_spoke(void *ctx, uint64_t link) { return world.now_ms % 3000 == 0; }
 
 static void link_session(void *ctx, uint64_t link, const uint8_t session_id[SESSION_ID_LEN],
-                         const char *peer_id, const struct node_addr *addr, bool dialled)
+                         const char *peer_id, bool dialled)
 {
     if (link == 0 || link == world.session || link != world.open)
         abort();

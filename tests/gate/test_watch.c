@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "forward/must.h"
 #include "gate/watcher.h"
 #include "wire/status.h"
 
@@ -22,7 +23,7 @@ static void setup(void)
 static void teardown(void)
 {
     rig_stop(&rig);
-    cr_assert_eq(maps_pictures(), 0, "every picture was given back");
+    MUST(maps_pictures() == 0); /* every one was given back */
 }
 
 /* `there` of the names exist, with value 1. */

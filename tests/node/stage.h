@@ -65,7 +65,6 @@ struct stage {
         uint64_t link;
         uint8_t session_id[SESSION_ID_LEN];
         char peer_id[LIMIT_PEER_ID + 1];
-        struct node_addr addr;
         bool dialled;
     } session;
     size_t n_sessions, sessions_said; /* sessions_said: said by the node before that */

@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
+#include "forward/must.h"
 #include "registry/help.h"
 
 static struct registry *reg;
@@ -10,7 +11,7 @@ static void setup(void) { reg = registry_for("n1", NULL); }
 
 static void teardown(void)
 {
-    cr_expect_eq(registry_check(reg), 0);
+    MUST(registry_check(reg) == 0);
     registry_free(reg);
 }
 

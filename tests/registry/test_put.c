@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "forward/must.h"
 #include "registry/help.h"
 
 static struct registry *reg;
@@ -16,7 +17,7 @@ static void setup(void)
 
 static void teardown(void)
 {
-    cr_expect_eq(registry_check(reg), 0);
+    MUST(registry_check(reg) == 0);
     registry_free(reg);
 }
 

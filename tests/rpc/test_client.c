@@ -1,4 +1,5 @@
 /* Tests of rpc/client: a call's every end, sessions one after another on one socket. */
+#include "forward/must.h"
 #include "rpc/client.h"
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -48,7 +49,7 @@ static void setup(void)
 static void teardown(void)
 {
     rpc_client_close(client);
-    cr_assert_eq(canary_sing(), 0);
+    MUST(canary_sing() == 0);
 }
 
 TestSuite(client, .init = setup, .fini = teardown);

@@ -1,4 +1,5 @@
 /* Tests of rpc/pair: order, urgency, limits, the ends of sessions, and many of them. */
+#include "forward/must.h"
 #include "rpc/pair.h"
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -142,8 +143,8 @@ static void setup(void)
 static void teardown(void)
 {
     rpc_pair_close(a.pair);
-    cr_assert_not(a.disorder);
-    cr_assert_eq(canary_sing(), 0);
+    MUST(!a.disorder);
+    MUST(canary_sing() == 0);
 }
 
 static int join(void)

@@ -1,6 +1,7 @@
 /* Tests of rpc/server: every status it gives by itself, deadlines, late and foreign answers,
  * callers that vanish, many calls at once over several lanes.
  */
+#include "forward/must.h"
 #include "rpc/server.h"
 #include <criterion/criterion.h>
 #include <stdatomic.h>
@@ -216,9 +217,9 @@ static void setup(void)
 
 static void teardown(void)
 {
-    cr_assert(fake_end(lane, 0));
+    MUST(fake_end(lane, 0));
     rpc_server_close(server);
-    cr_assert_eq(canary_sing(), 0);
+    MUST(canary_sing() == 0);
 }
 
 TestSuite(server, .init = setup, .fini = teardown);
