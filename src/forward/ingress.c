@@ -21,9 +21,9 @@ struct ingress_poll { /* one port under one worker's loop */
     struct ingress_poll *next;
     struct worker *worker;
     struct ingress *port;
+    struct leg *leg;
     int spare_fd;
     struct alarm rested;
-    uv_poll_t poll;
 };
 
 /* ---- ports ---- */
@@ -213,12 +213,14 @@ static bool accept_some(struct ingress_poll *listening, unsigned most)
     return true;
 }
 
-static void on_listening(uv_poll_t *poll, int status, int events)
+static void on_listening(struct leg *leg, int events)
 {
-    struct ingress_poll *listening = CONTAINER_OF(poll, struct ingress_poll, poll);
+    struct ingress_poll *listening = leg->owner;
 
-    if (!accept_some(listening, ACCEPTS_PER_EVENT)) {
-        uv_poll_stop(poll);
+    if (accept_some(listening, ACCEPTS_PER_EVENT)) {
+        leg_want(leg, UV_READABLE);
+    } else {
+        leg_want(leg, 0);
         alarm_set(listening->worker, &listening->rested, REST_MS);
     }
 }
@@ -227,7 +229,7 @@ static void on_rested(struct alarm *alarm)
 {
     struct ingress_poll *listening = CONTAINER_OF(alarm, struct ingress_poll, rested);
 
-    uv_poll_start(&listening->poll, UV_READABLE, on_listening);
+    leg_want(listening->leg, UV_READABLE);
 }
 
 int ingress_worker_start(struct worker *worker)
@@ -236,27 +238,26 @@ int ingress_worker_start(struct worker *worker)
 
     for (size_t i = 0; i < forward->n_ingress; i++) {
         struct ingress_poll *listening;
-        int r;
 
         if (forward->ingress[i].fd < 0)
             continue;
         listening = calloc(1, sizeof(*listening));
         if (!listening)
             return -ENOMEM;
-        r = uv_poll_init(&worker->loop, &listening->poll, forward->ingress[i].fd);
-        if (r < 0) {
+        listening->leg = leg_new(worker, forward->ingress[i].fd);
+        if (!listening->leg) {
             free(listening);
-            return r;
+            return -ENOMEM;
         }
+        listening->leg->owner = listening;
+        listening->leg->ready = on_listening;
         listening->worker = worker;
         listening->port = &forward->ingress[i];
         alarm_init(&listening->rested, on_rested);
         open_spare(listening);
         listening->next = worker->listening;
         worker->listening = listening;
-        r = uv_poll_start(&listening->poll, UV_READABLE, on_listening);
-        if (r < 0)
-            return r;
+        leg_want(listening->leg, UV_READABLE);
     }
     return 0;
 }
@@ -270,11 +271,6 @@ static void leave_port(struct forward *forward, struct ingress *port)
     port->fd = -1;
 }
 
-static void on_closed(uv_handle_t *handle)
-{
-    free(CONTAINER_OF(handle, struct ingress_poll, poll));
-}
-
 static void close_polls(struct worker *worker)
 {
     while (worker->listening) {
@@ -284,8 +280,9 @@ static void close_polls(struct worker *worker)
         alarm_clear(worker, &listening->rested);
         if (listening->spare_fd >= 0)
             close(listening->spare_fd);
-        uv_close((uv_handle_t *)&listening->poll, on_closed);
+        leg_detach(listening->leg);
         leave_port(worker->forward, listening->port);
+        free(listening);
     }
 }
 

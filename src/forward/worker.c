@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,16 +14,28 @@
 
 void worker_post(struct worker *worker, struct mail *mail)
 {
-    bool first;
+    bool asleep;
 
     mail->next = NULL;
     mutex_lock(&worker->mail_lock);
-    first = worker->mailbox.first == NULL;
+    asleep = worker->mailbox.asleep;
+    worker->mailbox.asleep = false;
     *worker->mailbox.last = mail;
     worker->mailbox.last = &mail->next;
-    if (first)
-        uv_async_send(&worker->bell);
     mutex_unlock(&worker->mail_lock);
+    if (asleep)
+        eventfd_write(worker->bell, 1);
+}
+
+/* False: there is mail. Else whoever posts some wakes the worker. */
+static bool fall_asleep(struct worker *worker)
+{
+    bool asleep;
+
+    mutex_lock(&worker->mail_lock);
+    asleep = worker->mailbox.asleep = worker->mailbox.first == NULL;
+    mutex_unlock(&worker->mail_lock);
+    return asleep;
 }
 
 static void read_mail(struct worker *worker)
@@ -31,6 +44,7 @@ static void read_mail(struct worker *worker)
 
     mutex_lock(&worker->mail_lock);
     mail = worker->mailbox.first;
+    worker->mailbox.asleep = false;
     worker->mailbox.first = NULL;
     worker->mailbox.last = &worker->mailbox.first;
     mutex_unlock(&worker->mail_lock);
@@ -41,8 +55,6 @@ static void read_mail(struct worker *worker)
         mail = next;
     }
 }
-
-static void on_bell(uv_async_t *bell) { read_mail(CONTAINER_OF(bell, struct worker, bell)); }
 
 /* ---- alarms: a wheel, whose slots hold what is due in this turn or a later one ---- */
 
@@ -229,24 +241,35 @@ static void tell_deaf(struct worker *worker)
     }
 }
 
+/* Until the loop has something to do; -1: nothing. */
+static int loop_ms(const struct worker *worker)
+{
+    return uv_loop_alive(&worker->loop) ? uv_backend_timeout(&worker->loop) : -1;
+}
+
+/* How long nothing is to be done but what events bring; -1: for ever. */
+static int sleep_ms(struct worker *worker)
+{
+    int ms = loop_ms(worker);
+
+    if (ms == 0 || worker->legs.deaf || !fall_asleep(worker))
+        return 0;
+    return worker->soon ? 1 : ms;
+}
+
 void worker_turn(struct worker *worker, bool wait)
 {
     struct epoll_event ready[LEGS_AT_ONCE];
-    bool of_loop;
-    int ms, n;
+    int n;
 
     worker->legs.telling = true;
     tell_deaf(worker);
-    ms = wait && !worker->legs.deaf ? uv_backend_timeout(&worker->loop) : 0;
-    n = epoll_wait(worker->legs.epoll, ready, LEGS_AT_ONCE, ms);
+    n = epoll_wait(worker->legs.epoll, ready, LEGS_AT_ONCE, wait ? sleep_ms(worker) : 0);
+    worker->soon = false;
     uv_update_time(&worker->loop);
-    of_loop = n <= 0;
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++)
         if (ready[i].data.ptr)
             tell(ready[i].data.ptr, ready[i].events);
-        else
-            of_loop = true;
-    }
     worker->legs.telling = false;
     while (worker->legs.gone) {
         struct leg *leg = worker->legs.gone;
@@ -254,7 +277,8 @@ void worker_turn(struct worker *worker, bool wait)
         worker->legs.gone = leg->next;
         free(leg);
     }
-    if (of_loop || uv_backend_timeout(&worker->loop) == 0)
+    read_mail(worker);
+    if (loop_ms(worker) == 0)
         uv_run(&worker->loop, UV_RUN_NOWAIT);
     if (worker->body.turn)
         worker->body.turn(worker);
@@ -357,17 +381,19 @@ void worker_phase(struct worker *worker, enum forward_phase phase, uint64_t begu
     COUNT(worker, phases[phase][bucket], 1);
 }
 
-static void on_soon(uv_timer_t *soon) {}
-
-void worker_soon(struct worker *worker)
+/* Each ring is an event of its own, epoll(7), so that nobody has to read it. */
+static int hang_bell(struct worker *worker)
 {
-    if (!uv_is_active((uv_handle_t *)&worker->soon))
-        uv_timer_start(&worker->soon, on_soon, 1, 0);
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+
+    worker->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (epoll_ctl(worker->legs.epoll, EPOLL_CTL_ADD, worker->bell, &event) < 0)
+        return -errno;
+    return 0;
 }
 
 int worker_init(struct worker *worker, struct forward *forward, unsigned index)
 {
-    struct epoll_event event = {.events = EPOLLIN};
     int r = uv_loop_init(&worker->loop);
 
     if (r < 0)
@@ -385,14 +411,9 @@ int worker_init(struct worker *worker, struct forward *forward, unsigned index)
     ring_init(&worker->relays);
     ring_init(&worker->data);
     worker->legs.epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (epoll_ctl(worker->legs.epoll, EPOLL_CTL_ADD, uv_backend_fd(&worker->loop), &event) < 0)
-        r = -errno;
-    if (r == 0)
-        r = uv_async_init(&worker->loop, &worker->bell, on_bell);
+    r = hang_bell(worker);
     if (r == 0)
         r = uv_timer_init(&worker->loop, &worker->tick);
-    if (r == 0)
-        r = uv_timer_init(&worker->loop, &worker->soon);
     if (r < 0) {
         worker_fini(worker);
         return r;
@@ -405,7 +426,8 @@ static void run(void *arg)
     struct worker *worker = arg;
 
     worker->body.begin(worker);
-    while (uv_loop_alive(&worker->loop) || worker->legs.n > 0 || worker->legs.deaf)
+    while (!worker->stopping || uv_loop_alive(&worker->loop) || worker->legs.n > 0 ||
+           worker->legs.deaf)
         worker_turn(worker, true);
 }
 
@@ -429,8 +451,6 @@ static void read_stop(struct worker *worker, struct mail *mail)
     worker->stopping = true;
     worker->body.end(worker);
     uv_close((uv_handle_t *)&worker->tick, NULL);
-    uv_close((uv_handle_t *)&worker->soon, NULL);
-    uv_close((uv_handle_t *)&worker->bell, NULL);
 }
 
 void worker_stop(struct worker *worker)
@@ -448,15 +468,13 @@ void worker_fini(struct worker *worker)
 {
     if (!worker->stopping) { /* never ran */
         worker->stopping = true;
-        if (worker->bell.loop)
-            uv_close((uv_handle_t *)&worker->bell, NULL);
         if (worker->tick.loop)
             uv_close((uv_handle_t *)&worker->tick, NULL);
-        if (worker->soon.loop)
-            uv_close((uv_handle_t *)&worker->soon, NULL);
         uv_run(&worker->loop, UV_RUN_DEFAULT);
     }
     read_mail(worker);
+    if (worker->bell >= 0)
+        close(worker->bell);
     if (worker->legs.epoll >= 0)
         close(worker->legs.epoll);
     uv_loop_close(&worker->loop);

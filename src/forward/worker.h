@@ -1,4 +1,4 @@
-/* worker - one libuv loop on a thread of its own, and what lives on it: legs, alarms, mail.
+/* worker - a loop on a thread of its own, and what lives on it: legs, alarms, mail.
  *
  * A leg is a non-blocking socket under the loop, one side of a client's way. It is made once and
  * handed from whoever reads the first bytes to whoever relays, as its `owner` and `ready` are set.
@@ -48,8 +48,8 @@ static inline bool alarm_is_set(const struct alarm *alarm) { return !ring_empty(
 
 /* ---- legs ----
  *
- * Sockets in an epoll(7) of the worker's, which has the loop in it for all else (uv_backend_fd). In
- * libuv's own, one look at one socket takes five system calls, and each change two. */
+ * Sockets in an epoll(7) of the worker's: in libuv's own, one look at one socket takes five system
+ * calls, and each change two. */
 
 struct leg {
     struct worker *worker;
@@ -113,9 +113,9 @@ struct worker {
     struct worker_body body;
     bool started, stopping;
     uv_loop_t loop;
-    uv_async_t bell;
     uv_timer_t tick; /* runs while an alarm is set */
-    uv_timer_t soon;
+    bool soon;       /* the next turn, at the latest in a millisecond */
+    int bell;        /* an eventfd(2) */
     uv_thread_t thread;
     struct forward_counters count; /* atomic */
     struct {
@@ -124,7 +124,7 @@ struct worker {
         uint64_t step; /* the last whose slot was looked at */
     } alarms;
     struct {
-        int epoll;        /* of them, and of the loop's own descriptor */
+        int epoll;        /* of them, and of the bell */
         size_t n;         /* that want something */
         bool telling;     /* some events are told still */
         struct leg *gone; /* meanwhile */
@@ -137,6 +137,7 @@ struct worker {
     struct mutex mail_lock;
     struct { /* only with mail_lock held */
         struct mail *first, **last;
+        bool asleep; /* or about to be: the bell wakes it */
     } mailbox;
     uint8_t scratch[SCRATCH_BYTES];
 };
@@ -149,7 +150,7 @@ void worker_fini(
     struct worker *worker); /* after worker_stop, or never started; reads what mail is left */
 static inline uint64_t worker_now(const struct worker *worker) { return uv_now(&worker->loop); }
 /* Another turn in a millisecond, if nothing else brings one. */
-void worker_soon(struct worker *worker);
+static inline void worker_soon(struct worker *worker) { worker->soon = true; }
 /* A phase ended that began at begun_us (uv_hrtime / 1000). */
 void worker_phase(struct worker *worker, enum forward_phase phase, uint64_t begun_us);
 

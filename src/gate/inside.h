@@ -93,7 +93,10 @@ struct view { /* bytes that arrived and wait: in the scratch buffer, or in strea
 };
 
 void stream_init(struct stream *s, struct gate *gate, struct conn *owner);
-/* Takes fd, also when it fails. */
+/* Nothing is told of it before stream_watch; till then it is looked at by whoever has taken it. */
+void stream_take(struct stream *s, int fd, enum sp_framing framing);
+int stream_watch(struct stream *s); /* idempotent; nothing if it was closed or lifted since */
+/* Both at once. Takes fd, also when it fails. */
 int stream_open(struct stream *s, int fd, enum sp_framing framing);
 void stream_close(struct stream *s);
 /* The loop lets go of the descriptor, which is returned; what waits in the buffers stays. */

@@ -48,12 +48,13 @@ static void welcome(struct listener *listener, int fd, const struct sockaddr_sto
         conn_name(conn, from);
     }
     conn_adopt(conn);
-    if (stream_open(&conn->net, fd, listener->local ? SP_IPC : SP_TCP) < 0) {
-        conn_close(conn);
-        return;
-    }
+    stream_take(&conn->net, fd, listener->local ? SP_IPC : SP_TCP);
     stream_read(&conn->net, true);
     conn_timer(conn, gate->first_bytes_ms);
+    /* Who has something to say has mostly said it, and DATA is not watched here at all then. */
+    sniff_readable(conn);
+    if (!conn->dead && stream_watch(&conn->net) < 0)
+        conn_close(conn);
 }
 
 /* Without a descriptor the connection would stay in the queue and wake the loop for ever. */

@@ -95,7 +95,7 @@ static void update(struct stream *s)
                                  : 0) |
                  (s->blocked ? UV_WRITABLE : 0);
 
-    if (s->fd < 0 || events == s->events)
+    if (!s->watch || events == s->events)
         return;
     s->events = events;
     if (events)
@@ -104,23 +104,42 @@ static void update(struct stream *s)
         uv_poll_stop(&s->watch->poll);
 }
 
-int stream_open(struct stream *s, int fd, enum sp_framing framing)
+void stream_take(struct stream *s, int fd, enum sp_framing framing)
 {
-    struct watch *watch = calloc(1, sizeof(*watch));
-    int r = watch ? uv_poll_init(&s->gate->loop, &watch->poll, fd) : -ENOMEM;
-
-    if (r < 0) {
-        free(watch);
-        close(fd);
-        return r;
-    }
-    watch->stream = s;
     s->fd = fd;
-    s->watch = watch;
     s->framing = framing;
     s->events = 0;
     s->reading = s->blocked = s->connecting = s->watch_end = false;
+}
+
+int stream_watch(struct stream *s)
+{
+    struct watch *watch;
+    int r;
+
+    if (s->fd < 0 || s->watch)
+        return 0;
+    watch = calloc(1, sizeof(*watch));
+    r = watch ? uv_poll_init(&s->gate->loop, &watch->poll, s->fd) : -ENOMEM;
+    if (r < 0) {
+        free(watch);
+        return r;
+    }
+    watch->stream = s;
+    s->watch = watch;
+    update(s);
     return 0;
+}
+
+int stream_open(struct stream *s, int fd, enum sp_framing framing)
+{
+    int r;
+
+    stream_take(s, fd, framing);
+    r = stream_watch(s);
+    if (r < 0)
+        stream_close(s);
+    return r;
 }
 
 static void watch_closed(uv_handle_t *handle) { free(CONTAINER_OF(handle, struct watch, poll)); }
@@ -129,9 +148,11 @@ int stream_lift(struct stream *s)
 {
     int fd = s->fd;
 
-    s->watch->stream = NULL;
-    uv_close((uv_handle_t *)&s->watch->poll, watch_closed);
-    s->watch = NULL;
+    if (s->watch) {
+        s->watch->stream = NULL;
+        uv_close((uv_handle_t *)&s->watch->poll, watch_closed);
+        s->watch = NULL;
+    }
     s->fd = -1;
     s->reading = s->blocked = s->connecting = s->watch_end = false;
     ring_drop(&s->dirty);
