@@ -451,7 +451,7 @@ void carry_data(struct waiter *waiter, struct data *data)
     data_drop(TAKE(&c->data));
     data_own(data, c, on_data);
     c->data = data;
-    data_say(data, &header);
+    data_say(data, &header, false);
     if (data->leg->failed) {
         data_drop(data);
         on_data(c, DATA_DEAD);

@@ -190,14 +190,17 @@ static void flush(struct data *data)
         bytes_free(&data->out);
 }
 
-static void say(struct data *data, const void *bytes, size_t len)
+static void say(struct data *data, const void *bytes, size_t len, bool held)
 {
     size_t left = bytes_left(&data->out);
     struct bytes more = {.len = left + len};
 
     if (!data->connecting && left == 0) {
-        ssize_t n = send(data->leg->fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n =
+            send(data->leg->fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT | (held ? MSG_MORE : 0));
 
+        if (n > 0 && held)
+            leg_hold(data->leg);
         if (n == (ssize_t)len)
             return;
         if (n < 0 && errno != EAGAIN) {
@@ -223,7 +226,7 @@ static void say(struct data *data, const void *bytes, size_t len)
 }
 
 /* The answer to the preamble waits for it: one packet less, and who dialled needs none before. */
-void data_say(struct data *data, const struct data_header *header)
+void data_say(struct data *data, const struct data_header *header, bool held)
 {
     static const struct preamble_reply reply = {.version = PREAMBLE_VERSION, .status = STATUS_OK};
     uint8_t bytes[PREAMBLE_HEAD + DATA_HEADER_LEN];
@@ -234,7 +237,7 @@ void data_say(struct data *data, const struct data_header *header)
     data->answered |= !data->dialled;
     data->said = true;
     data_header_pack(header, bytes + n);
-    say(data, bytes, n + DATA_HEADER_LEN);
+    say(data, bytes, n + DATA_HEADER_LEN, held);
 }
 
 /* ---- reading ---- */
@@ -372,7 +375,7 @@ static bool open_with(struct data *data, const void *bytes, size_t len)
     }
     if (n >= 0 || errno != EAGAIN)
         return false;
-    say(data, bytes, len);
+    say(data, bytes, len, false);
     return data->out.data != NULL;
 }
 

@@ -96,8 +96,8 @@ struct data *data_claim(struct worker *worker, struct session *session,
 struct data *data_dial(struct worker *worker, struct session *session,
                        const struct data_header *header, void *ctx,
                        void (*event)(void *ctx, enum data_event event));
-/* Says our header; an error shows as an event. */
-void data_say(struct data *data, const struct data_header *header);
+/* Says our header; an error shows as an event. held: with what is sent next (leg_hold). */
+void data_say(struct data *data, const struct data_header *header, bool held);
 /* Somebody's from now on. */
 void data_own(struct data *data, void *ctx, void (*event)(void *ctx, enum data_event event));
 /* Both headers are exchanged: the leg and what came behind the header; data is freed. */

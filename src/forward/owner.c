@@ -158,7 +158,8 @@ static void say_header(struct served *s)
     struct data_header header = {.offset = 0};
 
     memcpy(header.forward_id, s->waiter.id, FORWARD_ID_LEN);
-    data_say(s->data, &header);
+    /* Who has sent something first is answered soon, mostly. */
+    data_say(s->data, &header, s->data->has_header && s->first_len > 0);
 }
 
 static void meet(struct served *s)

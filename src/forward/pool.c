@@ -241,6 +241,6 @@ struct data *data_claim(struct worker *worker, struct session *session,
         return NULL;
     data_own(data, ctx, event);
     alarm_set(worker, &data->alarm, worker->forward->open_ms);
-    data_say(data, header);
+    data_say(data, header, false);
     return data;
 }

@@ -41,6 +41,7 @@ struct flow {
     uint32_t bulk;     /* bytes of large reads in a row */
     uint8_t state;     /* enum flow_state */
     bool fin_waits;    /* seen, not read: what is held comes first */
+    bool fin_came;     /* behind what is read now: it leaves with the last bytes */
     bool never_splice; /* the kernel cannot, with these sockets */
 };
 
@@ -125,15 +126,20 @@ static void count(struct relay *relay, int d, size_t n)
 }
 
 /* How many bytes the receiver of flow d took: 0, maybe for ever, if it fails. */
-static size_t give(struct relay *relay, int d, const uint8_t *data, size_t len)
+static size_t give(struct relay *relay, int d, const uint8_t *data, size_t len, bool held)
 {
-    ssize_t n = send(relay->legs[!d]->fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    struct leg *leg = relay->legs[!d];
+    ssize_t n = send(leg->fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL | (held ? MSG_MORE : 0));
 
     if (n < 0) {
         if (errno != EAGAIN)
             fail(relay, !d, -errno);
         return 0;
     }
+    if (held)
+        leg_hold(leg);
+    else
+        leg_sent(leg);
     count(relay, d, (size_t)n);
     return (size_t)n;
 }
@@ -152,6 +158,7 @@ static void flush_pipe(struct relay *relay, int d)
             return;
         }
         flow->pipe->n -= (size_t)n;
+        leg_sent(relay->legs[!d]);
         count(relay, d, (size_t)n);
         COUNT(relay->worker, spliced, n);
     }
@@ -166,7 +173,7 @@ static void flush(struct relay *relay, int d)
 
     if (flow->held.data) {
         flow->held.head +=
-            give(relay, d, flow->held.data + flow->held.head, bytes_left(&flow->held));
+            give(relay, d, flow->held.data + flow->held.head, bytes_left(&flow->held), false);
         if (bytes_left(&flow->held) == 0)
             bytes_free(&flow->held);
     }
@@ -201,7 +208,7 @@ static bool copy(struct relay *relay, int d, size_t *budget)
         flow->bulk = 0;
     else if (flow->bulk < BULK_BYTES)
         flow->bulk += (uint32_t)n;
-    given = give(relay, d, scratch, (size_t)n);
+    given = give(relay, d, scratch, (size_t)n, flow->fin_came);
     if (given < (size_t)n && !bytes_copy(&flow->held, scratch + given, (size_t)n - given)) {
         /* A hole in the stream is no stream: nothing that comes behind it is read any more. */
         flow->state = LOST;
@@ -210,7 +217,7 @@ static bool copy(struct relay *relay, int d, size_t *budget)
         return false;
     }
     *budget -= (size_t)n < *budget ? (size_t)n : *budget;
-    return (size_t)n == SCRATCH_BYTES;
+    return (size_t)n == SCRATCH_BYTES || flow->fin_came;
 }
 
 /* Was a read into the pipe so long that another one is worth the call? */
@@ -340,8 +347,10 @@ static void settle(struct relay *relay)
     for (int d = 0; d < N_SIDES; d++) {
         if (relay->flows[d].state == ENDING && !holds(&relay->flows[d])) {
             /* Where it is the last, the close says it. */
-            if (!over(&relay->flows[!d]))
+            if (!over(&relay->flows[!d])) {
                 shutdown(relay->legs[!d]->fd, SHUT_WR);
+                leg_sent(relay->legs[!d]);
+            }
             relay->flows[d].state = ENDED;
         }
     }
@@ -361,6 +370,7 @@ static void on_ready(struct leg *leg, int events)
     if (newly_broken(relay, side)) {
         /* It broke in relay_begin. */
     } else if (events & UV_READABLE) {
+        relay->flows[side].fin_came = events & UV_DISCONNECT;
         run(relay, side);
     } else if (events & (UV_DISCONNECT | UV_PRIORITIZED)) {
         int error = leg_error(leg);

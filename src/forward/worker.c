@@ -2,12 +2,15 @@
 #include "forward/worker.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define HELD_MS 2u
 #define LEGS_AT_ONCE 256 /* events; then mail and alarms have their turn */
 
 /* ---- mail ---- */
@@ -143,7 +146,41 @@ struct leg *leg_new(struct worker *worker, int fd)
     }
     leg->worker = worker;
     leg->fd = fd;
+    ring_init(&leg->held);
     return leg;
+}
+
+void leg_hold(struct leg *leg)
+{
+    leg->held_ms = worker_now(leg->worker);
+    ring_drop(&leg->held);
+    ring_push(&leg->worker->legs.held, &leg->held);
+}
+
+/* Set again, TCP_NODELAY sends what is held, tcp(7). */
+static void let_go(struct leg *leg)
+{
+    const int on = 1;
+
+    if (ring_empty(&leg->held))
+        return;
+    ring_drop(&leg->held);
+    setsockopt(leg->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}
+
+static void let_go_old(struct worker *worker)
+{
+    struct ring *held = &worker->legs.held;
+
+    while (!ring_empty(held)) {
+        struct leg *leg = CONTAINER_OF(held->next, struct leg, held);
+
+        if (worker_now(worker) < leg->held_ms + HELD_MS) {
+            worker_soon(worker);
+            return;
+        }
+        let_go(leg);
+    }
 }
 
 static void tell_soon(struct leg *leg)
@@ -215,6 +252,8 @@ static void tell(struct leg *leg, uint32_t events)
     } else if (events & EPOLLHUP && told == 0) {
         told = leg->wants;
     }
+    if (told & UV_READABLE)
+        told |= uv_events(events) & UV_DISCONNECT;
     if (told)
         leg->ready(leg, told);
     else
@@ -280,6 +319,7 @@ void worker_turn(struct worker *worker, bool wait)
     read_mail(worker);
     if (loop_ms(worker) == 0)
         uv_run(&worker->loop, UV_RUN_NOWAIT);
+    let_go_old(worker);
     if (worker->body.turn)
         worker->body.turn(worker);
 }
@@ -303,6 +343,7 @@ static void leg_drop(struct leg *leg)
     struct worker *worker = leg->worker;
 
     leg->fd = -1;
+    ring_drop(&leg->held);
     if (leg->wants)
         worker->legs.n--;
     leg->wants = 0;
@@ -320,6 +361,7 @@ int leg_detach(struct leg *leg)
 {
     int fd = leg->fd;
 
+    let_go(leg);
     watch(leg, 0);
     leg_drop(leg);
     return fd;
@@ -339,6 +381,7 @@ void leg_reset(struct leg *leg)
 {
     if (!leg)
         return;
+    let_go(leg);
     leg_fragile(leg);
     close(leg->fd);
     leg_drop(leg);
@@ -404,6 +447,7 @@ int worker_init(struct worker *worker, struct forward *forward, unsigned index)
     worker->mailbox.last = &worker->mailbox.first;
     for (size_t i = 0; i < ALARM_SLOTS; i++)
         ring_init(&worker->alarms.slots[i]);
+    ring_init(&worker->legs.held);
     ring_init(&worker->outboxes);
     ring_init(&worker->clients);
     ring_init(&worker->carries);

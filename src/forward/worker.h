@@ -60,12 +60,14 @@ struct leg {
     bool deaf;    /* the kernel would not watch it: it was reset, and that is told */
     bool listed;  /* in worker->legs.deaf */
     void *owner;
-    /* events as wanted; those that were not are not told. After an error on the socket events is
-     * what was wanted: the next read or write says what it is. */
+    /* events as wanted; those that were not are not told, but an end behind what is readable. After
+     * an error on the socket events is what was wanted: the next read or write says what it is. */
     void (*ready)(struct leg *leg, int events);
     int failed;  /* 0, or the negative errno of a write before it is relayed: a socket tells that
                     once, and what is read of it then looks like an end in order */
     int watched; /* by the epoll: what is wanted, and maybe what was */
+    struct ring held; /* worker->legs.held */
+    uint64_t held_ms; /* since then */
     struct leg *next; /* of those that are gone, or deaf */
 };
 /* Takes fd, which must be non-blocking, also when it fails: NULL, no memory. */
@@ -73,6 +75,10 @@ struct leg *leg_new(struct worker *worker, int fd);
 void leg_want(struct leg *leg, int wants);
 /* A stream is about to begin: if this process dies, the other end must not take that for an end. */
 void leg_fragile(struct leg *leg);
+/* What was sent last, with MSG_MORE, leaves with what is sent next, or in HELD_MS, or at the end.
+ */
+void leg_hold(struct leg *leg);
+static inline void leg_sent(struct leg *leg) { ring_drop(&leg->held); }
 /* Both accept NULL. What was written is still delivered. The leg may not be touched afterwards. */
 void leg_close(struct leg *leg);
 void leg_reset(struct leg *leg);      /* RST; what was not delivered is lost */
@@ -129,6 +135,7 @@ struct worker {
         bool telling;     /* some events are told still */
         struct leg *gone; /* meanwhile */
         struct leg *deaf; /* that are told what they want in the next turn */
+        struct ring held; /* that have something to send still, oldest first */
     } legs;
     struct ring outboxes;                               /* that have something to send */
     struct ring clients, carries, served, relays, data; /* what lives here; for drain and stop */

@@ -3,8 +3,11 @@
 #include <criterion/criterion.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "base/clock.h"
+#include "base/random.h"
 #include "forward/must.h"
 #include "forward/requester.h"
+#include "forward/segments.h"
 #include "wire/status.h"
 
 static struct peer other;
@@ -188,6 +191,75 @@ Test(requester, what_came_behind_the_header_follows_the_first_bytes)
     peer_expect_answer(data);
     peer_expect_header(data, id, 0);
     pass_and_close(data, backend);
+    requester_end();
+}
+
+/* ---- its header and the answer ---- */
+
+static void ask_anew(int *out_data, int *out_backend)
+{
+    random_bytes(id, sizeof id);
+    *out_data = dial_with_header(&peer, 5);
+    RIG_WAIT(&rig, DIALLER, data_waiting, 1);
+    forward_with("first", 5, false);
+    *out_backend = net_accept(backend_fd);
+    net_expect(*out_backend, "first", 5);
+}
+
+Test(requester, an_answer_that_is_quick_comes_in_one_segment_with_the_header)
+{
+    unsigned together = 0;
+
+    requester_start(false);
+    for (unsigned i = 0; i < 50 && !together; i++) {
+        int data, backend;
+
+        ask_anew(&data, &backend);
+        net_send(backend, "answer", 6);
+        peer_expect_answer(data);
+        peer_expect_header(data, id, 0);
+        net_expect(data, "answer", 6);
+        together += data_segments_in(data) == 1;
+        pass_and_close(data, backend);
+    }
+    cr_assert(together);
+    requester_end();
+}
+
+/* Who waits for it waits for less than TCP would hold it back by itself, which is 200 ms. */
+Test(requester, an_answer_that_does_not_come_is_waited_for_no_longer_than_a_moment)
+{
+    uint64_t shortest = UINT64_MAX;
+
+    requester_start(false);
+    for (unsigned i = 0; i < 20 && shortest > 100; i++) {
+        uint64_t begun, took;
+        int data, backend;
+
+        ask_anew(&data, &backend);
+        begun = clock_ms();
+        peer_expect_answer(data);
+        peer_expect_header(data, id, 0);
+        took = clock_ms() - begun;
+        if (took < shortest)
+            shortest = took;
+        pass_and_close(data, backend);
+    }
+    cr_assert_leq(shortest, 100, "%lu ms", (unsigned long)shortest);
+    requester_end();
+}
+
+Test(requester, a_reset_behind_a_header_is_one)
+{
+    int data, backend;
+
+    requester_start(false);
+    ask_anew(&data, &backend);
+    net_reset(backend);
+    peer_expect_answer(data);
+    peer_expect_header(data, id, 0);
+    cr_assert(net_is_reset(data));
+    close(data);
     requester_end();
 }
 

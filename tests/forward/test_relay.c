@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "relay_rig.h"
+#include "segments.h"
 
 #define MIB 1048576u
 
@@ -107,6 +108,28 @@ Test(forward_relay, a_byte_marked_urgent_keeps_its_place_in_the_stream)
     talks[0].send += 100;
     talks[0].keep_open = talks[1].keep_open = false;
     finish(&joined, talks);
+}
+
+Test(forward_relay, the_last_bytes_leave_in_one_segment_with_the_end)
+{
+    struct joined joined;
+    struct pollfd ended;
+    uint32_t before;
+    char answer[8];
+
+    joined_init(&joined, &rig, 0);
+    before = segments_in(joined.client);
+    cr_assert_eq(send(joined.backend, "last", 4, 0), 4);
+    shutdown(joined.backend, SHUT_WR);
+    ended = (struct pollfd){.fd = joined.backend_leg, .events = POLLRDHUP};
+    cr_assert_eq(poll(&ended, 1, WAIT_MS), 1);
+    joined_begin(&joined);
+    cr_assert(readable(joined.client));
+    cr_expect_eq(recv(joined.client, answer, sizeof(answer), 0), 4);
+    cr_assert(readable(joined.client));
+    cr_expect_eq(recv(joined.client, answer, sizeof(answer), 0), 0);
+    cr_expect_eq(segments_in(joined.client) - before, 1);
+    joined_fini(&joined);
 }
 
 Test(forward_relay, bytes_handed_in_go_before_all_others)
