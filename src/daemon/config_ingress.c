@@ -60,10 +60,14 @@ static const char *network_parse(char *text, struct forward_network *out)
         *slash = '\0';
     if (!network_ip(text, out->ip, &before))
         return "has what is no IP address";
-    bits = slash ? (unsigned)atoi(digits) : 128 - before;
-    if (slash && (!*digits || strlen(digits) > 3 || digits[strspn(digits, "0123456789")] ||
-                  bits > 128 - before))
-        return "has a '/' without a number of bits";
+    bits = 128 - before;
+    if (slash) {
+        size_t n = strspn(digits, "0123456789");
+
+        if (n == 0 || n > 3 || digits[n] || (unsigned)atoi(digits) > bits)
+            return "has a '/' without a number of bits";
+        bits = (unsigned)atoi(digits);
+    }
     out->bits = (uint8_t)(before + bits);
     for (unsigned i = out->bits; i < 128; i++) {
         if (out->ip[i / 8] & (0x80u >> i % 8))
