@@ -125,6 +125,8 @@ static void on_ready(struct leg *leg, int events)
         leg->owner = NULL;
         leg->ready = NULL;
         setsockopt(leg->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        /* A byte marked urgent keeps its place in the stream. */
+        setsockopt(leg->fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
         tell(attempt, 0, leg);
         return;
     }

@@ -92,7 +92,7 @@ static void set_options(int fd)
 
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    /* A byte marked urgent keeps its place among the first words, too. */
+    /* A byte marked urgent keeps its place in the stream, and among the first words. */
     setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
 }
 

@@ -480,7 +480,6 @@ struct relay *relay_begin(struct worker *worker, const struct relay_settings *se
 {
     struct relay *relay = calloc(1, sizeof(*relay));
     struct bytes held[N_SIDES] = {[UP] = settings->up, [DOWN] = settings->down};
-    const int on = 1;
 
     if (!relay) {
         leg_reset(settings->client);
@@ -507,8 +506,6 @@ struct relay *relay_begin(struct worker *worker, const struct relay_settings *se
         leg->owner = relay;
         leg->ready = on_ready;
         leg_fragile(leg);
-        /* A byte marked urgent keeps its place in the stream. */
-        setsockopt(leg->fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
         relay->flows[side].held = held[side];
         relay->errors[side] = leg->failed;
     }

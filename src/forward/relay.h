@@ -18,7 +18,8 @@
 struct relay;
 
 struct relay_settings {
-    struct leg *client, *backend; /* taken, also when it fails */
+    struct leg *client, *backend; /* taken, also when it fails; a side that may send urgent data has
+                                     SO_OOBINLINE */
     struct bytes up, down;        /* to be sent before anything else: to the backend, to the client;
                                      taken likewise */
     void *ctx;

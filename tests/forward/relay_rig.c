@@ -162,6 +162,7 @@ static void connect_pair(int fds[2], int buffer)
     fcntl(fds[0], F_SETFL, O_NONBLOCK);
     for (int i = 0; i < 2; i++)
         setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    setsockopt(fds[1], SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
 }
 
 void joined_init(struct joined *joined, struct rig *rig, int buffer)

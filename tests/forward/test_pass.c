@@ -271,6 +271,40 @@ Test(pass, a_server_speaks_first_to_the_side_that_was_dialled)
     server_speaks_first(LISTENER, DIALLER);
 }
 
+static void say_urgently(int from, int to)
+{
+    net_send(from, "a", 1);
+    MUST(send(from, "b", 1, MSG_OOB) == 1);
+    net_send(from, "c", 1);
+    net_expect(to, "abc", 3);
+}
+
+static void urgent_bytes_keep_their_place(enum side from, enum side owner)
+{
+    char addr[32];
+    int listener = net_listen(addr), client, backend;
+
+    start();
+    rig_offer(&rig, owner, "db", addr);
+    client = net_connect(rig.sides[from].mapped);
+    backend = net_accept(listener);
+    say_urgently(client, backend);
+    say_urgently(backend, client);
+    answer_and_close(client, backend);
+    close(listener);
+    rig_end(&rig);
+}
+
+Test(pass, urgent_bytes_keep_their_place_locally)
+{
+    urgent_bytes_keep_their_place(DIALLER, DIALLER);
+}
+
+Test(pass, urgent_bytes_keep_their_place_between_two_nodes)
+{
+    urgent_bytes_keep_their_place(DIALLER, LISTENER);
+}
+
 /* ---- sessions come and go ---- */
 
 static void streams_outlive_the_session(enum side from)

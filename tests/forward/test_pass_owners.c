@@ -409,6 +409,28 @@ Test(owners, a_mesh_port_that_refuses_data_is_a_502)
     end(1);
 }
 
+/* Where nobody listens a dial may meet itself, and reads what it has said. */
+Test(owners, a_data_connection_that_hears_its_own_words_is_a_502)
+{
+    struct peer_forward forward;
+    uint8_t words[PREAMBLE_MAX + DATA_HEADER_LEN];
+    int client, data;
+    ssize_t n;
+
+    start(1, true);
+    client = ask();
+    data = net_accept(owners[0].fd);
+    n = recv(data, words, sizeof words, 0);
+    cr_assert_gt(n, 0);
+    net_send(data, words, (size_t)n);
+    is_answered(client, "502", "web at a: ");
+    peer_next_forward(&owners[0], &forward);
+    peer_next_cancel(&owners[0], forward.id);
+    cr_assert(net_has_ended(data));
+    close(data);
+    end(1);
+}
+
 static void unsendable(int error, const char *text)
 {
     int client;
