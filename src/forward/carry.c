@@ -267,6 +267,7 @@ static void joined(struct carry *c)
 
     data_drop(TAKE(&c->doubted));
     worker_phase(c->worker, FORWARD_PHASE_OPEN, c->begun_us);
+    outbox_opened(c->worker, c->waiter.session, uv_hrtime() / 1000 - c->begun_us);
     COUNT(c->worker, forwarded, 1);
     finish_joined(c, leg, early);
 }

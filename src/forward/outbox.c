@@ -1,10 +1,11 @@
-/* outbox - Forwards wait for the end of the turn, or of the millisecond. */
+/* outbox - Forwards wait for the end of the turn, or for others. */
 #include "forward/outbox.h"
 
 #include <errno.h>
 
 #define AT_ONCE 64u /* Forwards in one message */
 #define FEW 4u      /* pending ones: they are not waited for */
+#define PAUSE_MS 3u /* at most, between two messages */
 #define ITEM_EXTRA 512u
 
 struct outbox {
@@ -12,6 +13,7 @@ struct outbox {
     struct ring items;
     struct ring due; /* worker->outboxes, since something was put in */
     uint64_t sent_ms;
+    int64_t open_us; /* until one is joined, smoothed */
 };
 
 int outboxes_new(struct session *session)
@@ -92,10 +94,25 @@ void outbox_session_over(struct worker *worker, struct session *session)
     ring_drop(&outbox->due);
 }
 
+void outbox_opened(struct worker *worker, struct session *session, uint64_t us)
+{
+    struct outbox *outbox = &session->outboxes[worker->index];
+
+    outbox->open_us += ((int64_t)us - outbox->open_us) / 8;
+}
+
+/* One waits for half of it, so for a quarter on average. */
+static uint64_t pause_ms(const struct outbox *outbox)
+{
+    uint64_t ms = ((uint64_t)outbox->open_us + 1000) / 2000;
+
+    return ms < PAUSE_MS ? ms : PAUSE_MS;
+}
+
 static bool waits(const struct worker *worker, const struct outbox *outbox)
 {
-    return outbox->sent_ms == worker_now(worker) && atomic_load(&outbox->session->pending) > FEW &&
-           !atomic_load(&outbox->session->over);
+    return worker_now(worker) - outbox->sent_ms < pause_ms(outbox) &&
+           atomic_load(&outbox->session->pending) > FEW && !atomic_load(&outbox->session->over);
 }
 
 void outboxes_flush(struct worker *worker)

@@ -1,7 +1,8 @@
 /* outbox - Forwards of one worker to one peer that leave together.
  *
  * A message costs the link as much as a hundred Forwards in it. What one turn of the loop brings
- * leaves at its end; while many are under way, once in a millisecond. Worker's thread.
+ * leaves at its end. While many are under way they wait for others, but a small part of the time
+ * that it takes anyway until one is joined. Worker's thread.
  */
 #ifndef FORWARD_OUTBOX_H
 #define FORWARD_OUTBOX_H
@@ -20,6 +21,8 @@ int outboxes_new(struct session *session);
 void outboxes_free(struct session *session);
 void outbox_add(struct worker *worker, struct session *session, struct outbox_item *item);
 void outbox_remove(struct outbox_item *item); /* if it has not left; idempotent after ring_init */
+/* A Forward of the session was joined, so long after it was added. */
+void outbox_opened(struct worker *worker, struct session *session, uint64_t us);
 void outbox_session_over(struct worker *worker, struct session *session);
 void outboxes_flush(struct worker *worker); /* before the loop sleeps */
 

@@ -143,6 +143,47 @@ Test(outbox, nothing_is_sent_for_those_that_were_removed)
     end();
 }
 
+/* Two in a moment, of which the clock of the loop notices nothing: how many messages? */
+static int sent_in_a_moment(size_t pending, uint64_t open_us)
+{
+    struct worker *worker = &forward->workers[0];
+    struct stall *stall = stall_begin(forward, 0);
+    int n;
+
+    atomic_fetch_add(&session->pending, pending);
+    for (int i = 0; i < 100; i++)
+        outbox_opened(worker, session, open_us);
+    for (size_t i = 0; i < 2; i++) {
+        outbox_add(worker, session, &items[i].out);
+        outboxes_flush(worker);
+    }
+    n = sent_messages();
+    atomic_fetch_sub(&session->pending, pending);
+    stall_end(stall);
+    rig_settle(forward);
+    stall_end(stall_begin(forward, 0));
+    cr_assert_eq(atomic_load(&rig.sent_forwards), 2);
+    return n;
+}
+
+Test(outbox, of_many_the_later_ones_wait_for_others)
+{
+    cr_assert_eq(sent_in_a_moment(5, 10000), 1);
+    end();
+}
+
+Test(outbox, a_few_do_not_wait)
+{
+    cr_assert_eq(sent_in_a_moment(4, 10000), 2);
+    end();
+}
+
+Test(outbox, many_that_are_quick_do_not_wait)
+{
+    cr_assert_eq(sent_in_a_moment(5, 500), 2);
+    end();
+}
+
 static void fails_with(int error)
 {
     atomic_store(&rig.refuse, error);
