@@ -84,7 +84,7 @@ void passage_end(struct worker *worker, struct passage *passage)
     if (!passage)
         return;
     if (passage->session)
-        atomic_fetch_sub(&passage->session->active, 1);
+        atomic_fetch_sub(&passage->session->carried->active, 1);
     session_unref(passage->session);
     service_leave(worker->forward->services, passage->service);
     free(passage);
@@ -112,7 +112,7 @@ static void end_attempt(struct carry *c, bool cancel)
         if (cancel && c->told)
             session_cancel(session, c->waiter.id);
         settle(c);
-        atomic_fetch_sub(&session->active, 1);
+        atomic_fetch_sub(&session->carried->active, 1);
     }
     data_drop(TAKE(&c->data));
     data_drop(TAKE(&c->doubted));
@@ -394,7 +394,7 @@ static enum forward_end begin_remote(struct carry *c)
     c->waiter = (struct waiter){.kind = WAITER_CARRY, .worker = worker, .session = session};
     new_id(c->waiter.id);
     atomic_fetch_add(&session->pending, 1);
-    atomic_fetch_add(&session->active, 1);
+    atomic_fetch_add(&session->carried->active, 1);
     if (waiter_enter(forward, &c->waiter) < 0) {
         note(c, FORWARD_NO_MEMORY, "out of memory");
         return c->end;

@@ -52,7 +52,7 @@ static void add_sessions(struct forward *forward, struct route_list *list)
         if (!route->local && route->link_id)
             session = session_by_link(forward, route->link_id, route->session_id);
         list->sessions[i] = session;
-        list->active[i] = session ? atomic_load(&session->active) : 0;
+        list->active[i] = session ? atomic_load(&session->carried->active) : 0;
     }
 }
 

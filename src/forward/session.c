@@ -15,6 +15,7 @@
 struct sessions {
     struct rwlock lock;
     struct session *by_link, *by_id; /* with lock held */
+    struct carried *carried;         /* likewise, by peer id */
 };
 
 int sessions_new(struct sessions **out_sessions)
@@ -61,6 +62,42 @@ bool sessions_any(struct sessions *sessions, uint64_t *out_link)
     return session != NULL;
 }
 
+/* ---- whom a peer carries, whichever session they came by ---- */
+
+static struct carried *carried_take_locked(struct sessions *sessions, const char *peer_id)
+{
+    struct carried *carried;
+
+    HASH_FIND_STR(sessions->carried, peer_id, carried);
+    if (!carried) {
+        carried = calloc(1, sizeof(*carried));
+        if (!carried)
+            return NULL;
+        memcpy(carried->peer_id, peer_id, strlen(peer_id) + 1);
+        HASH_ADD_STR(sessions->carried, peer_id, carried);
+        if (!carried->hh.tbl) {
+            free(carried);
+            return NULL;
+        }
+    }
+    carried->sessions++;
+    return carried;
+}
+
+static void carried_drop(struct sessions *sessions, struct carried *carried)
+{
+    if (!carried)
+        return;
+    rwlock_write(&sessions->lock);
+    if (--carried->sessions == 0) {
+        HASH_DEL(sessions->carried, carried);
+        free(carried);
+    }
+    rwlock_write_done(&sessions->lock);
+}
+
+/* ---- references ---- */
+
 struct session *session_ref(struct session *session)
 {
     atomic_fetch_add_explicit(&session->refs, 1, memory_order_relaxed);
@@ -71,6 +108,7 @@ void session_unref(struct session *session)
 {
     if (!session || atomic_fetch_sub(&session->refs, 1) != 1)
         return;
+    carried_drop(session->forward->sessions, session->carried);
     outboxes_free(session);
     pools_free(session);
     free(session);
@@ -126,6 +164,9 @@ void session_cancel(struct session *session, uint8_t id[FORWARD_ID_LEN])
 
 static bool add_locked(struct sessions *sessions, struct session *session)
 {
+    session->carried = carried_take_locked(sessions, session->info.peer_id);
+    if (!session->carried)
+        return false;
     HASH_ADD(by_link, sessions->by_link, info.link, sizeof(session->info.link), session);
     if (!session->by_link.tbl)
         return false;

@@ -8,12 +8,19 @@
 struct pool;   /* pool.c: of one worker */
 struct outbox; /* outbox.c: likewise */
 
+struct carried { /* clients of this node that a peer carries, pending ones too */
+    UT_hash_handle hh;
+    char peer_id[LIMIT_PEER_ID + 1];
+    unsigned sessions; /* that somebody still holds; with the table's lock held */
+    atomic_uint active;
+};
+
 struct session {
     struct forward_session_info info; /* set before it is shared, then read only */
     struct forward *forward;
     atomic_bool over;
     atomic_uint refs;
-    atomic_uint active;      /* clients of this node that the peer carries, pending ones too */
+    struct carried *carried;
     atomic_uint pending;     /* Forwards, both ways */
     atomic_uint wish;        /* of the peer: DATA connections that it may claim */
     atomic_uint nobodys;     /* DATA connections that the peer dialled and no Forward waits for */

@@ -307,6 +307,18 @@ Test(pass, urgent_bytes_keep_their_place_between_two_nodes)
 
 /* ---- sessions come and go ---- */
 
+/* Clients of that side, as it would weigh them. */
+static uint32_t carried_by_owner(enum side from)
+{
+    struct registry_route route;
+    struct forward_candidate candidate;
+    struct forward_explained explained = {.routes = {.at = &route, .cap = 1}, .at = &candidate};
+
+    forward_explain(rig.sides[from].forward, "web", 3, &explained);
+    registry_routes_fini(&explained.routes);
+    return candidate.active;
+}
+
 static void streams_outlive_the_session(enum side from)
 {
     char addr[32];
@@ -325,6 +337,7 @@ static void streams_outlive_the_session(enum side from)
     rig_settle(rig.sides[LISTENER].forward);
     net_send(client, "2", 1);
     net_expect(backend, "2", 1);
+    cr_assert_eq(carried_by_owner(from), 1);
     later = ask(from);
     later_backend = net_accept(listener);
     net_expect(later_backend, request, strlen(request));
