@@ -82,6 +82,14 @@ void pool_add(struct data *data)
     COUNT(data->worker, warm, 1);
 }
 
+/* Some at once, unless there are few anyway: who accepts them is woken once. */
+static bool worth_it(unsigned have, unsigned want)
+{
+    unsigned some = want / 4 + 1;
+
+    return have + (some < BATCH ? some : BATCH) <= want;
+}
+
 static void dial_some(struct pool *pool, enum data_first first, unsigned have, unsigned want)
 {
     for (unsigned i = 0; have + i < want && i < BATCH; i++) {
@@ -104,20 +112,27 @@ static unsigned theirs_wanted(const struct pool *pool)
     return wish > seen ? wish : seen;
 }
 
-static void fill(struct pool *pool)
+static void fill(struct pool *pool, bool whole)
 {
+    unsigned mine = target(pool, pool->rate), theirs = theirs_wanted(pool);
+
     if (!pool->session->info.dialled) {
-        atomic_store(&pool->want, target(pool, pool->rate));
+        atomic_store(&pool->want, mine);
         return;
     }
     if (atomic_load(&pool->session->over) || atomic_load(&pool->worker->forward->draining) ||
         worker_now(pool->worker) < pool->resume_ms)
         return;
-    dial_some(pool, DATA_FIRST_DIALLER, pool->n_mine, target(pool, pool->rate));
-    dial_some(pool, DATA_FIRST_OTHER, pool->n_theirs, theirs_wanted(pool));
+    if (whole || worth_it(pool->n_mine, mine))
+        dial_some(pool, DATA_FIRST_DIALLER, pool->n_mine, mine);
+    if (whole || worth_it(pool->n_theirs, theirs))
+        dial_some(pool, DATA_FIRST_OTHER, pool->n_theirs, theirs);
 }
 
-void pool_fill(struct worker *worker, struct session *session) { fill(pool_of(worker, session)); }
+void pool_fill(struct worker *worker, struct session *session)
+{
+    fill(pool_of(worker, session), false);
+}
 
 void pool_dial_failed(struct worker *worker, struct session *session)
 {
@@ -141,7 +156,7 @@ static void on_tick(struct alarm *alarm)
     pool->rate = (pool->rate + pool->opened * (1000 / TICK_MS)) / 2;
     pool->asked_rate = (pool->asked_rate + pool->asked * (1000 / TICK_MS)) / 2;
     pool->opened = pool->asked = 0;
-    fill(pool);
+    fill(pool, true);
     if (pool->rate || pool->asked_rate || theirs_wanted(pool))
         alarm_set(pool->worker, &pool->tick, TICK_MS);
     else
@@ -154,7 +169,7 @@ void pool_opened(struct worker *worker, struct session *session)
 
     pool->opened++;
     tick_on(pool);
-    fill(pool);
+    fill(pool, false);
 }
 
 void pool_asked(struct worker *worker, struct session *session)
