@@ -217,8 +217,10 @@ int dial_from(const char *ip, uint16_t port)
     to.sin_port = htons(port);
     if (bind(fd, (struct sockaddr *)&from, sizeof(from)) < 0 ||
         connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0) {
+        int error = errno;
+
         close(fd);
-        return -1;
+        return -error;
     }
     return patient(fd);
 }
@@ -277,7 +279,7 @@ bool hears_reset(int fd)
 {
     char byte;
 
-    return recv(fd, &byte, 1, 0) < 0 && errno == ECONNRESET;
+    return fd == -ECONNRESET || (recv(fd, &byte, 1, 0) < 0 && errno == ECONNRESET);
 }
 
 ssize_t hear_all(int fd, char *text, size_t size)

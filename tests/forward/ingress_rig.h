@@ -53,7 +53,7 @@ void nap(void); /* between two looks at something that cannot be waited for */
 size_t open_descriptors(void);
 
 /* --- sockets: blocking, with WAIT_MS as their time-out --- */
-int dial_port(uint16_t port); /* 127.0.0.1; -1: refused */
+int dial_port(uint16_t port); /* 127.0.0.1; negative errno: refused, or reset already */
 int dial_from(const char *ip, uint16_t port);
 int take_backend(struct rig *rig); /* the other end of a client that was joined */
 void say(int fd, const void *data, size_t len);

@@ -194,8 +194,8 @@ class Others(Refusals):
         until("there is room", lambda: not self.turned_away(n1, f"{self.mesh.net}.50"))
 
     def turned_away(self, node, source):
-        client = self.connect(node, source=source)
-        try:
+        try:  # who is reset at once hears of it from connect(2)
+            client = self.connect(node, source=source)
             client.sendall(head_for("nobody"))
             return not client.recv(1)
         except ConnectionError:
