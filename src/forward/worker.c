@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -468,7 +470,10 @@ int worker_init(struct worker *worker, struct forward *forward, unsigned index)
 static void run(void *arg)
 {
     struct worker *worker = arg;
+    char name[16];
 
+    snprintf(name, sizeof(name), "worker-%u", worker->index % 1000);
+    pthread_setname_np(pthread_self(), name);
     worker->body.begin(worker);
     while (!worker->stopping || uv_loop_alive(&worker->loop) || worker->legs.n > 0 ||
            worker->legs.deaf)
