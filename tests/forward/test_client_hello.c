@@ -36,7 +36,7 @@ static void check(void *ctx, int result, const char *how)
 {
     struct heard *heard = ctx;
 
-    cr_expect_eq(result, heard->result, "%s: %s: %d and not %d (%s)", heard->what, how, result,
+    cr_expect_eq(result, (int)heard->result, "%s: %s: %d and not %d (%s)", heard->what, how, result,
                  heard->result, result == CLIENT_HELLO_BAD ? heard->hello.why : "");
     if (result == CLIENT_HELLO_BAD)
         cr_expect(heard->hello.why && heard->hello.why[0], "%s: %s: no why", heard->what, how);

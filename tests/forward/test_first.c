@@ -37,7 +37,7 @@ static void check(void *ctx, int result, const char *how)
 {
     struct heard *heard = ctx;
 
-    cr_expect_eq(result, heard->result, "%s: %s: %d and not %d", heard->what, how, result,
+    cr_expect_eq(result, (int)heard->result, "%s: %s: %d and not %d", heard->what, how, result,
                  heard->result);
     cr_expect_eq(heard->first.kind, heard->kind, "%s: %s: kind %d and not %d", heard->what, how,
                  heard->first.kind, heard->kind);

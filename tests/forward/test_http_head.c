@@ -32,7 +32,7 @@ static void check(void *ctx, int result, const char *how)
 {
     struct heard *heard = ctx;
 
-    cr_expect_eq(result, heard->result, "%s: %d and not %d: %s", how, result, heard->result,
+    cr_expect_eq(result, (int)heard->result, "%s: %d and not %d: %s", how, result, heard->result,
                  heard->in);
     if (result == HTTP_HEAD_BAD)
         cr_expect(heard->head.why && heard->head.why[0], "%s: no why: %s", how, heard->in);

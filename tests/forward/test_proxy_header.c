@@ -41,7 +41,7 @@ static void check(void *ctx, int result, const char *how)
 {
     struct heard *heard = ctx;
 
-    cr_expect_eq(result, heard->result, "%s: %s: %d and not %d", how, heard->what, result,
+    cr_expect_eq(result, (int)heard->result, "%s: %s: %d and not %d", how, heard->what, result,
                  heard->result);
     if (result != PROXY_HEADER_DONE) {
         cr_expect_eq(heard->header.len, 9999, "%s: %s: written", how, heard->what);

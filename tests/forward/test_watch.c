@@ -30,6 +30,7 @@ static void setup(void)
     rig.settings.workers = 1;
     rig.settings.open_ms = 300;
     rig.settings.dial_ms = 300;
+    rig.limits.data_warm_per_link = 0; /* else how many are watched depends on the moment */
     rig_start(&rig);
     rig_link_up(&rig);
 }

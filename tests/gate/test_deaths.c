@@ -354,7 +354,7 @@ static void open_all(void)
         .first_bytes_ms = 5000,
         .dial_ms = 5000,
         .idle_ms = 600000,
-        .ops = {NULL, on_asked, on_up, on_ending, on_ended},
+        .ops = {.link_asked = on_asked, .up = on_up, .ending = on_ending, .ended = on_ended},
     };
     struct rpc_server_settings serve = {rep, 64, MESSAGE_BYTES, &service, who, NULL};
     cr_assert_eq(gate_new(&settings, &gate), 0);
