@@ -217,7 +217,7 @@ static void on_listening(struct leg *leg, int events)
 {
     struct ingress_poll *listening = leg->owner;
 
-    if (accept_some(listening, ACCEPTS_PER_EVENT)) {
+    if (accept_some(listening, ACCEPTS_PER_EVENT) && !leg->deaf) {
         leg_want(leg, UV_READABLE);
     } else {
         leg_want(leg, 0);
@@ -229,6 +229,7 @@ static void on_rested(struct alarm *alarm)
 {
     struct ingress_poll *listening = CONTAINER_OF(alarm, struct ingress_poll, rested);
 
+    listening->leg->deaf = false;
     leg_want(listening->leg, UV_READABLE);
 }
 
@@ -251,6 +252,7 @@ int ingress_worker_start(struct worker *worker)
         }
         listening->leg->owner = listening;
         listening->leg->ready = on_listening;
+        listening->leg->listens = true;
         listening->worker = worker;
         listening->port = &forward->ingress[i];
         alarm_init(&listening->rested, on_rested);

@@ -202,7 +202,7 @@ static void deafen(struct leg *leg)
     const struct sockaddr none = {.sa_family = AF_UNSPEC};
 
     epoll_ctl(leg->worker->legs.epoll, EPOLL_CTL_DEL, leg->fd, NULL);
-    if (connect(leg->fd, &none, sizeof(none)) < 0)
+    if (!leg->listens && connect(leg->fd, &none, sizeof(none)) < 0)
         shutdown(leg->fd, SHUT_RDWR);
     leg->deaf = true;
     leg->watched = 0;

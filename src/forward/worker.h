@@ -57,6 +57,7 @@ struct leg {
     int wants;    /* of the loop: UV_READABLE, _WRITABLE, _DISCONNECT, or 0; UV_PRIORITIZED alone:
                      only an error */
     bool fragile; /* while it is open, an end of this process is an RST, not a FIN */
+    bool listens; /* does not break when it is deaf: its owner clears that and wants again */
     bool deaf;    /* the kernel would not watch it: it was reset, and that is told */
     bool listed;  /* in worker->legs.deaf */
     void *owner;

@@ -9,12 +9,26 @@
 static struct rig rig;
 static atomic_int fails_after = -1; /* so many more are watched; -1: all */
 static atomic_int failed;
+static atomic_int ports_fail; /* so many attempts to watch a listening socket */
 
 int __real_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event);
 int __wrap_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event);
 
+static bool is_port(int fd)
+{
+    int listens = 0;
+    socklen_t len = sizeof listens;
+
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) == 0 && listens;
+}
+
 int __wrap_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event)
 {
+    if (op == EPOLL_CTL_ADD && atomic_load(&ports_fail) > 0 && is_port(fd)) {
+        atomic_fetch_sub(&ports_fail, 1);
+        errno = ENOSPC;
+        return -1;
+    }
     if (op != EPOLL_CTL_DEL && atomic_load(&fails_after) >= 0 &&
         atomic_fetch_sub(&fails_after, 1) == 0) {
         atomic_fetch_add(&failed, 1);
@@ -117,4 +131,16 @@ Test(watch, a_client_of_the_dialler_any_of_whose_sockets_is_not_watched_is_told)
 Test(watch, a_client_of_the_listener_any_of_whose_sockets_is_not_watched_is_told)
 {
     each_fails(LISTENER, DIALLER);
+}
+
+static void setup_deaf_port(void)
+{
+    atomic_store(&ports_fail, 5);
+    setup();
+}
+
+Test(watch, a_port_that_is_not_watched_at_first_takes_clients_all_the_same, .init = setup_deaf_port)
+{
+    each_fails(DIALLER, DIALLER);
+    cr_assert_eq(atomic_load(&ports_fail), 0);
 }
