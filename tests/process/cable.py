@@ -88,6 +88,8 @@ class Cable:
         if not self.over:
             self.do(lambda: setattr(self, "over", True))
             self.thread.join(SECONDS)
+            self.bell.close()
+            self.ring.close()  # not by its thread, which may be at the job before it is rung for
 
     # on its thread
 
@@ -106,7 +108,7 @@ class Cable:
                 done.set()
         for line in list(self.lines):
             self.drop(line)
-        for thing in (self.listener, self.bell, self.ring, self.select):
+        for thing in (self.listener, self.select):
             thing.close()
 
     def accept(self):
