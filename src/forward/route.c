@@ -70,13 +70,26 @@ static void swap(struct route_list *list, size_t a, size_t b)
     list->active[b] = active;
 }
 
+static bool usable(const struct route_list *list, size_t i)
+{
+    return list->at[i].local || list->sessions[i];
+}
+
+/* A session may have ended before the maps say so. */
+static bool comes_after(const struct route_list *list, size_t a, size_t b)
+{
+    if (usable(list, a) != usable(list, b))
+        return usable(list, b);
+    if (rank(&list->at[a]) != rank(&list->at[b]))
+        return rank(&list->at[a]) > rank(&list->at[b]);
+    return list->active[a] > list->active[b];
+}
+
 /* Stable: what is equal stays in the registry's order. */
 static void sort(struct route_list *list)
 {
     for (size_t i = 1; i < list->routes.n; i++)
-        for (size_t j = i; j > 0 && rank(&list->at[j - 1]) == rank(&list->at[j]) &&
-                           list->active[j - 1] > list->active[j];
-             j--)
+        for (size_t j = i; j > 0 && comes_after(list, j - 1, j); j--)
             swap(list, j - 1, j);
 }
 
@@ -195,14 +208,9 @@ static void recall(struct forward *forward, const char *name, struct forward_can
 
 /* ---- in words ---- */
 
-static bool usable(const struct route_list *list, size_t i)
+static void why_chosen(const struct route_list *list, char *out, size_t size)
 {
-    return list->at[i].local || list->sessions[i];
-}
-
-static void why_chosen(const struct route_list *list, size_t i, char *out, size_t size)
-{
-    const struct registry_route *route = &list->at[i];
+    const struct registry_route *route = &list->at[0];
 
     if (route->local)
         snprintf(out, size, "it is local");
@@ -211,12 +219,12 @@ static void why_chosen(const struct route_list *list, size_t i, char *out, size_
     else if (route->draining)
         snprintf(out, size, "it is about to leave, and there is nobody else");
     else
-        snprintf(out, size, "connected, with %u forwards of this node", list->active[i]);
+        snprintf(out, size, "connected, with %u forwards of this node", list->active[0]);
 }
 
-static void why_not(const struct route_list *list, size_t chosen, size_t i, char *out, size_t size)
+static void why_not(const struct route_list *list, size_t i, char *out, size_t size)
 {
-    const struct registry_route *route = &list->at[i], *best = &list->at[chosen];
+    const struct registry_route *route = &list->at[i], *best = &list->at[0];
 
     if (!usable(list, i))
         snprintf(out, size, route->stale ? "its link is lost" : "its link is not up yet");
@@ -225,9 +233,9 @@ static void why_not(const struct route_list *list, size_t chosen, size_t i, char
     else if (rank(route) != rank(best))
         snprintf(out, size, "%s; others come first",
                  route->stale ? "its link is suspect" : "it is about to leave");
-    else if (list->active[i] > list->active[chosen])
+    else if (list->active[i] > list->active[0])
         snprintf(out, size, "%u forwards of this node, more than %u", list->active[i],
-                 list->active[chosen]);
+                 list->active[0]);
     else
         snprintf(out, size, "as good, but after %s in the stable order", best->label);
 }
@@ -236,7 +244,8 @@ void forward_explain(struct forward *forward, const char *name, size_t name_len,
                      struct forward_explained *out)
 {
     struct route_list list;
-    size_t chosen = 0, n;
+    bool any;
+    size_t n;
 
     out->routes.n = 0;
     out->matched[0] = '\0';
@@ -246,8 +255,7 @@ void forward_explain(struct forward *forward, const char *name, size_t name_len,
     }
     memcpy(out->matched, list.matched, sizeof(out->matched));
     n = list.routes.n < out->routes.cap ? list.routes.n : out->routes.cap;
-    while (chosen < n && !usable(&list, chosen))
-        chosen++;
+    any = usable(&list, 0);
     for (size_t i = 0; i < n; i++) {
         struct forward_candidate *candidate = &out->at[i];
 
@@ -258,17 +266,17 @@ void forward_explain(struct forward *forward, const char *name, size_t name_len,
         if (list.at[i].local)
             candidate->active = (uint32_t)services_count(forward->services, list.matched);
         recall(forward, list.matched, candidate);
-        if (i == chosen)
-            why_chosen(&list, i, candidate->why, sizeof(candidate->why));
+        candidate->chosen = i == 0 && any;
+        if (candidate->chosen)
+            why_chosen(&list, candidate->why, sizeof(candidate->why));
         else
-            why_not(&list, chosen < n ? chosen : 0, i, candidate->why, sizeof(candidate->why));
-        candidate->chosen = i == chosen;
+            why_not(&list, i, candidate->why, sizeof(candidate->why));
     }
     out->routes.n = n;
     out->routes.revision = list.routes.revision;
-    if (chosen < n)
-        snprintf(out->verdict, sizeof(out->verdict), "goes to %s: %.130s",
-                 out->routes.at[chosen].label, out->at[chosen].why);
+    if (any && n > 0)
+        snprintf(out->verdict, sizeof(out->verdict), "goes to %s: %.130s", list.at[0].label,
+                 out->at[0].why);
     else
         snprintf(out->verdict, sizeof(out->verdict), "no owner is connected: 503");
     route_list_fini(&list);

@@ -3,7 +3,7 @@
  * The name itself is looked up first, then, label by label from the left, the wildcard that covers
  * it ("*.b.c" before "*.c"; never the bare parent). Order: local; connected; draining; not
  * connected yet; stale; among equals the one with the fewest forwards of this node; then a stable
- * hash. Any thread.
+ * hash; behind all of them whoever has no session to forward on. Any thread.
  */
 #ifndef FORWARD_ROUTE_H
 #define FORWARD_ROUTE_H
