@@ -58,11 +58,12 @@ static void forget(struct client *client)
 {
     struct worker *worker = client->worker;
 
-    COUNT(worker, clients, -1);
+    /* Whoever sees the gauge fall sees the rest fallen. */
+    atomic_fetch_sub(&worker->forward->clients, 1);
+    source_leave(worker->forward->sources, &client->tuple.client.ip, client->routed);
     if (!client->routed)
         COUNT(worker, unrouted, -1);
-    source_leave(worker->forward->sources, &client->tuple.client.ip, client->routed);
-    atomic_fetch_sub(&worker->forward->clients, 1);
+    COUNT(worker, clients, -1);
     alarm_clear(worker, &client->alarm);
     ring_drop(&client->ring);
     passage_end(worker, client->passage);
