@@ -76,6 +76,9 @@ class Watching(MeshTest):
                 node.local("withdraw", name, check=False)
             if step % 5 == 4:
                 until("the copies agree", all_agree)
+        n1.local("offer", "b-2", "127.0.0.1:99")  # whatever came about before, one is withdrawn
+        until("the copies agree on it", all_agree)
+        n1.local("withdraw", "b-2")
         until("n2 is live", lambda: n1.rows().get(f"web@{n2.host}", {}).get("connected"))
         n2.kill()
         until("n2 is stale", lambda: n1.rows().get(f"web@{n2.host}", {}).get("stale"))
