@@ -27,6 +27,11 @@
 #define LIMIT_FIRST_BYTES 16384u   /* of a client, in one Forward */
 #define LIMIT_FORWARDS 262144u     /* bytes of one message of Forwards */
 
+/* --- constants of this node --- */
+#define LIMIT_CERT_NAMES 8u     /* names of one certificate that are looked at */
+#define LIMIT_POLICY_RULES 256u /* rules of the policy ... */
+#define LIMIT_POLICY_GLOBS 256u /* ... and globs of one kind in each */
+
 /* --- settings --- X(field, default, least, most, unit, what it bounds) */
 #define LIMITS(X)                                                                                  \
     X(message_bytes, 1048576, 65536, 16777216, "bytes", "one message on any connection")           \

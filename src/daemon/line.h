@@ -119,8 +119,9 @@ bool link_spoke(void *ctx, uint64_t number);
 uint32_t link_data_wanted(void *ctx, uint64_t number);
 void link_data_wish(void *ctx, uint64_t number, uint32_t wanted);
 bool link_busy(void *ctx, uint64_t number);
-int ports_data(void *ctx, int fd, const struct gate_peer *from, const struct preamble *preamble,
-               const uint8_t *rest, size_t rest_len, const char **out_text);
+int ports_data(void *ctx, int fd, struct tls *tls, const struct gate_peer *from,
+               const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
+               const char **out_text);
 
 void resolve_begin(void *ctx, uint64_t ask, const char *host, uint16_t port);
 

@@ -147,10 +147,11 @@ bool link_busy(void *ctx, uint64_t number)
     return forward_session_pending(ports->forward, number) > 0;
 }
 
-int ports_data(void *ctx, int fd, const struct gate_peer *from, const struct preamble *preamble,
-               const uint8_t *rest, size_t rest_len, const char **out_text)
+int ports_data(void *ctx, int fd, struct tls *tls, const struct gate_peer *from,
+               const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
+               const char **out_text)
 {
     const struct ports *ports = ctx;
 
-    return forward_data(ports->forward, fd, from, preamble, rest, rest_len, out_text);
+    return forward_data(ports->forward, fd, tls, from, preamble, rest, rest_len, out_text);
 }

@@ -494,8 +494,9 @@ static void read_arrived(struct worker *worker, struct mail *mail)
     free(m);
 }
 
-int forward_data(void *ctx, int fd, const struct gate_peer *from, const struct preamble *preamble,
-                 const uint8_t *rest, size_t rest_len, const char **out_text)
+int forward_data(void *ctx, int fd, struct tls *tls, const struct gate_peer *from,
+                 const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
+                 const char **out_text)
 {
     struct forward *forward = ctx;
     struct session *session = session_by_id(forward, preamble->token);

@@ -65,11 +65,13 @@ struct forward_settings { /* all copied, but what is said to be borrowed */
     size_t n_ingress;
     const struct forward_backend *backends;
     size_t n_backends;
-    uint32_t route_ms;      /* from accept to joined: 10000 */
-    uint32_t dial_ms;       /* of a backend: 5000 */
-    uint32_t open_ms;       /* of a Forward, at most; 10000 */
-    uint32_t idle_ms;       /* 600000 */
-    uint32_t half_close_ms; /* 300000 */
+    uint32_t route_ms;            /* from accept to joined: 10000 */
+    uint32_t dial_ms;             /* of a backend: 5000 */
+    uint32_t open_ms;             /* of a Forward, at most; 10000 */
+    uint32_t idle_ms;             /* 600000 */
+    uint32_t half_close_ms;       /* 300000 */
+    struct tls_keeper *tls;       /* of DATA; NULL: plaintext; borrowed until forward_free */
+    struct policy_keeper *policy; /* who may be forwarded to what; NULL: all; likewise */
     struct forward_ops ops;
 };
 
@@ -104,6 +106,9 @@ struct forward_session_info {
 int forward_session_begin(struct forward *forward, const struct forward_session_info *info);
 /* Pending Forwards of it are answered at once; joined ones do not notice. Unknown: nothing. */
 void forward_session_end(struct forward *forward, uint64_t link);
+/* The keepers have other material: what would not be let in any more is cut off, joined streams
+ * too, and counted. Any thread. */
+void forward_check_again(struct forward *forward);
 /* Forwards of it that are pending here, both ways. 0 if unknown. */
 size_t forward_session_pending(struct forward *forward, uint64_t link);
 /* How many warm DATA connections this side would like the dialling peer to keep open for it ... */
@@ -118,7 +123,7 @@ bool forward_message(struct forward *forward, uint64_t link,
                      const uint8_t session_id[SESSION_ID_LEN], int kind, const uint8_t *body,
                      size_t len);
 /* For gate_ops.data: as there. */
-int forward_data(void *forward, int fd, const struct gate_peer *from,
+int forward_data(void *forward, int fd, struct tls *tls, const struct gate_peer *from,
                  const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
                  const char **out_text);
 

@@ -339,6 +339,15 @@ static void on_timer(uv_timer_t *timer)
     }
 }
 
+bool gate_peer_proves(const struct gate_peer *peer, const char *peer_id)
+{
+    for (size_t i = 0; peer->secure && i < LIMIT_CERT_NAMES && peer->names[i][0]; i++) {
+        if (strcmp(peer->names[i], peer_id) == 0)
+            return true;
+    }
+    return !peer->secure;
+}
+
 void conn_timer(struct conn *conn, uint64_t ms)
 {
     if (ms > 0)

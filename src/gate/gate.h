@@ -31,6 +31,7 @@
 #include <sys/socket.h>
 #include "base/limits.h"
 #include "gate/watch.h"
+#include "tls/tls.h"
 #include "wire/frame.h"
 
 struct gate;
@@ -41,8 +42,13 @@ struct gate_peer {
     uint16_t port;
     bool local;                      /* on the Unix socket */
     uint32_t uid;                    /* there: SO_PEERCRED */
-    char peer_id[LIMIT_PEER_ID + 1]; /* named by its preamble; "" for anybody else */
+    char peer_id[LIMIT_PEER_ID + 1]; /* named by its preamble; "" for anybody else. Under TLS its
+                                        certificate names it, too */
+    bool secure;                     /* TLS, with a certificate of the mesh; names: as tls_peer */
+    char names[LIMIT_CERT_NAMES][LIMIT_PEER_ID + 1];
 };
+/* Whether who is there may speak for that peer: it always may where there is no TLS. */
+bool gate_peer_proves(const struct gate_peer *peer, const char *peer_id);
 
 /* Why a connection or a session ended. */
 struct gate_end {
@@ -65,11 +71,13 @@ struct gate_ops {
      * connection that was dialled or handed to link_asked, and never for the others. */
     void (*ended)(void *ctx, uint32_t conn, const struct gate_end *why);
     /* The preamble of a DATA connection came, and rest behind it (borrowed). 0: fd, non-blocking
-     * and with the options of tcp.h, is the callee's, who also answers the preamble; the gate
-     * forgets the connection. Else a gRPC status with which the gate refuses, for REASON_TOKEN, and
-     * *out_text, a constant. NULL: no such connection is served. */
-    int (*data)(void *ctx, int fd, const struct gate_peer *from, const struct preamble *preamble,
-                const uint8_t *rest, size_t rest_len, const char **out_text);
+     * and with the options of tcp.h, and tls (NULL: plaintext) are the callee's, who also answers
+     * the preamble; the gate forgets the connection. More may be pending in tls. Else a gRPC status
+     * with which the gate refuses, for REASON_TOKEN, and *out_text, a constant. NULL: no such
+     * connection is served. */
+    int (*data)(void *ctx, int fd, struct tls *tls, const struct gate_peer *from,
+                const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
+                const char **out_text);
 };
 
 struct gate_settings {
@@ -80,6 +88,9 @@ struct gate_settings {
     uint32_t dial_ms;            /* connect, and the preamble's answer, e.g. 5000 */
     uint32_t idle_ms;            /* a stranger's connection without a request in flight; 600000 */
     struct gate_ops ops;
+    /* NULL: plaintext. Else TLS on every TCP connection, accepted and dialled: what begins with
+     * anything else is closed and counted. Borrowed until gate_free. */
+    struct tls_keeper *tls;
     uint64_t epoch; /* of what is watched */
     struct gate_watch_ops watch_ops;
 };
@@ -99,6 +110,7 @@ struct gate_target {
     struct sockaddr_storage to, from; /* from.ss_family AF_UNSPEC: the kernel chooses */
     struct preamble preamble;         /* kind rpc or link */
     const char *ipc_path;             /* of the REQ or PAIR1 socket to join; copied */
+    char expect[LIMIT_PEER_ID + 1];   /* under TLS its certificate must name that peer; "": any */
 };
 /* Connects, says the preamble, joins; then `up`, or only `ended`. Returns the connection's number,
  * or a negative errno when nothing was begun. */
@@ -116,6 +128,10 @@ bool gate_who(struct gate *gate, uint32_t conn, struct gate_peer *out_peer);
 /* Bytes received from the network on that connection so far; 0 when it is gone. */
 uint64_t gate_received(struct gate *gate, uint32_t conn);
 
+/* The keeper has other material: connections whose certificate would not be let in any more are
+ * ended (gate_end.status PERMISSION_DENIED, REASON_IDENTITY) and counted as revoked. Any thread. */
+void gate_check_again(struct gate *gate);
+
 /* Gauges say what is now, counters only grow. */
 struct gate_counters {
     uint64_t connections, sources, sessions, buffer_bytes, requests_waiting; /* gauges */
@@ -130,6 +146,8 @@ struct gate_counters {
     uint64_t closed_over_connections, closed_over_source, closed_over_buffers, closed_idle;
     uint64_t closed_no_descriptor, lanes_lost;
     uint64_t data_handed, data_refused;
+    uint64_t tls_handshakes, tls_resumed, tls_revoked, closed_plaintext;
+    uint64_t tls_failed[N_TLS_FAILURES]; /* by why; both as who accepted and as who dialled */
     uint64_t bytes_in, bytes_out;
 };
 void gate_counters(struct gate *gate, struct gate_counters *out_counters);

@@ -194,7 +194,7 @@ static void hand_over(struct conn *conn, const struct preamble *preamble, const 
     conn_name_peer(conn, preamble->peer_id);
     peer = conn->peer;
     fd = stream_lift(&conn->net);
-    status = gate->ops.data(gate->ops.ctx, fd, &peer, preamble, view->data + consumed,
+    status = gate->ops.data(gate->ops.ctx, fd, NULL, &peer, preamble, view->data + consumed,
                             view->len - consumed, &text);
     buffer_clear(gate, &conn->net.in);
     if (status == STATUS_OK) {

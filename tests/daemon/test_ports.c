@@ -106,8 +106,9 @@ bool forward_message(struct forward *forward, uint64_t link,
     return taken;
 }
 
-int forward_data(void *ctx, int fd, const struct gate_peer *from, const struct preamble *preamble,
-                 const uint8_t *rest, size_t rest_len, const char **out_text)
+int forward_data(void *ctx, int fd, struct tls *tls, const struct gate_peer *from,
+                 const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
+                 const char **out_text)
 {
     struct forward *forward = ctx;
 

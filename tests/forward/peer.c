@@ -284,8 +284,8 @@ int peer_dial_data(struct peer *peer, enum data_first first, const struct data_h
     if (header)
         data_header_pack(header, rest);
     fcntl(other, F_SETFL, O_NONBLOCK);
-    *out_status = forward_data(peer->rig->sides[DIALLER].forward, other, &from, &preamble, rest,
-                               header ? sizeof rest : 0, &text);
+    *out_status = forward_data(peer->rig->sides[DIALLER].forward, other, NULL, &from, &preamble,
+                               rest, header ? sizeof rest : 0, &text);
     if (*out_status != 0)
         close(other);
     return fd;

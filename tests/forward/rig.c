@@ -160,8 +160,8 @@ static void hand_on(struct rig *rig, int fd)
     if (rig->through_middle)
         fd = middle_add(&rig->middle, fd);
     fcntl(fd, F_SETFL, O_NONBLOCK);
-    r = forward_data(rig->sides[LISTENER].forward, fd, &from, &preamble, data + r, n - (size_t)r,
-                     &text);
+    r = forward_data(rig->sides[LISTENER].forward, fd, NULL, &from, &preamble, data + r,
+                     n - (size_t)r, &text);
     if (r != 0)
         refuse_data(fd, r);
 }

@@ -15,7 +15,7 @@ static struct rig rig;
 static struct maps maps;
 
 /* Carries nobody, but half of the connections first hear that it would. */
-static int take_data(void *ctx, int fd, const struct gate_peer *from,
+static int take_data(void *ctx, int fd, struct tls *tls, const struct gate_peer *from,
                      const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
                      const char **out_text)
 {

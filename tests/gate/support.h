@@ -44,8 +44,9 @@ struct rig {
     uint64_t epoch;
     struct gate_watch_ops watch_ops;
     bool end_at_once; /* `ending` is answered with gate_end(0) */
-    int (*data)(void *ctx, int fd, const struct gate_peer *from, const struct preamble *preamble,
-                const uint8_t *rest, size_t rest_len, const char **out_text); /* ctx: the rig */
+    int (*data)(void *ctx, int fd, struct tls *tls, const struct gate_peer *from,
+                const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
+                const char **out_text); /* ctx: the rig */
     char dir[64], unix_path[128];
     struct sockaddr_storage at;
     pthread_mutex_t lock;

@@ -25,8 +25,9 @@ static struct handed { /* written before n_handed says so */
 } handed[64];
 static atomic_uint n_handed;
 
-static int take(void *ctx, int fd, const struct gate_peer *from, const struct preamble *preamble,
-                const uint8_t *rest, size_t rest_len, const char **out_text)
+static int take(void *ctx, int fd, struct tls *tls, const struct gate_peer *from,
+                const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
+                const char **out_text)
 {
     unsigned n = atomic_load(&n_handed);
     struct handed *to = &handed[n % 64];

@@ -181,7 +181,7 @@ Test(sniff, anything_else_is_closed_at_its_first_wrong_byte, .init = setup, .fin
     cr_assert_geq(rig_count(&rig).closed_bad_first_bytes, n);
 }
 
-static int take_all(void *ctx, int fd, const struct gate_peer *from,
+static int take_all(void *ctx, int fd, struct tls *tls, const struct gate_peer *from,
                     const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
                     const char **out_text)
 {

@@ -109,8 +109,9 @@ static void *watch(void *arg)
  * descriptors' numbers are used again everywhere. */
 static int taken[2]; /* a pipe of descriptors */
 
-static int take(void *ctx, int fd, const struct gate_peer *from, const struct preamble *preamble,
-                const uint8_t *rest, size_t rest_len, const char **out_text)
+static int take(void *ctx, int fd, struct tls *tls, const struct gate_peer *from,
+                const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
+                const char **out_text)
 {
     if (preamble->first == DATA_FIRST_OTHER) {
         *out_text = "not that way";

@@ -13,20 +13,21 @@ import re
 import sys
 import tempfile
 
-EVERYTHING = {"base", "wire", "rpc", "tls", "gate", "registry", "node", "forward", "web", "client"}
+EVERYTHING = {"base", "policy", "wire", "rpc", "tls", "gate", "registry", "node", "forward", "web", "client"}
 ROOMS = {
     "base": set(),
+    "policy": {"base"},
     "wire": {"base"},
     "rpc": {"base", "wire"},
     "tls": {"base"},
     "gate": {"base", "wire", "tls"},
     "registry": {"base"},
-    "node": {"base", "wire", "registry"},
-    "forward": {"base", "wire", "tls", "gate", "registry"},
+    "node": {"base", "policy", "wire", "registry"},
+    "forward": {"base", "policy", "wire", "tls", "gate", "registry"},
     "web": {"base", "wire", "registry"},
     "client": {"base", "wire", "tls", "include"},
     "daemon": EVERYTHING,
-    "tools": {"client", "wire", "base", "include"},
+    "tools": {"client", "wire", "base", "tls", "include"},
     "include": set(),
 }
 # Headers of others, by the beginning of their name: the rooms that may include them.
