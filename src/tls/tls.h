@@ -34,13 +34,17 @@ struct tls;
 /* ---- the keeper ---- */
 
 struct tls_settings { /* PEM files; paths are copied */
-    const char *ca;   /* one or more certificates that are trusted */
+    const char *ca;   /* one or more certificates that are trusted; each ends a chain, self-signed
+                         or not. NULL or "" only with no_verify */
     const char *cert; /* own, then intermediate ones */
     const char *key;  /* of the first of them */
     const char *crl;  /* NULL or "": none. Else a list of every CA (RFC 5280 5); one that is past
                          its nextUpdate lets nobody in */
-    const char *self; /* a peer id that the own certificate must name; NULL or "": any */
+    const char *self; /* a peer id that the own certificate must name, and then it must serve both
+                         roles; NULL or "": any */
     bool no_verify;   /* whoever answers is taken: for a person who tries something out */
+    bool offload;     /* the kernel may encrypt (kTLS). Only in a process that ignores SIGPIPE:
+                         OpenSSL then sends some records with plain sendmsg(2) */
 };
 /* 0; -ENOENT, -EACCES ... of a file; -EBADMSG: a file's content; -EINVAL: they do not fit together
  * (another key, no such name, expired). out_why says which file and what to do; written only on
@@ -59,7 +63,8 @@ struct tls_material { /* what is in force, for people */
     int64_t not_before, not_after; /* unix seconds */
     int64_t crl_next_update;       /* 0: no CRL, or none said */
     unsigned n_cas, n_revoked;
-    uint64_t loads; /* 1, and one more for each reload that changed something */
+    bool key_exposed; /* its group or others may read the key's file: worth a warning */
+    uint64_t loads;   /* 1, and one more for each reload that changed something */
 };
 void tls_keeper_material(struct tls_keeper *keeper, struct tls_material *out_material);
 
@@ -116,14 +121,17 @@ bool tls_pending(const struct tls *tls);
  * place or another, and more behind them if there are more). */
 ssize_t tls_write(struct tls *tls, const void *data, size_t len);
 /* Says close_notify: nothing is written afterwards; reading goes on. 0, -EAGAIN (again), or the
- * error. The descriptor is not shut down: shutdown(2) after it if that is meant. */
+ * error. Not after a tls_write that said -EAGAIN and was not repeated, nor
+ * before the handshake is over: -EBUSY. The descriptor is
+ * not shut down: shutdown(2) after it if that is meant. */
 int tls_end(struct tls *tls);
 
 /* Whether the kernel encrypts what is sent (kTLS): then plain bytes may be written and spliced to
  * the descriptor itself. */
 bool tls_offloaded(const struct tls *tls);
 /* Would it be let in with what the keeper has now? Time is not looked at: a link does not end
- * because a certificate does. 0; -EACCES, with *out_failure. Any time after the handshake. */
+ * because a certificate does. 0; -EACCES, with *out_failure; -ENOMEM: nobody knows. Any time after
+ * the handshake. */
 int tls_check_again(struct tls *tls, enum tls_failure *out_failure);
 
 #endif
