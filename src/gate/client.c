@@ -134,7 +134,7 @@ int client_begin(struct conn *conn, const struct view *rest, size_t consumed)
 
     if (r < 0)
         return r;
-    conn->role = ROLE_CLIENT;
+    conn_become(conn, ROLE_CLIENT);
     conn->client.active_ms = gate_now(conn->gate);
     conn->net.watch_end = true;
     conn_timer(conn, conn->peer.local ? ANSWERED_MS : conn->gate->idle_ms);
