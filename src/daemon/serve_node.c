@@ -72,6 +72,7 @@ static const struct counter_row counter_rows[] = {
     C(gate, closed_bad_first_bytes),
     C(gate, closed_first_bytes_late),
     C(gate, closed_bad_message),
+    C(gate, closed_message_late),
     C(gate, closed_too_big),
     C(gate, closed_over_connections),
     C(gate, closed_over_source),

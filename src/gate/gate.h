@@ -129,7 +129,7 @@ struct gate_counters {
     uint64_t requests, replies, replies_dropped;
     uint64_t closed_bad_first_bytes, closed_first_bytes_late, closed_bad_message, closed_too_big;
     uint64_t closed_over_connections, closed_over_source, closed_over_buffers, closed_idle;
-    uint64_t closed_over_half_open;
+    uint64_t closed_over_half_open, closed_message_late;
     uint64_t closed_no_descriptor, lanes_lost;
     uint64_t data_handed, data_refused;
     uint64_t bytes_in, bytes_out;

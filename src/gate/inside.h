@@ -150,6 +150,7 @@ struct conn {
         uint32_t in_flight;
         uint16_t by_lane[LANES_MAX];
         uint64_t active_ms;
+        uint64_t begun_ms; /* when the request began that is not whole; 0: none */
     } client;
     struct session *session; /* ROLE_DIAL, ROLE_SESSION; ROLE_ASKED once accepted */
     struct watcher *watcher; /* ROLE_WATCH */

@@ -259,6 +259,25 @@ Test(sniff, who_says_too_little_for_too_long_is_closed, .init = setup, .fini = t
     RIG_WAIT(&rig, c.closed_first_bytes_late == 4 && c.connections == 0);
 }
 
+Test(sniff, a_byte_now_and_then_buys_no_time, .init = setup, .fini = teardown)
+{
+    const uint8_t first[] =
+        "MSHD\1\1\100\0nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn";
+    uint64_t began = now_ms();
+    int fd;
+
+    rig.first_bytes_ms = 100;
+    rig_start(&rig);
+    fd = dial_gate(&rig);
+    for (size_t i = 0; i < sizeof(first) - 1 && send(fd, first + i, 1, MSG_NOSIGNAL) == 1; i++)
+        for (int n = 0; n < 3; n++)
+            nap();
+    cr_assert(closed_by_gate(fd));
+    cr_expect_lt(now_ms() - began, 5000);
+    close(fd);
+    RIG_WAIT(&rig, c.closed_first_bytes_late == 1 && c.connections == 0);
+}
+
 Test(sniff, a_probe_that_says_nothing_is_no_offence, .init = setup, .fini = teardown)
 {
     rig_start(&rig);
