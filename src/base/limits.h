@@ -37,6 +37,11 @@
 #define LIMIT_POLICY_RULES 256u /* rules of the policy ... */
 #define LIMIT_POLICY_GLOBS 256u /* ... and globs of one kind in each */
 
+/* "One address" is one of IPv4, or a /64 of IPv6 (base/origin.h). While a peer has a link from
+ * there, it may have a quarter of control_connections and half of half_open, if that is more.
+ * A connection is half open from accept until its first bytes have said what it is. Of one address
+ * the newest above its limit is closed; in all the oldest is, so that strangers who say nothing
+ * cannot keep out who speaks. Those of the Unix socket are not among them. */
 /* --- settings --- X(field, default, least, most, unit, what it bounds) */
 #define LIMITS(X)                                                                                  \
     X(message_bytes, 1048576, 65536, 16777216, "bytes", "one message on any connection")           \
@@ -45,6 +50,9 @@
     X(peers, 4096, 1, 65536, "peers", "records of peers, connected or stale")                      \
     X(control_connections, 16384, 8, 1048576, "connections", "connections on the gate")            \
     X(connections_per_source, 256, 1, 1048576, "connections", "connections of one address")        \
+    X(half_open, 4096, 8, 1048576, "connections",                                                  \
+      "connections on the gate that have not said yet what they are")                              \
+    X(half_open_per_source, 128, 1, 1048576, "connections", "of them, those of one address")       \
     X(gate_buffer_bytes, 268435456, 1048576, 17179869184, "bytes", "all buffers of the gate")      \
     X(connection_buffer_bytes, 65536, 4096, 16777216, "bytes",                                     \
       "buffer of a connection whose peer is not known yet")                                        \

@@ -148,19 +148,16 @@ static void put_line(struct sink *s, enum log_level level, const char *room, con
     put_text(s, json ? "\"}\n" : "\n");
 }
 
-void log_write(enum log_level level, const char *room, const char *format, ...)
+static void write_args(enum log_level level, const char *room, const char *format, va_list args)
+    __attribute__((format(printf, 3, 0)));
+
+static void write_args(enum log_level level, const char *room, const char *format, va_list args)
 {
     char message[MESSAGE_MAX], line[HEAD_MAX + MESSAGE_MAX * ESCAPED_MAX];
     struct sink s = {.buf = line, .size = sizeof(line), .fd = -1};
     int saved = errno; /* callers log first and return errno after */
-    va_list args;
-    int n;
+    int n = vsnprintf(message, sizeof(message), format, args);
 
-    if (!log_on(level))
-        return;
-    va_start(args, format);
-    n = vsnprintf(message, sizeof(message), format, args);
-    va_end(args);
     if (n < 0)
         n = snprintf(message, sizeof(message), "(cannot be formatted)");
     if ((size_t)n >= sizeof(message)) {
@@ -175,6 +172,57 @@ void log_write(enum log_level level, const char *room, const char *format, ...)
     }
     write_all(STDERR_FILENO, line, s.used); /* nowhere to tell of a failure */
     errno = saved;
+}
+
+void log_write(enum log_level level, const char *room, const char *format, ...)
+{
+    va_list args;
+
+    if (!log_on(level))
+        return;
+    va_start(args, format);
+    write_args(level, room, format, args);
+    va_end(args);
+}
+
+/* Whether one more line of the kind may be written. */
+static bool log_limit_take(struct log_limit *limit, uint64_t now_ms)
+{
+    if (limit->left_out == 0 && now_ms - limit->begun_ms >= LOG_LIMITED_MS) {
+        limit->begun_ms = now_ms;
+        limit->written = 0;
+    }
+    if (limit->written < LOG_LIMITED_LINES) {
+        limit->written++;
+        return true;
+    }
+    limit->left_out++;
+    return false;
+}
+
+void log_limited(struct log_limit *limit, uint64_t now_ms, enum log_level level, const char *room,
+                 const char *kind, const char *format, ...)
+{
+    va_list args;
+
+    if (!log_on(level))
+        return;
+    log_limited_rest(limit, now_ms, level, room, kind);
+    if (!log_limit_take(limit, now_ms))
+        return;
+    va_start(args, format);
+    write_args(level, room, format, args);
+    va_end(args);
+}
+
+void log_limited_rest(struct log_limit *limit, uint64_t now_ms, enum log_level level,
+                      const char *room, const char *kind)
+{
+    if (limit->left_out == 0 || now_ms - limit->begun_ms < LOG_LIMITED_MS)
+        return;
+    log_write(level, room, "%s: %llu more such lines were left out", kind,
+              (unsigned long long)limit->left_out);
+    *limit = (struct log_limit){0};
 }
 
 int log_block(int fd, const char *room, const char *text, size_t len)

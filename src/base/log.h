@@ -34,6 +34,23 @@ void log_write(enum log_level level, const char *room, const char *format, ...)
 #define log_info(room, ...) log_write(LOG_INFO, room, __VA_ARGS__)
 #define log_debug(room, ...) log_write(LOG_DEBUG, room, __VA_ARGS__)
 
+/* For lines that others can cause as often as they like: so many of one kind within so long, then
+ * none but one that says how many were left out, behind that time and before the next of the kind.
+ * A limit is zeroed to begin with and one thread's. now_ms: of clock_ms. */
+#define LOG_LIMITED_LINES 200u
+#define LOG_LIMITED_MS 10000u
+
+struct log_limit {
+    uint64_t begun_ms, left_out;
+    unsigned written;
+};
+/* kind: what the line that tells of those left out says they were, "peer ... is gone". */
+void log_limited(struct log_limit *limit, uint64_t now_ms, enum log_level level, const char *room,
+                 const char *kind, const char *format, ...) __attribute__((format(printf, 6, 7)));
+/* Tells of them when their time is over, though no other line of the kind may come. */
+void log_limited_rest(struct log_limit *limit, uint64_t now_ms, enum log_level level,
+                      const char *room, const char *kind);
+
 /* The block of text (whole lines) goes to fd as the settings say: as it is, with a time before each
  * line, or each line as a JSON object of room and message. 0, or a negative errno of write(2). */
 int log_block(int fd, const char *room, const char *text, size_t len);

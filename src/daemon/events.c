@@ -1,7 +1,9 @@
-/* events - one line per event; what strangers sent is escaped by base/log. */
+/* events - one line per event; what strangers sent is escaped by base/log. Peers cause most of
+ * them, and a peer may come and go as fast as it can: each kind is limited. */
 #include "daemon/events.h"
 
 #include <stdio.h>
+#include "base/clock.h"
 #include "base/log.h"
 
 static const struct {
@@ -21,19 +23,41 @@ static const struct {
     [NODE_LEASE_EXPIRED] = {LOG_INFO, "lease expired", ""},
 };
 
+#define N_LINES (sizeof lines / sizeof *lines)
+
+static struct log_limit limits[N_LINES]; /* the main loop's */
+
+static void kind_text(size_t kind, char *out, size_t size)
+{
+    snprintf(out, size, "%s%s%s", lines[kind].before, *lines[kind].after ? "..." : "",
+             lines[kind].after);
+}
+
+void events_tick(void)
+{
+    char kind[64];
+
+    for (size_t i = 0; i < N_LINES; i++) {
+        kind_text(i, kind, sizeof kind);
+        log_limited_rest(&limits[i], clock_ms(), lines[i].level, "link", kind);
+    }
+}
+
 void events_log(const struct node_event *event)
 {
     const char *id = event->peer_id ? event->peer_id : "";
     const char *address = event->address ? event->address : "";
     const char *text = event->text ? event->text : "";
-    char who[LIMIT_PEER_ID + LIMIT_NAME + 16];
+    char who[LIMIT_PEER_ID + LIMIT_NAME + 16], kind[64];
 
-    if ((size_t)event->kind >= sizeof lines / sizeof *lines)
+    if ((size_t)event->kind >= N_LINES)
         return;
+    kind_text(event->kind, kind, sizeof kind);
     if (*id && *address)
         snprintf(who, sizeof who, "%s (%s)", id, address);
     else
         snprintf(who, sizeof who, "%s%s", id, address);
-    log_write(lines[event->kind].level, "link", "%s%s%s%s%s", lines[event->kind].before, who,
-              lines[event->kind].after, *text ? ": " : "", text);
+    log_limited(&limits[event->kind], clock_ms(), lines[event->kind].level, "link", kind,
+                "%s%s%s%s%s", lines[event->kind].before, who, lines[event->kind].after,
+                *text ? ": " : "", text);
 }

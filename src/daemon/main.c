@@ -72,6 +72,7 @@ static void on_tick(uv_timer_t *timer)
 
     app->next_ms = 0;
     node_tick(app->node);
+    events_tick();
     rearm(app);
 }
 

@@ -146,6 +146,7 @@ static void finish_joined(struct carry *c, struct leg *leg, struct bytes early)
     struct session *session = c->waiter.session;
 
     alarm_clear(c->worker, &c->alarm);
+    outbox_remove(&c->out); /* it may be about to be asked once more */
     result.passage = calloc(1, sizeof(*result.passage));
     if (!result.passage) {
         leg_reset(leg);

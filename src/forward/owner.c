@@ -19,15 +19,16 @@
 
 struct served {
     struct mail start;
-    struct worker *worker;
-    struct ring all; /* worker->served */
+    struct worker *worker; /* NULL until start was read: known by its id, but not begun */
+    struct ring all;       /* worker->served */
     struct alarm alarm;
     struct waiter waiter; /* its session is a reference, as long as this lives */
     struct tuple tuple;
     uint32_t remaining_ms;
     bool pending, dial_data;
-    bool dials; /* data is of this side's dialling, */
-    bool again; /* ... once more, as it was asked */
+    bool given_up; /* before it began */
+    bool dials;    /* data is of this side's dialling, */
+    bool again;    /* ... once more, as it was asked */
     struct service *service;
     struct backend_try *dial;
     struct leg *backend; /* connected, not joined yet */
@@ -342,7 +343,7 @@ static void read_start(struct worker *worker, struct mail *mail)
         if (s->data->dead)
             data_drop(TAKE(&s->data));
     }
-    if (atomic_load(&s->waiter.session->over)) { /* its end was told before this came */
+    if (s->given_up || atomic_load(&s->waiter.session->over)) { /* told before this came */
         served_free(s);
         return;
     }
@@ -357,10 +358,10 @@ static void read_start(struct worker *worker, struct mail *mail)
         dial_backend(s);
 }
 
-/* Once: who asks on would have us dial without end. */
+/* Once: who asks on would have us dial without end. What has not begun yet will dial anyway. */
 static void dial_again(struct served *s)
 {
-    if (s->again)
+    if (s->again || !s->worker)
         return;
     s->again = true;
     dial_data(s);
@@ -472,7 +473,13 @@ void owner_forward(struct session *session, const Meshd__V1__Forward *message)
 
 void owner_given_up(struct waiter *waiter)
 {
-    served_free(CONTAINER_OF(waiter, struct served, waiter));
+    struct served *s = CONTAINER_OF(waiter, struct served, waiter);
+
+    /* Said once too often of an earlier Forward with the same id, and read only now. */
+    if (!s->worker)
+        s->given_up = true;
+    else
+        served_free(s);
 }
 
 void owner_session_over(struct worker *worker, struct session *session)

@@ -29,14 +29,15 @@ static const char *reason_phrase(int status) /* RFC 9110 15, RFC 6585 5 */
     }
 }
 
-/* "n1: text", fit for a line; returns its length. */
+/* "n1: text", fit for a line of anybody's terminal: an owner's words may hold what moves a cursor
+ * or turns the direction of writing, in UTF-8 too. Returns its length. */
 static int pack_words(const char *text, const char *peer_id, char *out, size_t size)
 {
     int len = snprintf(out, size, "%.*s%s%.*s", (int)LIMIT_PEER_ID, peer_id, *text ? ": " : "",
                        (int)LIMIT_STATUS_TEXT, text);
 
     for (char *c = out; *c; c++) {
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
+        if ((unsigned char)*c < ' ' || (unsigned char)*c >= 0x7f)
             *c = '?';
     }
     return len;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <uthash.h>
 #include "base/hash.h"
+#include "base/origin.h"
 #include "base/lock.h"
 
 #define SHARD_BITS 4u /* the highest of the hash: uthash takes the lowest */
@@ -97,13 +98,14 @@ static struct source *get_locked(struct shard *shard, const struct in6_addr *ip,
 
 bool source_enter(struct sources *sources, const struct in6_addr *ip)
 {
-    unsigned hash = hash_keyed(ip, sizeof(*ip));
+    const struct in6_addr key = origin_of(ip);
+    unsigned hash = hash_keyed(&key, sizeof(key));
     struct shard *shard = shard_of(sources, hash);
     struct source *source;
     bool enters;
 
     mutex_lock(&shard->lock);
-    source = get_locked(shard, ip, hash);
+    source = get_locked(shard, &key, hash);
     enters = source && source->clients < sources->clients_max &&
              source->unrouted < sources->unrouted_max;
     if (enters) {
@@ -116,22 +118,24 @@ bool source_enter(struct sources *sources, const struct in6_addr *ip)
 
 void source_routed(struct sources *sources, const struct in6_addr *ip)
 {
-    unsigned hash = hash_keyed(ip, sizeof(*ip));
+    const struct in6_addr key = origin_of(ip);
+    unsigned hash = hash_keyed(&key, sizeof(key));
     struct shard *shard = shard_of(sources, hash);
 
     mutex_lock(&shard->lock);
-    find_locked(shard, ip, hash)->unrouted--;
+    find_locked(shard, &key, hash)->unrouted--;
     mutex_unlock(&shard->lock);
 }
 
 void source_leave(struct sources *sources, const struct in6_addr *ip, bool was_routed)
 {
-    unsigned hash = hash_keyed(ip, sizeof(*ip));
+    const struct in6_addr key = origin_of(ip);
+    unsigned hash = hash_keyed(&key, sizeof(key));
     struct shard *shard = shard_of(sources, hash);
     struct source *source;
 
     mutex_lock(&shard->lock);
-    source = find_locked(shard, ip, hash);
+    source = find_locked(shard, &key, hash);
     source->unrouted -= !was_routed;
     if (--source->clients == 0)
         forget_locked(shard, source);

@@ -1,5 +1,5 @@
-/* source - how many clients an address has, over all workers: in all, and not routed yet. Any
- * thread. */
+/* source - how many clients an address has, over all workers: in all, and not routed yet. Of IPv6 a
+ * /64 is one (base/origin.h). Any thread. */
 #ifndef FORWARD_SOURCE_H
 #define FORWARD_SOURCE_H
 

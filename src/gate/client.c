@@ -4,6 +4,10 @@
  * flight and has read enough of its replies. One that may not go on yet waits in net.in and the
  * connection is not read; one that may, but finds no lane, stands in the ready ring, of which each
  * connection gets one request in turn.
+ *
+ * A request that has begun must be whole in time: three times as long as the first bytes may take
+ * (30 s), and a second for each 16 KiB that it announces. Time in which it is not read is not
+ * counted.
  */
 #include "gate/inside.h"
 #include <errno.h>
@@ -13,6 +17,7 @@
 /* Who has said its last word and then waits longer than this for an answer is probably gone: an end
  * looks the same as half of one. */
 #define HALF_CLOSED_MS 30000u
+#define BYTES_PER_MS 16u /* of a request that has begun, at least */
 
 static bool admissible(const struct conn *conn)
 {
@@ -113,6 +118,37 @@ static void settle(struct conn *conn)
     close_if_done(conn);
 }
 
+/* Bytes of a request that is not whole are left, of which consumed were not a part. */
+static void note_begun(struct conn *conn, size_t consumed)
+{
+    if (conn->client.stalled || buffer_used(&conn->net.in) == 0)
+        conn->client.begun_ms = 0;
+    else if (conn->client.begun_ms == 0 || consumed > 0)
+        conn->client.begun_ms = gate_now(conn->gate);
+}
+
+static uint64_t slack_ms(const struct conn *conn)
+{
+    return 3 * (uint64_t)conn->gate->first_bytes_ms;
+}
+
+/* When the request that has begun must be whole; UINT64_MAX: none has. */
+static uint64_t whole_by_ms(const struct conn *conn)
+{
+    const struct buffer *in = &conn->net.in;
+    uint64_t len = 0;
+
+    if (conn->client.begun_ms == 0)
+        return UINT64_MAX;
+    sp_head_parse(conn->net.framing, in->data + in->head, buffer_used(in), UINT64_MAX, &len);
+    return conn->client.begun_ms + slack_ms(conn) + len / BYTES_PER_MS;
+}
+
+static void look_again(struct conn *conn, uint64_t ms)
+{
+    conn_timer(conn, ms < slack_ms(conn) ? ms : slack_ms(conn));
+}
+
 static void take_view(struct conn *conn, const struct view *view)
 {
     ssize_t n = take(conn, view->data, view->len, UINT32_MAX, false);
@@ -124,6 +160,7 @@ static void take_view(struct conn *conn, const struct view *view)
         conn_close(conn);
         return;
     }
+    note_begun(conn, (size_t)n);
     settle(conn);
 }
 
@@ -134,10 +171,10 @@ int client_begin(struct conn *conn, const struct view *rest, size_t consumed)
 
     if (r < 0)
         return r;
-    conn->role = ROLE_CLIENT;
+    conn_become(conn, ROLE_CLIENT);
     conn->client.active_ms = gate_now(conn->gate);
     conn->net.watch_end = true;
-    conn_timer(conn, conn->peer.local ? ANSWERED_MS : conn->gate->idle_ms);
+    look_again(conn, conn->peer.local ? ANSWERED_MS : conn->gate->idle_ms);
     view.len = buffer_used(&conn->net.in);
     if (view.len > 0) {
         view.data += conn->net.in.head;
@@ -182,6 +219,7 @@ void client_step(struct conn *conn)
     if (n < 0)
         return;
     buffer_consume(conn->gate, conn, in, (size_t)n);
+    note_begun(conn, (size_t)n);
     settle(conn);
 }
 
@@ -223,8 +261,13 @@ void client_timeout(struct conn *conn)
         most = idle + ANSWERED_MS;
     if (conn->said_eof && most > HALF_CLOSED_MS)
         most = HALF_CLOSED_MS;
+    if (gate_now(conn->gate) >= whole_by_ms(conn)) {
+        COUNT(conn->gate, closed_message_late, 1);
+        conn_close(conn);
+        return;
+    }
     if (idle < most) {
-        conn_timer(conn, most - idle);
+        look_again(conn, most - idle);
         return;
     }
     COUNT(conn->gate, closed_idle, 1);

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <uthash.h>
 #include "base/hash.h"
+#include "base/origin.h"
 #include "wire/status.h"
 
 #define NUMBER_BITS 31u
@@ -23,8 +24,8 @@
 /* --- addresses --- */
 
 struct source {
-    struct in6_addr ip;
-    uint64_t connections, links;
+    struct in6_addr ip; /* origin_of */
+    uint64_t connections, links, half_open;
     UT_hash_handle hh;
 };
 
@@ -49,6 +50,30 @@ static bool as_v6(const struct sockaddr_storage *addr, struct in6_addr *out, uin
     return false;
 }
 
+static void tally_up(struct tally *tally, uint64_t *n)
+{
+    if (*n > 0)
+        tally->sources[*n]--;
+    tally->sources[++*n]++;
+    if (*n > tally->largest)
+        tally->largest = *n;
+}
+
+static void tally_down(struct tally *tally, uint64_t *n)
+{
+    tally->sources[*n]--;
+    if (--*n > 0)
+        tally->sources[*n]++;
+    if (tally->largest > *n && tally->sources[tally->largest] == 0)
+        tally->largest--; /* this one has as many */
+}
+
+static void show_largest(struct gate *gate)
+{
+    COUNT(gate, largest_source, gate->by_connections.largest - gate->count.largest_source);
+    COUNT(gate, largest_half_open, gate->by_half_open.largest - gate->count.largest_half_open);
+}
+
 /* A peer's DATA connections come in bursts, and say what they are when its loop has come round. */
 static uint64_t source_limit(const struct gate *gate, const struct source *source)
 {
@@ -56,6 +81,43 @@ static uint64_t source_limit(const struct gate *gate, const struct source *sourc
     uint64_t peers = gate->limits.control_connections / 4;
 
     return source->links && peers > each ? peers : each;
+}
+
+static uint64_t half_open_limit(const struct gate *gate, const struct source *source)
+{
+    uint64_t each = gate->limits.half_open_per_source, peers = gate->limits.half_open / 2;
+
+    return source->links && peers > each ? peers : each;
+}
+
+int half_open(struct conn *conn)
+{
+    struct gate *gate = conn->gate;
+    struct source *source = conn->source;
+
+    if (!source)
+        return 0;
+    if (source->half_open >= half_open_limit(gate, source))
+        return -EUSERS;
+    while (gate->count.half_open >= gate->limits.half_open) {
+        COUNT(gate, closed_over_half_open, 1);
+        conn_close(CONTAINER_OF(gate->half.next, struct conn, half));
+    }
+    ring_push(&gate->half, &conn->half);
+    tally_up(&gate->by_half_open, &source->half_open);
+    COUNT(gate, half_open, 1);
+    show_largest(gate);
+    return 0;
+}
+
+static void half_open_over(struct conn *conn)
+{
+    if (ring_empty(&conn->half))
+        return;
+    ring_drop(&conn->half);
+    tally_down(&conn->gate->by_half_open, &conn->source->half_open);
+    COUNT(conn->gate, half_open, -1);
+    show_largest(conn->gate);
 }
 
 int source_take(struct gate *gate, struct conn *conn, const struct sockaddr_storage *addr)
@@ -66,6 +128,7 @@ int source_take(struct gate *gate, struct conn *conn, const struct sockaddr_stor
 
     if (!as_v6(addr, &ip, &port))
         return -EAFNOSUPPORT;
+    ip = origin_of(&ip);
     HASH_FIND(hh, gate->sources, &ip, sizeof(ip), source);
     if (!source) {
         source = calloc(1, sizeof(*source));
@@ -81,7 +144,8 @@ int source_take(struct gate *gate, struct conn *conn, const struct sockaddr_stor
     }
     if (source->connections >= source_limit(gate, source))
         return -EUSERS;
-    source->connections++;
+    tally_up(&gate->by_connections, &source->connections);
+    show_largest(gate);
     conn->source = source;
     return 0;
 }
@@ -94,7 +158,11 @@ void source_drop(struct conn *conn)
 
     if (source && conn->session)
         source->links--;
-    if (!source || --source->connections > 0)
+    if (!source)
+        return;
+    tally_down(&conn->gate->by_connections, &source->connections);
+    show_largest(conn->gate);
+    if (source->connections > 0)
         return;
     HASH_DEL(conn->gate->sources, source);
     COUNT(conn->gate, sources, -1);
@@ -182,6 +250,7 @@ struct conn *conn_new(struct gate *gate)
     conn->gate = gate;
     stream_init(&conn->net, gate, conn);
     ring_init(&conn->all);
+    ring_init(&conn->half);
     ring_init(&conn->client.ready);
     mutex_lock(&gate->table_lock);
     index = take_slot_locked(gate);
@@ -373,10 +442,16 @@ void conn_discard(struct conn *conn)
     free(conn);
 }
 
+void conn_become(struct conn *conn, enum role role)
+{
+    half_open_over(conn);
+    conn->role = role;
+}
+
 void conn_linger(struct conn *conn, uint32_t ms)
 {
     watcher_free(conn);
-    conn->role = ROLE_LINGER;
+    conn_become(conn, ROLE_LINGER);
     buffer_clear(conn->gate, &conn->net.in);
     stream_read(&conn->net, true);
     stream_dirty(&conn->net);
@@ -413,6 +488,7 @@ void conn_close(struct conn *conn)
     conn->dead = true;
     watcher_free(conn);
     stream_close(&conn->net);
+    half_open_over(conn);
     source_drop(conn);
     ring_drop(&conn->all);
     if (!ring_empty(&conn->client.ready)) {

@@ -359,6 +359,14 @@ static void run(void *arg)
 
 /* --- the owner's thread --- */
 
+static void free_tables(struct gate *gate)
+{
+    free(gate->by_half_open.sources);
+    free(gate->by_connections.sources);
+    free(gate->table.slots);
+    free(gate);
+}
+
 int gate_new(const struct gate_settings *settings, struct gate **out_gate)
 {
     struct gate *gate;
@@ -375,9 +383,11 @@ int gate_new(const struct gate_settings *settings, struct gate **out_gate)
         gate->table.bits++;
     gate->table.capacity = UINT32_C(1) << gate->table.bits;
     gate->table.slots = calloc(gate->table.capacity, sizeof(*gate->table.slots));
-    if (!gate->table.slots || uv_loop_init(&gate->loop) < 0) {
-        free(gate->table.slots);
-        free(gate);
+    gate->by_connections.sources = calloc(slots + 1, sizeof(uint32_t));
+    gate->by_half_open.sources = calloc(slots + 1, sizeof(uint32_t));
+    if (!gate->table.slots || !gate->by_connections.sources || !gate->by_half_open.sources ||
+        uv_loop_init(&gate->loop) < 0) {
+        free_tables(gate);
         return -ENOMEM;
     }
     gate->limits = *settings->limits;
@@ -390,6 +400,7 @@ int gate_new(const struct gate_settings *settings, struct gate **out_gate)
     ring_init(&gate->dirty);
     ring_init(&gate->ready);
     ring_init(&gate->conns);
+    ring_init(&gate->half);
     news_init(&gate->news, settings->epoch, &settings->watch_ops);
     mutex_init(&gate->table_lock);
     mutex_init(&gate->mail_lock);
@@ -551,8 +562,7 @@ void gate_free(struct gate *gate)
         close(gate->spare_fd);
     mutex_fini(&gate->table_lock);
     mutex_fini(&gate->mail_lock);
-    free(gate->table.slots);
-    free(gate);
+    free_tables(gate);
 }
 
 void gate_counters(struct gate *gate, struct gate_counters *out_counters)

@@ -135,8 +135,9 @@ void gate_check_again(struct gate *gate);
 /* Gauges say what is now, counters only grow. */
 struct gate_counters {
     uint64_t connections, sources, sessions, buffer_bytes, requests_waiting; /* gauges */
-    uint64_t largest_source; /* gauge: connections of the busiest address */
-    uint64_t parked;         /* gauge */
+    uint64_t largest_source;               /* gauge: connections of the busiest address */
+    uint64_t half_open, largest_half_open; /* gauges: that are nobody yet; of one address */
+    uint64_t parked;                       /* gauge */
     uint64_t watchers, watch_log_bytes, watch_pictures; /* gauges */
     uint64_t watches, watch_messages, watch_events, watch_resyncs;
     uint64_t closed_over_watchers, closed_unread;
@@ -144,6 +145,7 @@ struct gate_counters {
     uint64_t requests, replies, replies_dropped;
     uint64_t closed_bad_first_bytes, closed_first_bytes_late, closed_bad_message, closed_too_big;
     uint64_t closed_over_connections, closed_over_source, closed_over_buffers, closed_idle;
+    uint64_t closed_over_half_open, closed_message_late;
     uint64_t closed_no_descriptor, lanes_lost;
     uint64_t data_handed, data_refused;
     uint64_t tls_handshakes, tls_resumed, tls_revoked, closed_plaintext;

@@ -141,7 +141,7 @@ struct conn {
     struct stream net;
     uint64_t received; /* atomic */
     uv_timer_t timer;
-    struct ring all;
+    struct ring all, half; /* half: of gate->half while it is half open */
     struct gate_end why;
 
     struct {               /* ROLE_CLIENT */
@@ -150,6 +150,7 @@ struct conn {
         uint32_t in_flight;
         uint16_t by_lane[LANES_MAX];
         uint64_t active_ms;
+        uint64_t begun_ms; /* when the request began that is not whole; 0: none */
     } client;
     struct session *session; /* ROLE_DIAL, ROLE_SESSION; ROLE_ASKED once accepted */
     struct watcher *watcher; /* ROLE_WATCH */
@@ -169,12 +170,16 @@ void conn_why(struct conn *conn, int error, const char *text);  /* unless set */
 void conn_timer(struct conn *conn, uint64_t ms);                /* 0: off */
 /* The last bytes are in net.out: flush, shut, drain, close. */
 void conn_linger(struct conn *conn, uint32_t ms);
+void conn_become(struct conn *conn, enum role role); /* it was accepted, and has said what it is */
 
 int source_take(struct gate *gate, struct conn *conn, const struct sockaddr_storage *addr);
 /* It is a link, whose token was good: its address may have many connections from now on, until it
  * is dropped. */
 void source_linked(struct conn *conn);
 void source_drop(struct conn *conn);
+/* It stays nobody for now. -EUSERS: over half_open_per_source. Over half_open the oldest is closed.
+ * Ends with conn_become or conn_close. */
+int half_open(struct conn *conn);
 
 /* --- sniff.c --- */
 struct listener {
@@ -342,6 +347,12 @@ struct slot {
     struct conn *conn; /* valid for the gate's thread when the number is right */
 };
 
+/* How many sources have how many of something, so that the most that one has is always known. */
+struct tally {
+    uint32_t *sources; /* by that number, up to control_connections */
+    uint64_t largest;
+};
+
 struct mail;
 struct gate {
     struct limits limits;
@@ -361,8 +372,9 @@ struct gate {
     struct listener listeners[LISTENERS_MAX];
     unsigned n_listeners;
     struct lane lanes[LANES_MAX];
-    struct ring dirty, ready, conns;
+    struct ring dirty, ready, conns, half; /* half: the oldest first */
     struct source *sources;
+    struct tally by_connections, by_half_open;
     struct news news;
     int spare_fd; /* given up for a moment when descriptors run out */
     bool stopping;

@@ -53,6 +53,10 @@ static void welcome(struct listener *listener, int fd, const struct sockaddr_sto
     conn_timer(conn, gate->first_bytes_ms);
     /* Who has something to say has mostly said it, and DATA is not watched here at all then. */
     sniff_readable(conn);
+    if (!conn->dead && conn->role == ROLE_SNIFF && half_open(conn) < 0) {
+        COUNT(gate, closed_over_half_open, 1);
+        conn_close(conn);
+    }
     if (!conn->dead && stream_watch(&conn->net) < 0)
         conn_close(conn);
 }
@@ -174,7 +178,7 @@ static void ask_link(struct conn *conn, const struct preamble *preamble)
     struct gate *gate = conn->gate;
     struct gate_peer peer = conn->peer;
 
-    conn->role = ROLE_ASKED;
+    conn_become(conn, ROLE_ASKED);
     conn->owes_ended = true;
     stream_read(&conn->net, false);
     conn_timer(conn, LINK_ANSWER_MS);

@@ -237,7 +237,7 @@ void watcher_begin(struct conn *conn, const struct view *rest, size_t consumed)
     ring_init(&w->by_interest);
     ring_init(&w->by_picture);
     ring_init(&w->ready);
-    conn->role = ROLE_WATCH;
+    conn_become(conn, ROLE_WATCH);
     conn->watcher = w;
     if (!conn->peer.local) /* it may be slow for as long as UNREAD_MS says */
         setsockopt(conn->net.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked_ms, sizeof(unacked_ms));

@@ -271,3 +271,52 @@ Test(log, block_that_cannot_be_written_gives_the_error, .init = setup)
         cr_expect_eq(log_block(-1, "registry", text, sizeof(text) - 1), -EBADF);
     }
 }
+
+static size_t lines_in(const char *text)
+{
+    size_t n = 0;
+
+    for (; (text = strchr(text, '\n')); text++)
+        n++;
+    return n;
+}
+
+static void flood(struct log_limit *limit, uint64_t now_ms, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        log_limited(limit, now_ms, LOG_INFO, "link", "peer ... is gone", "peer n%u is gone", i);
+}
+
+Test(log, lines_that_others_cause_are_limited_and_the_rest_is_counted, .init = setup)
+{
+    struct log_limit limit = {0}, other = {0};
+
+    settings(LOG_INFO, LOG_TEXT, false);
+    CAPTURE(flood(&limit, 50000, LOG_LIMITED_LINES + 1234));
+    cr_expect_eq(lines_in(got), LOG_LIMITED_LINES);
+    cr_expect_eq(strncmp(got, "info [link] peer n0 is gone\n", 28), 0);
+    CAPTURE(flood(&other, 50000, 1));
+    cr_expect_eq(lines_in(got), 1);
+    CAPTURE(log_limited_rest(&limit, 59999, LOG_INFO, "link", "peer ... is gone"));
+    cr_expect_str_eq(got, "");
+    CAPTURE(flood(&limit, 60000, 1));
+    cr_expect_str_eq(got, "info [link] peer ... is gone: 1234 more such lines were left out\n"
+                          "info [link] peer n0 is gone\n");
+    CAPTURE(flood(&limit, 60001, LOG_LIMITED_LINES));
+    cr_expect_eq(lines_in(got), LOG_LIMITED_LINES - 1);
+    CAPTURE(log_limited_rest(&limit, 70000, LOG_INFO, "link", "peer ... is gone"));
+    cr_expect_str_eq(got, "info [link] peer ... is gone: 1 more such lines were left out\n");
+    CAPTURE(log_limited_rest(&limit, 90000, LOG_INFO, "link", "peer ... is gone"));
+    cr_expect_str_eq(got, "");
+}
+
+Test(log, what_comes_now_and_then_is_never_left_out, .init = setup)
+{
+    struct log_limit limit = {0};
+
+    settings(LOG_INFO, LOG_TEXT, false);
+    for (uint64_t at = 0; at < 10; at++) {
+        CAPTURE(flood(&limit, 1000 + at * LOG_LIMITED_MS, LOG_LIMITED_LINES));
+        cr_expect_eq(lines_in(got), LOG_LIMITED_LINES);
+    }
+}

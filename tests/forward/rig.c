@@ -466,7 +466,7 @@ static void read_stall(struct worker *worker, struct mail *mail)
     free(stall);
 }
 
-struct stall *stall_begin(struct forward *forward, unsigned worker)
+struct stall *stall_post(struct forward *forward, unsigned worker)
 {
     struct stall *stall = calloc(1, sizeof *stall);
 
@@ -475,7 +475,16 @@ struct stall *stall_begin(struct forward *forward, unsigned worker)
     sem_init(&stall->begun, 0, 0);
     sem_init(&stall->over, 0, 0);
     worker_post(&forward->workers[worker], &stall->mail);
-    sem_wait(&stall->begun);
+    return stall;
+}
+
+void stall_wait(struct stall *stall) { sem_wait(&stall->begun); }
+
+struct stall *stall_begin(struct forward *forward, unsigned worker)
+{
+    struct stall *stall = stall_post(forward, worker);
+
+    stall_wait(stall);
     return stall;
 }
 

@@ -92,6 +92,9 @@ void rig_wait_counter(struct rig *rig, enum side side, size_t offset, uint64_t v
 struct stall;
 struct stall *stall_begin(struct forward *forward, unsigned worker);
 void stall_end(struct stall *stall);
+/* stall_begin in its two parts. */
+struct stall *stall_post(struct forward *forward, unsigned worker);
+void stall_wait(struct stall *stall);
 /* Everything that was posted to the workers before was read. */
 void rig_settle(struct forward *forward);
 

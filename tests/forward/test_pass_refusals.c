@@ -295,3 +295,55 @@ Test(refusals, a_forward_whose_data_cannot_be_dialled_is_given_up)
     }
     requester_end();
 }
+
+/* What ends the first of two Forwards with one id, said twice, is read when the second is known but
+ * has not begun. */
+Test(refusals, a_cancel_said_twice_ends_the_next_forward_of_that_id)
+{
+    struct forward *forward;
+    struct stall *first, *second;
+
+    requester_start(false);
+    forward = rig.sides[DIALLER].forward;
+    first = stall_begin(forward, 0);
+    forward_with("", 0, false);
+    peer_cancel(&peer, id);
+    second = stall_post(forward, 0);
+    peer_cancel(&peer, id);
+    stall_end(first);
+    stall_wait(second);
+    close(net_accept(backend_fd));
+    forward_with("", 0, false);
+    stall_end(second);
+    requester_end();
+}
+
+Test(refusals, an_id_asked_for_twice_dials_data_for_the_next_forward_of_it_once)
+{
+    struct forward *forward;
+    struct stall *first, *second;
+    int data, backend;
+
+    requester_start(true);
+    forward = rig.sides[DIALLER].forward;
+    first = stall_begin(forward, 0);
+    forward_with("", 0, true);
+    peer_cancel(&peer, id);
+    second = stall_post(forward, 0);
+    forward_with("", 0, true);
+    stall_end(first);
+    stall_wait(second);
+    close(net_accept(backend_fd));
+    close(net_accept(peer.fd));
+    forward_with("", 0, true);
+    stall_end(second);
+    data = peer_accept_data(&peer);
+    backend = net_accept(backend_fd);
+    peer_expect_header(data, id, 0);
+    peer_say_header(data, id, 0);
+    close(data);
+    cr_assert(net_has_ended(backend));
+    close(backend);
+    cr_assert(net_nobody_comes(peer.fd));
+    requester_end();
+}

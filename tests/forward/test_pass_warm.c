@@ -240,6 +240,30 @@ Test(warm, one_that_the_owner_hears_of_late_is_joined_all_the_same)
     end();
 }
 
+/* The owner opens another one before it is asked to: what asks for it must not leave any more. */
+Test(warm, one_that_breaks_and_is_replaced_in_the_same_moment_is_not_asked_for)
+{
+    struct data_header header = {.offset = 0};
+    struct peer_forward forward;
+    struct stall *stall;
+    int client, data, status;
+
+    start(false);
+    data = park();
+    client = ask(DIALLER);
+    peer_next_forward(&owner, &forward);
+    memcpy(header.forward_id, forward.id, FORWARD_ID_LEN);
+    stall = stall_begin(rig.sides[DIALLER].forward, 0);
+    net_reset(data);
+    data = peer_dial_data(&owner, DATA_FIRST_DIALLER, &header, &status);
+    cr_assert_eq(status, 0);
+    stall_end(stall);
+    peer_expect_answer(data);
+    peer_expect_header(data, forward.id, strlen(request));
+    answer_and_close(client, data);
+    end();
+}
+
 Test(warm, the_second_loss_is_told)
 {
     struct peer_forward forward;

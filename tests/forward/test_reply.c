@@ -110,6 +110,15 @@ Test(reply, a_text_cannot_add_lines_and_can_be_absent)
     cr_expect_not_null(strstr(http(FIRST_HTTP, FORWARD_NO_OWNER, ""), "\nn1\n"));
 }
 
+Test(reply, a_text_moves_no_cursor_and_turns_no_line)
+{
+    cr_expect_not_null(strstr(http(FIRST_HTTP, FORWARD_NO_OWNER,
+                                   "a\x1b[2J\xc2\x9b"
+                                   "1m\xe2\x80\xae"
+                                   "b\xff"),
+                              "\nn1: a?[2J??1m???b?\n"));
+}
+
 Test(reply, the_longest_texts_fit)
 {
     char text[2000], peer_id[2000];

@@ -134,6 +134,28 @@ Test(source, a_mapped_v4_address_and_a_v6_one_are_two, .init = setup, .fini = te
     expect_largest(1, 1);
 }
 
+Test(source, who_has_a_64_is_one_source_whatever_its_addresses, .init = setup, .fini = teardown)
+{
+    struct in6_addr ip, other;
+
+    cr_assert_eq(inet_pton(AF_INET6, "2001:db8:0:1::", &ip), 1);
+    cr_assert_eq(inet_pton(AF_INET6, "2001:db8:0:2::1", &other), 1);
+    for (uint8_t i = 0; i < 3; i++) {
+        ip.s6_addr[8 + i] = 0xff;
+        cr_assert(source_enter(sources, &ip));
+    }
+    expect_largest(3, 3);
+    ip.s6_addr[15] = 1;
+    cr_expect_not(source_enter(sources, &ip));
+    cr_expect(source_enter(sources, &other));
+    source_routed(sources, &ip);
+    expect_largest(3, 2);
+    for (uint8_t i = 0; i < 3; i++)
+        source_leave(sources, &ip, i == 0);
+    source_leave(sources, &other, false);
+    expect_largest(0, 0);
+}
+
 Test(source, without_memory_nothing_is_taken, .init = setup, .fini = teardown)
 {
     long failures = 0;

@@ -1,5 +1,5 @@
 /* fuzz_preamble - both preambles: what is accepted packs to the same bytes, and every shorter input
- * asked for more. */
+ * asked for more. And the DATA header, of which every 24 bytes are one. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +11,16 @@ static void check(int condition)
 {
     if (!condition)
         abort();
+}
+
+static void any_data_header(const uint8_t *data)
+{
+    struct data_header header;
+    uint8_t out[DATA_HEADER_LEN];
+
+    data_header_parse(data, &header);
+    data_header_pack(&header, out);
+    check(memcmp(out, data, sizeof(out)) == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -28,6 +38,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (int n = 0; n < r; n++)
             check(preamble_parse(data, (size_t)n, &preamble) == -EAGAIN);
     }
+    if (size >= DATA_HEADER_LEN)
+        any_data_header(data + size - DATA_HEADER_LEN);
     r = preamble_reply_parse(data, size, &reply);
     check(r > 0 || r == -EAGAIN || r == -EBADMSG || r == -EPROTONOSUPPORT);
     check(r != -EAGAIN || size < PREAMBLE_REPLY_MAX);

@@ -372,6 +372,74 @@ Test(client, an_idle_stranger_is_closed_and_a_local_one_is_not, .init = setup, .
 
 /* --- ends --- */
 
+/* Byte after byte of one request for ever, until the gate has had enough. */
+static void trickle(int fd, const uint8_t *bytes, size_t len)
+{
+    cr_assert(send_all(fd, bytes, 8));
+    for (size_t i = 8; i < len && send(fd, bytes + i, 1, MSG_NOSIGNAL) == 1; i++)
+        nap();
+    cr_assert(closed_by_gate(fd));
+    close(fd);
+}
+
+Test(client, a_request_that_comes_too_slowly_ends_the_connection, .init = setup, .fini = teardown)
+{
+    uint8_t bytes[65536] = {0}, out[64], in[64];
+    size_t n = make_request(out, 1, 20);
+    int slow, good;
+
+    rig.first_bytes_ms = 30;
+    rig_start(&rig);
+    good = req_client(&rig);
+    slow = req_client(&rig);
+    cr_assert(good >= 0 && slow >= 0);
+    /* A request before it, and its answer, are no excuse. */
+    cr_assert(send_message(slow, SP_TCP, out, n));
+    cr_assert_eq(recv_message(slow, SP_TCP, in, sizeof(in)), (ssize_t)n);
+    sp_head_pack(SP_TCP, 1600, bytes); /* another 100 ms */
+    trickle(slow, bytes, 1608);
+    RIG_WAIT(&rig, c.closed_message_late == 1 && c.connections == 1);
+    slow = dial_unix(rig.unix_path);
+    cr_assert(send_hello(slow, SP_REQ0) && recv_hello(slow, SP_REP0));
+    sp_head_pack(SP_IPC, 1600, bytes);
+    trickle(slow, bytes, 1609);
+    RIG_WAIT(&rig, c.closed_message_late == 2 && c.connections == 1);
+    /* Who has begun nothing may rest. */
+    cr_assert(send_message(good, SP_TCP, out, n));
+    cr_assert_eq(recv_message(good, SP_TCP, in, sizeof(in)), (ssize_t)n);
+    close(good);
+}
+
+/* What the gate does not read is not late. */
+Test(client, a_request_that_waits_behind_others_is_not_late, .init = setup, .fini = teardown)
+{
+    uint8_t bytes[1024], in[64], head[SP_HEAD_MAX];
+    size_t n, len = 0;
+    int fd;
+
+    rig.first_bytes_ms = 10;
+    rig.limits.requests_in_flight = 1;
+    rig_start(&rig);
+    atomic_store(&rig.rep.hold, true);
+    fd = req_client(&rig);
+    for (uint32_t i = 1; i <= 3; i++) {
+        n = make_request(bytes + len + 8, i, 20);
+        sp_head_pack(SP_TCP, n, head);
+        memcpy(bytes + len, head, 8);
+        len += 8 + n;
+    }
+    cr_assert(send_all(fd, bytes, len));
+    RIG_WAIT(&rig, c.requests == 1);
+    for (int i = 0; i < 60; i++)
+        nap();
+    atomic_store(&rig.rep.hold, false);
+    for (uint32_t i = 1; i <= 3; i++)
+        cr_assert_eq(recv_message(fd, SP_TCP, in, sizeof(in)), (ssize_t)n);
+    close(fd);
+    RIG_WAIT(&rig, c.connections == 0);
+    cr_assert_eq(rig_count(&rig).closed_message_late, 0);
+}
+
 Test(client, a_half_closed_client_still_gets_its_replies, .init = setup, .fini = teardown)
 {
     static uint8_t in[70000];

@@ -259,6 +259,25 @@ Test(sniff, who_says_too_little_for_too_long_is_closed, .init = setup, .fini = t
     RIG_WAIT(&rig, c.closed_first_bytes_late == 4 && c.connections == 0);
 }
 
+Test(sniff, a_byte_now_and_then_buys_no_time, .init = setup, .fini = teardown)
+{
+    const uint8_t first[] =
+        "MSHD\1\1\100\0nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn";
+    uint64_t began = now_ms();
+    int fd;
+
+    rig.first_bytes_ms = 100;
+    rig_start(&rig);
+    fd = dial_gate(&rig);
+    for (size_t i = 0; i < sizeof(first) - 1 && send(fd, first + i, 1, MSG_NOSIGNAL) == 1; i++)
+        for (int n = 0; n < 3; n++)
+            nap();
+    cr_assert(closed_by_gate(fd));
+    cr_expect_lt(now_ms() - began, 5000);
+    close(fd);
+    RIG_WAIT(&rig, c.closed_first_bytes_late == 1 && c.connections == 0);
+}
+
 Test(sniff, a_probe_that_says_nothing_is_no_offence, .init = setup, .fini = teardown)
 {
     rig_start(&rig);
@@ -286,6 +305,65 @@ Test(sniff, more_than_connections_per_source_are_closed, .init = setup, .fini = 
     fd[0] = req_client(&rig);
     cr_assert_geq(fd[0], 0);
     close(fd[0]);
+}
+
+Test(sniff, who_is_nobody_yet_is_counted_and_the_newest_of_an_address_over_its_limit_is_closed,
+     .init = setup, .fini = teardown)
+{
+    int fd[8], client, local;
+
+    rig.limits.half_open_per_source = 4;
+    rig_start(&rig);
+    for (int i = 0; i < 4; i++) {
+        fd[i] = dial_gate(&rig);
+        cr_assert(send_all(fd[i], "MSHD", (size_t)i));
+    }
+    RIG_WAIT(&rig, c.half_open == 4 && c.largest_half_open == 4 && c.largest_source == 4);
+    for (int i = 4; i < 8; i++) {
+        fd[i] = dial_gate(&rig);
+        cr_assert(closed_by_gate(fd[i]));
+    }
+    RIG_WAIT(&rig, c.closed_over_half_open == 4 && c.connections == 4);
+    /* The local socket's own are not among them. */
+    local = dial_unix(rig.unix_path);
+    RIG_WAIT(&rig, c.connections == 5);
+    cr_assert_eq(rig_count(&rig).half_open, 4);
+    /* Who says what it is makes room, and so does who goes. */
+    for (int i = 0; i < 2; i++) {
+        close(fd[i]);
+        RIG_WAIT(&rig, c.half_open == 3);
+        client = req_client(&rig);
+        cr_assert_geq(client, 0);
+        RIG_WAIT(&rig, c.half_open == 3);
+        fd[i] = dial_gate(&rig);
+        RIG_WAIT(&rig, c.half_open == 4);
+        close(client);
+    }
+    for (int i = 0; i < 8; i++)
+        close(fd[i]);
+    close(local);
+    RIG_WAIT(&rig, c.connections == 0 && c.half_open == 0 && c.largest_half_open == 0 &&
+                       c.largest_source == 0);
+}
+
+Test(sniff, of_all_who_are_nobody_yet_the_oldest_over_the_limit_is_closed, .init = setup,
+     .fini = teardown)
+{
+    int fd[12];
+
+    rig.limits.half_open = 8;
+    rig_start(&rig);
+    for (int i = 0; i < 12; i++) {
+        fd[i] = dial_gate(&rig);
+        RIG_WAIT(&rig, c.accepted == (uint64_t)i + 1);
+    }
+    RIG_WAIT(&rig, c.closed_over_half_open == 4 && c.half_open == 8);
+    for (int i = 0; i < 4; i++)
+        cr_assert(closed_by_gate(fd[i]));
+    cr_assert(send_hello(fd[4], SP_REQ0) && recv_hello(fd[4], SP_REP0));
+    for (int i = 0; i < 12; i++)
+        close(fd[i]);
+    RIG_WAIT(&rig, c.connections == 0 && c.half_open == 0);
 }
 
 Test(sniff, more_than_control_connections_are_closed, .init = setup, .fini = teardown)

@@ -3,11 +3,13 @@
 import os
 import pathlib
 import shutil
+import socket
 import sys
 import time
 
 from harness import PORT, SLOW, always, until
-from hosts import HEARTBEAT, LOOK, NET4, PATH, PEER_TIMEOUT, Host, HostsTest, ip, run
+from hosts import (HEARTBEAT, LOOK, NET4, NET6, PATH, PEER_TIMEOUT, Host, HostsTest, inside, ip,
+                   run)
 
 
 class Partition(HostsTest):
@@ -173,6 +175,30 @@ class Six(HostsTest):
         until("n1 and n4 know it", lambda: n1.sees(n3) == n4.sees(n3) == "live")
         self.assertEqual(n1.peer_rows()["n3"]["peer_ip"], h3.ip6)
         self.assertEqual(n4.peer_rows()["n3"]["peer_ip"], h3.ip)
+
+    def test_a_64_is_one_source_whichever_of_its_addresses_connect(self):
+        if not os.path.exists("/proc/net/if_inet6"):
+            self.skipTest("no IPv6 in this kernel")
+        h1, h2 = (Host(self.net, n) for n in (1, 2))
+        near = [f"{NET6}:2:{i}" for i in range(1, 11)]
+        ip(f"-n {h1.name} addr add {NET6}0:0:1::1/64 dev eth0 nodad")
+        for addr in (*near, f"{NET6}0:0:1::2"):
+            ip(f"-n {h2.name} addr add {addr}/64 dev eth0 nodad")
+        n1 = self.node("n1", h1, host=f"[{h1.ip6}]", PEER_BIND_ADDR=f":{PORT}").start()
+
+        def silent(source, to):
+            with inside(h2.name):
+                sock = socket.create_connection((to, PORT), 10, (source, 0))
+            self.addCleanup(sock.close)
+
+        for i in range(140):
+            silent(near[i % 10], h1.ip6)
+        until("those over half_open_per_source are closed",
+              lambda: n1.counters()["gate_closed_over_half_open"] == 140 - 128)
+        for _ in range(20):
+            silent(f"{NET6}0:0:1::2", f"{NET6}0:0:1::1")
+        until("another /64 has its own", lambda: n1.counters()["gate_half_open"] == 128 + 20)
+        self.assertEqual(n1.counters()["gate_closed_over_half_open"], 140 - 128)
 
 
 if __name__ == "__main__":
