@@ -62,16 +62,19 @@ static int open_dir(const struct paths_settings *settings, int *out_fd, bool *ou
 /* What this process made becomes the owner's, and the directory is as open as the socket in it. */
 static int give(const struct paths_settings *settings, int dir_fd, int lock_fd, bool made_by_us)
 {
+    static const char *const left[] = {"nng", "meshd.sock"}; /* by one that was killed */
     const struct privileges_owner *owner = &settings->owner;
     const struct config_group *group = settings->socket_group;
     gid_t gid = group->name[0] ? group->gid : owner->gid;
     unsigned mode = settings->socket_mode;
     struct stat st;
 
-    if (made_by_us && (fchown(lock_fd, owner->uid, owner->gid) < 0 ||
-                       (fchownat(dir_fd, "nng", owner->uid, owner->gid, AT_SYMLINK_NOFOLLOW) < 0 &&
-                        errno != ENOENT)))
+    if (made_by_us && fchown(lock_fd, owner->uid, owner->gid) < 0)
         return -errno;
+    for (size_t i = 0; made_by_us && i < sizeof left / sizeof left[0]; i++)
+        if (fchownat(dir_fd, left[i], owner->uid, owner->gid, AT_SYMLINK_NOFOLLOW) < 0 &&
+            errno != ENOENT)
+            return -errno;
     mode = 0700 | (mode & 060 ? 0010 : 0) | (mode & 006 ? 0001 : 0);
     if (fstat(dir_fd, &st) < 0)
         return -errno;
