@@ -6,6 +6,7 @@ add_library(meshd_config STATIC
   ${CMAKE_CURRENT_LIST_DIR}/config_ingress.c
   ${CMAKE_CURRENT_LIST_DIR}/config_list.c
   ${CMAKE_CURRENT_LIST_DIR}/config_print.c
+  ${CMAKE_CURRENT_LIST_DIR}/config_process.c
   ${CMAKE_CURRENT_LIST_DIR}/config_source.c
   ${CMAKE_CURRENT_LIST_DIR}/config_table.c
   ${CMAKE_CURRENT_LIST_DIR}/config_value.c

@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h>
 #include "base/limits.h"
 #include "base/log.h"
 #include "forward/forward.h"
@@ -45,6 +46,19 @@ struct config_ingress {            /* one of INGRESS_ADDR, or of `ingress:` */
     bool bare_lf;
 };
 
+#define CONFIG_ACCOUNT_MAX 32u /* bytes of a user's or group's name: Linux allows no more */
+
+struct config_user {                    /* whom to become once everything is bound */
+    char name[CONFIG_ACCOUNT_MAX + 1];  /* "": nobody else, and the rest means nothing */
+    char group[CONFIG_ACCOUNT_MAX + 1]; /* "": the user's own */
+    uid_t uid;
+    gid_t gid;
+};
+struct config_group {
+    char name[CONFIG_ACCOUNT_MAX + 1]; /* "": none */
+    gid_t gid;
+};
+
 /* The longest name in a runtime_dir, with the "/" before it, that fits a socket's path there. */
 #define CONFIG_PRIVATE_NAME 24u
 
@@ -65,6 +79,10 @@ struct config {
     uint32_t heartbeat_ms, peer_timeout_ms, dial_timeout_ms, open_timeout_ms, call_timeout_ms;
     uint32_t route_timeout_ms, idle_timeout_ms, half_close_timeout_ms, drain_timeout_ms;
     struct limits limits;
+    struct config_user user;
+    struct config_group socket_group;
+    unsigned socket_mode; /* permission bits of meshd.sock */
+    bool sandbox, core_dumps;
     char runtime_dir[192]; /* of this node: .../meshd/<peer id>; holds meshd.sock and meshd.lock */
 };
 

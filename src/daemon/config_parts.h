@@ -23,6 +23,11 @@ enum setting_id {
     SETTING_INGRESS,
     SETTING_WORKERS,
     SETTING_RUNTIME_DIR,
+    SETTING_SOCKET_MODE,
+    SETTING_SOCKET_GROUP,
+    SETTING_USER,
+    SETTING_SANDBOX,
+    SETTING_CORE_DUMPS,
     SETTING_LOG_LEVEL,
     SETTING_LOG_FORMAT,
     SETTING_LOG_MAPS,
@@ -176,6 +181,7 @@ const char *config_listen(const char *text, char out_host[LIMIT_IP_TEXT], uint16
 
 extern const struct setting_type type_peer_id, type_bind, type_bool, type_word, type_duration,
     type_number, type_dir, type_list;
+extern const struct setting_type type_user, type_group, type_mode;
 extern const struct list_type list_peers, list_services, list_ingress;
 
 #endif

@@ -7,9 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include "base/log.h"
+#include "daemon/privileges.h"
 
 #define DESCRIPTORS_LEAST 256u
+#define SOCKET_MODE 0600u /* until it is known to be anything else */
 
 int listen_descriptors(const struct config *config)
 {
@@ -92,6 +96,46 @@ static int listen_mesh(const struct config *config, struct gate *gate, char *tex
     return r;
 }
 
+/* The group comes first: what socket_mode allows is never allowed to another. */
+static int open_to(const struct config *config, const char *path)
+{
+    const struct config_group *group = &config->socket_group;
+    int r;
+
+    if (group->name[0] && lchown(path, (uid_t)-1, group->gid) < 0) {
+        r = -errno;
+        log_error("daemon", "cannot give %s to the group %s: %s; root can, or a member of it", path,
+                  group->name, strerror(-r));
+        return r;
+    }
+    if (config->socket_mode != SOCKET_MODE && chmod(path, config->socket_mode) < 0) {
+        r = -errno;
+        log_error("daemon", "cannot set the mode of %s: %s", path, strerror(-r));
+        return r;
+    }
+    return 0;
+}
+
+/* It is the owner's from the first moment, so nothing in the owner's folder is touched as root. */
+static int listen_local(const struct config *config, struct gate *gate, const char *path)
+{
+    struct privileges_owner owner = privileges_owner(config);
+    int r;
+
+    if (config->socket_group.name[0])
+        owner.gid = config->socket_group.gid;
+    r = privileges_lend(&owner);
+    if (r == 0)
+        r = gate_listen_unix(gate, path, SOCKET_MODE);
+    if (r < 0)
+        log_error("daemon", "cannot listen on %s: %s; set runtime_dir to a directory of your own",
+                  path, strerror(-r));
+    else
+        r = open_to(config, path);
+    privileges_return();
+    return r;
+}
+
 int listen_open(const struct config *config, struct gate *gate, const char *socket_path,
                 char *out_text, size_t size, struct sockaddr_storage *out_from)
 {
@@ -104,9 +148,5 @@ int listen_open(const struct config *config, struct gate *gate, const char *sock
                                    : "set PEER_BIND_ADDR to an address of this host");
         return r;
     }
-    r = gate_listen_unix(gate, socket_path, 0600);
-    if (r < 0)
-        log_error("daemon", "cannot listen on %s: %s; set runtime_dir to a directory of your own",
-                  socket_path, strerror(-r));
-    return r;
+    return listen_local(config, gate, socket_path);
 }

@@ -19,6 +19,8 @@
 #include "daemon/feed.h"
 #include "daemon/listen.h"
 #include "daemon/paths.h"
+#include "daemon/privileges.h"
+#include "daemon/sandbox.h"
 #include "daemon/serve.h"
 
 #define HEAP_BLOCK (4 << 20) /* larger blocks come from the kernel, page by page, each time */
@@ -230,10 +232,17 @@ static int start_registry(struct app *app)
 
     if (r == 0)
         r = pages_init(&app->serve.pages, config->limits.pinned_snapshots);
-    if (r == 0 && config->maps != MAPS_OFF)
-        r = printer_start(config->peer_id, config->maps == MAPS_FULL ? PRINT_FULL : PRINT_SUMMARY,
-                          STDOUT_FILENO, &app->printer);
     return r;
+}
+
+static int start_printer(struct app *app)
+{
+    const struct config *config = app->config;
+
+    if (config->maps == MAPS_OFF)
+        return 0;
+    return printer_start(config->peer_id, config->maps == MAPS_FULL ? PRINT_FULL : PRINT_SUMMARY,
+                         STDOUT_FILENO, &app->printer);
 }
 
 static int start_gate(struct app *app)
@@ -359,7 +368,22 @@ static int start_forward(struct app *app)
     return forward_start(app->forward);
 }
 
-/* Everything that may fail, in the order in which it depends on what went before. */
+/* Every port is bound and nobody has been listened to: this process needs little from now on. */
+static int confine(const struct config *config)
+{
+    int r = privileges_drop(config);
+
+    if (r < 0 || !config->sandbox)
+        return r;
+    r = sandbox_enter();
+    if (r < 0)
+        log_warn("daemon", "sandbox: this %s does not filter system calls (%s); going on without",
+                 r == -EOPNOTSUPP ? "build" : "kernel", strerror(-r));
+    return 0;
+}
+
+/* Everything that may fail, in the order in which it depends on what went before. The first thread
+ * is begun after confine: what is given up is given up by each alone. */
 static int start(struct app *app)
 {
     struct sockaddr_storage from = {.ss_family = AF_UNSPEC};
@@ -375,12 +399,15 @@ static int start(struct app *app)
         if (r < 0)
             return r; /* it was told already */
         ports_set_from(app->ports, &from);
-        r = start_node(app);
+        if (clients_listen(app->config, app->forward, &app->serve.ingress) < 0 ||
+            confine(app->config) < 0)
+            return -EIO; /* likewise */
+        r = start_printer(app);
     }
     if (r == 0)
+        r = start_node(app);
+    if (r == 0)
         r = start_rpc(app);
-    if (r == 0 && clients_listen(app->config, app->forward, &app->serve.ingress) < 0)
-        return -EIO; /* likewise */
     if (r == 0)
         r = gate_start(app->gate);
     if (r == 0)
@@ -466,7 +493,14 @@ static int run_node(const struct config *config)
     signal(SIGALRM, on_alarm);
     r = listen_descriptors(config);
     if (r == 0)
-        r = paths_open(config->runtime_dir, config->peer_id, &app->paths);
+        r = privileges_begin(config);
+    if (r == 0)
+        r = paths_open(&(struct paths_settings){.dir = config->runtime_dir,
+                                                .peer_id = config->peer_id,
+                                                .socket_group = &config->socket_group,
+                                                .socket_mode = config->socket_mode,
+                                                .owner = privileges_owner(config)},
+                       &app->paths);
     if (r == 0) {
         r = start_loop(app);
         if (r < 0) {

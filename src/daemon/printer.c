@@ -59,7 +59,7 @@ static void *run(void *arg)
 
     /* Ten thousand rows take milliseconds: on a busy machine the mesh comes first. (On Linux this
      * is one thread's; that it may fail does not matter.) */
-    setpriority(PRIO_PROCESS, (id_t)gettid(), PRINTER_NICE);
+    setpriority(PRIO_PROCESS, 0, PRINTER_NICE); /* of this thread, says Linux */
     pthread_mutex_lock(&p->lock);
     for (;;) {
         struct waiting next;

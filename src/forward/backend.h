@@ -26,8 +26,9 @@ void backend_cancel(struct backend_try *attempt);
 const char *backend_error_text(int error);
 
 int names_new(struct forward *forward, struct names **out_names);
-/* The local list is another: its hosts are resolved now, and again every 30 s while they are in it.
- * Main thread; takes its own reference. */
+int names_start(struct names *names); /* its thread; before the workers start */
+/* The local list is another: its hosts are resolved from names_start on, and again every 30 s while
+ * they are in it. Main thread; takes its own reference. */
 void names_show(struct names *names, struct snapshot *snap);
 void names_stop(struct names *names); /* no callback runs afterwards; before the workers stop */
 void names_free(struct names *names); /* accepts NULL; after the workers stopped */

@@ -169,7 +169,7 @@ static void end(struct worker *worker)
 int forward_start(struct forward *forward)
 {
     static const struct worker_body body = {.begin = begin, .end = end, .turn = outboxes_flush};
-    int r = 0;
+    int r = names_start(forward->names);
 
     for (unsigned i = 0; r == 0 && i < forward->n_workers; i++)
         r = worker_start(&forward->workers[i], &body);

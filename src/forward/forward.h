@@ -75,6 +75,7 @@ struct forward_settings { /* all copied, but what is said to be borrowed */
     struct forward_ops ops;
 };
 
+/* Starts no thread yet. */
 int forward_new(const struct forward_settings *settings, struct forward **out_forward);
 /* Binds ingress port `index`. The bound address is written as text ("127.0.0.1:8080"). -EADDRINUSE
  * ... Before forward_start. */

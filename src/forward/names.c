@@ -453,7 +453,6 @@ int names_new_by(struct forward *forward, const struct names_how *how, struct na
 {
     struct names *names = calloc(1, sizeof(*names));
     pthread_condattr_t attr;
-    int r;
 
     if (!names)
         return -ENOMEM;
@@ -471,14 +470,16 @@ int names_new_by(struct forward *forward, const struct names_how *how, struct na
     pthread_cond_init(&names->due, &attr);
     pthread_cond_init(&names->work, NULL);
     pthread_condattr_destroy(&attr);
-    r = -pthread_create(&names->keeper, NULL, keep, names);
-    names->keeping = r == 0;
-    if (r < 0) {
-        names_free(names);
-        return r;
-    }
     *out_names = names;
     return 0;
+}
+
+int names_start(struct names *names)
+{
+    int r = -pthread_create(&names->keeper, NULL, keep, names);
+
+    names->keeping = r == 0;
+    return r;
 }
 
 void names_stop(struct names *names)

@@ -123,6 +123,15 @@ void config_expect_same(const struct config *a, const struct config *b)
     cr_expect_eq(a->drain_timeout_ms, b->drain_timeout_ms);
     cr_expect_eq(memcmp(&a->limits, &b->limits, sizeof(a->limits)), 0);
     cr_expect_str_eq(a->runtime_dir, b->runtime_dir);
+    cr_expect_str_eq(a->user.name, b->user.name);
+    cr_expect_str_eq(a->user.group, b->user.group);
+    cr_expect_eq(a->user.uid, b->user.uid);
+    cr_expect_eq(a->user.gid, b->user.gid);
+    cr_expect_str_eq(a->socket_group.name, b->socket_group.name);
+    cr_expect_eq(a->socket_group.gid, b->socket_group.gid);
+    cr_expect_eq(a->socket_mode, b->socket_mode);
+    cr_expect_eq(a->sandbox, b->sandbox);
+    cr_expect_eq(a->core_dumps, b->core_dumps);
 }
 
 char *config_printed(const struct config *config)

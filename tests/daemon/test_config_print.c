@@ -68,6 +68,12 @@ static bool draw_value(const struct setting *s, char out[CONFIG_TEXT_MAX])
     } else if (s->type == &type_dir) {
         strcpy(out, "/r");
         draw_word(out + 2, 80, "ab \"\\'#:&*!{}[]%~/.,-");
+    } else if (s->type == &type_user) {
+        strcpy(out, draw(2) ? "nobody" : "root:daemon");
+    } else if (s->type == &type_group) {
+        strcpy(out, draw(2) ? "daemon" : "");
+    } else if (s->type == &type_mode) {
+        strcpy(out, draw(2) ? "0660" : "777");
     }
     return true;
 }
@@ -170,6 +176,11 @@ Test(config_print, the_defaults_are_printed_so)
                            "ingress: []\n"
                            "workers: 0\n"
                            "runtime_dir: \"/run/meshd/n1\"\n"
+                           "socket_mode: 0600\n"
+                           "socket_group: \"\"\n"
+                           "user: \"\"\n"
+                           "sandbox: true\n"
+                           "core_dumps: false\n"
                            "log:\n"
                            "  level: info\n"
                            "  format: text\n"

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/log.h"
@@ -11,6 +12,18 @@
 #include "forward/must.h"
 
 static char top[64], dir[96];
+
+static int open_as(unsigned socket_mode, struct paths *out_paths)
+{
+    static const struct config_group none;
+
+    return paths_open(&(struct paths_settings){.dir = dir,
+                                               .peer_id = "n1",
+                                               .socket_group = &none,
+                                               .socket_mode = socket_mode,
+                                               .owner = {.uid = geteuid(), .gid = getegid()}},
+                      out_paths);
+}
 
 static void setup(void)
 {
@@ -33,7 +46,7 @@ Test(paths, the_directory_is_made_private_with_its_parents, .init = setup, .fini
     struct paths paths;
     struct stat st;
 
-    cr_assert_eq(paths_open(dir, "n1", &paths), 0);
+    cr_assert_eq(open_as(0600, &paths), 0);
     cr_assert_eq(stat(dir, &st), 0);
     cr_expect_eq(st.st_mode & 0777, 0700u);
     cr_assert_eq(stat(paths.nng, &st), 0);
@@ -42,14 +55,55 @@ Test(paths, the_directory_is_made_private_with_its_parents, .init = setup, .fini
     cr_expect_neq(stat(paths.nng, &st), 0);
 }
 
+Test(paths, the_directory_is_as_open_as_the_socket_in_it, .init = setup, .fini = teardown)
+{
+    static const struct {
+        unsigned socket, dir;
+    } cases[] = {{0600, 0700}, {0660, 0710}, {0620, 0710},
+                 {0666, 0711}, {0602, 0701}, {0600, 0700}};
+    struct stat st;
+
+    umask(0);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct paths paths;
+
+        cr_assert_eq(open_as(cases[i].socket, &paths), 0);
+        cr_assert_eq(stat(dir, &st), 0);
+        cr_expect_eq(st.st_mode & 07777, cases[i].dir, "%o", cases[i].socket);
+        cr_assert_eq(stat(paths.nng, &st), 0);
+        cr_expect_eq(st.st_mode & 07777, 0700u);
+        paths_close(&paths);
+    }
+    *strrchr(dir, '/') = '\0';
+    cr_assert_eq(stat(dir, &st), 0);
+    cr_expect_eq(st.st_mode & 07777, 0711u, "others' nodes may live beside it");
+}
+
+Test(paths, a_link_in_the_place_of_nngs_folder_is_not_followed, .init = setup, .fini = teardown)
+{
+    char elsewhere[96], kept[128];
+    struct paths paths;
+    struct stat st;
+
+    cr_assert_eq(open_as(0600, &paths), 0);
+    snprintf(elsewhere, sizeof elsewhere, "%s/elsewhere", top);
+    snprintf(kept, sizeof kept, "%s/kept", elsewhere);
+    cr_assert_eq(mkdir(elsewhere, 0700), 0);
+    close(open(kept, O_CREAT | O_WRONLY, 0600));
+    cr_assert_eq(rmdir(paths.nng), 0);
+    cr_assert_eq(symlink(elsewhere, paths.nng), 0);
+    paths_close(&paths);
+    cr_expect_eq(stat(kept, &st), 0);
+}
+
 Test(paths, a_second_node_in_one_directory_is_refused, .init = setup, .fini = teardown)
 {
     struct paths first, second;
 
-    cr_assert_eq(paths_open(dir, "n1", &first), 0);
-    cr_expect_eq(paths_open(dir, "n1", &second), -EBUSY);
+    cr_assert_eq(open_as(0600, &first), 0);
+    cr_expect_eq(open_as(0600, &second), -EBUSY);
     paths_close(&first);
-    cr_expect_eq(paths_open(dir, "n1", &second), 0);
+    cr_expect_eq(open_as(0600, &second), 0);
     paths_close(&second);
 }
 
@@ -59,12 +113,12 @@ Test(paths, what_a_killed_node_left_is_removed, .init = setup, .fini = teardown)
     char left[160];
     struct stat st;
 
-    cr_assert_eq(paths_open(dir, "n1", &paths), 0);
+    cr_assert_eq(open_as(0600, &paths), 0);
     snprintf(left, sizeof left, "%s/pair-7", paths.nng);
     close(open(left, O_CREAT | O_WRONLY, 0600));
     close(paths.lock_fd); /* as if killed: nothing is cleaned up */
     cr_assert_eq(stat(left, &st), 0);
-    cr_assert_eq(paths_open(dir, "n1", &paths), 0);
+    cr_assert_eq(open_as(0600, &paths), 0);
     cr_expect_neq(stat(left, &st), 0);
     paths_close(&paths);
 }
@@ -75,5 +129,5 @@ Test(paths, an_unusable_directory_is_an_error, .init = setup, .fini = teardown)
 
     snprintf(dir, sizeof dir, "%s/file", top);
     close(open(dir, O_CREAT | O_WRONLY, 0600));
-    cr_expect_lt(paths_open(dir, "n1", &paths), 0);
+    cr_expect_lt(open_as(0600, &paths), 0);
 }

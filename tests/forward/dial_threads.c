@@ -162,6 +162,7 @@ int main(void)
     limits_default(&limits);
     MUST(sources_new(&limits, &forward.sources) == 0);
     MUST(names_new_by(&forward, &how, &forward.names) == 0);
+    MUST(names_start(forward.names) == 0);
     for (unsigned i = 0; i < WORKERS; i++) {
         MUST(worker_init(&workers[i], &forward, i) == 0);
         MUST(worker_start(&workers[i], &body) == 0);

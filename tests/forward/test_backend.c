@@ -27,6 +27,7 @@ static void setup(void)
 
     alarm(60);
     cr_assert_eq(names_new_by(&forward, &how, &forward.names), 0);
+    cr_assert_eq(names_start(forward.names), 0);
     cr_assert_eq(worker_init(&worker, &forward, 0), 0);
 }
 
@@ -279,6 +280,7 @@ Test(backend, a_name_of_the_hosts_file_is_connected)
 
     alarm(60);
     cr_assert_eq(names_new(&forward, &forward.names), 0);
+    cr_assert_eq(names_start(forward.names), 0);
     cr_assert_eq(worker_init(&worker, &forward, 0), 0);
     cr_expect_eq(dial_error("localhost", port, 20000), 0);
     cr_expect_eq(dial_error("localhost", port, 20000), 0);

@@ -90,6 +90,7 @@ Test(backend_memory, each_allocation_of_a_dial_may_fail)
     cr_assert_eq(listen(fd, 128), 0);
     cr_assert_eq(getsockname(fd, (struct sockaddr *)&at, &len), 0);
     cr_assert_eq(names_new_by(&forward, &how, &forward.names), 0);
+    cr_assert_eq(names_start(forward.names), 0);
     cr_assert_eq(worker_init(&worker, &forward, 0), 0);
     before = alive;
     for (nth = 0; failed; nth++) {

@@ -24,6 +24,7 @@ static void begin(uint32_t again_ms)
 
     alarm(60);
     cr_assert_eq(names_new_by(&forward, &how, &names), 0);
+    cr_assert_eq(names_start(names), 0);
     forward.names = names;
     cr_assert_eq(worker_init(&worker, &forward, 0), 0);
     list = list_empty();

@@ -174,7 +174,8 @@ static void do_data(struct peer *peer, unsigned which, uint8_t what)
     if (what & 32)
         len = which;
     fcntl(other, F_SETFL, O_NONBLOCK);
-    status = forward_data(rig.sides[DIALLER].forward, other, &from, &preamble, rest, len, &text);
+    status =
+        forward_data(rig.sides[DIALLER].forward, other, NULL, &from, &preamble, rest, len, &text);
     MUST(status == 0 || text[0] != '\0');
     if (status != 0)
         close(other);

@@ -38,6 +38,7 @@ LIBRARIES = {
     "meshd/v1/mesh.pb-c.h": {"wire", "rpc", "gate", "node", "forward", "web", "client", "daemon", "tools"},
     "uv.h": {"gate", "forward", "daemon"},
     "yaml.h": {"daemon"},
+    "seccomp.h": {"daemon"},
     "microhttpd.h": {"web"},
     "jansson.h": {"wire", "web", "client", "daemon", "tools"},
     "uthash.h": {"base", "wire", "rpc", "gate", "registry", "node", "forward", "client", "daemon"},

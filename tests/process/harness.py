@@ -207,6 +207,8 @@ class Mesh:
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="meshd-"))
         (self.dir / "run").mkdir(mode=0o700)
         self.flags = [f"--heartbeat={HEARTBEAT_MS}ms", f"--peer-timeout={PEER_TIMEOUT_MS}ms"]
+        if os.geteuid() != 0:  # so that its descriptors can be counted
+            self.flags.append("--core-dumps")
         self.nodes = []
 
     def node(self, name, n=None, **settings):
