@@ -53,7 +53,8 @@ enum meshcat_command {
     CMD_CALL = 1 << 9,
     CMD_WATCH = 1 << 10,
     CMD_DIFF = 1 << 11,
-    CMD_ALL = (1 << 12) - 1,
+    CMD_CA = 1 << 12,
+    CMD_ALL = (1 << 13) - 1,
     /* Those that can be asked again and again. */
     CMD_ROUNDS =
         CMD_INTROSPECT | CMD_SERVICES | CMD_PEERS | CMD_LOOKUP | CMD_NODE | CMD_EXPLAIN | CMD_PING,
@@ -75,9 +76,11 @@ struct meshcat_opts {
     Meshd__V1__RowState state;
     const char *data, *file, *dump; /* of call */
     bool binary_input;
-    uint64_t from_epoch, from_revision; /* of watch; 0: not given */
-    const struct meshcat_cmd *cmd;      /* NULL: none was given */
-    char **args;                        /* of the command; the caller's argv, reordered */
+    uint64_t from_epoch, from_revision;      /* of watch; 0: not given */
+    const char *ca_dir, *ca_san, *ca_serial; /* of ca */
+    uint32_t days;                           /* 0: not given */
+    const struct meshcat_cmd *cmd;           /* NULL: none was given */
+    char **args;                             /* of the command; the caller's argv, reordered */
     size_t n_args;
 };
 
@@ -133,6 +136,7 @@ int run_withdraw(const struct meshcat_opts *opts);
 int run_call(const struct meshcat_opts *opts);  /* meshcat_call.c */
 int run_watch(const struct meshcat_opts *opts); /* meshcat_watch.c */
 int run_diff(const struct meshcat_opts *opts);  /* meshcat_diff.c */
+int run_ca(const struct meshcat_opts *opts);    /* meshcat_ca.c */
 
 /* --- meshcat_show.c --- */
 

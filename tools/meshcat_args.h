@@ -39,6 +39,10 @@ enum opt_id {
     OPT_INPUT,
     OPT_DUMP,
     OPT_FROM,
+    OPT_CA_DIR,
+    OPT_DAYS,
+    OPT_SAN,
+    OPT_SERIAL,
     OPT_N,
 };
 

@@ -119,5 +119,19 @@ const struct meshcat_cmd meshcat_cmds[] = {
      "Ends the lease that holds the name, or only if it is the one of --lease. Works through the\n"
      "node's own socket only.",
      1, 1, run_withdraw},
+    {"ca", CMD_CA, "init|issue|revoke|show [...]",
+     "certificates for a mesh: a small CA in a folder",
+     "    meshcat ca init              a CA in ./meshd-ca: key, certificate, an empty CRL\n"
+     "    meshcat ca issue NODE...     a key and a certificate for each node; again: renewed\n"
+     "    meshcat ca revoke NODE       all that NODE was issued; --serial: one certificate\n"
+     "    meshcat ca show [FILE...]    the CA and all that it issued, or what is in the files\n"
+     "\n"
+     "issue prints the settings to start each node with. Its files are DIR/NODE.pem and\n"
+     "DIR/NODE-key.pem: copy them to the node, and ca.pem; ca-key.pem stays here. Nodes refuse "
+     "what is\n"
+     "revoked when they have DIR/crl.pem (PEER_TLS_CRL). The CRL is good for as long as the CA, "
+     "so\n"
+     "nobody has to renew it in time. Exit code 1 when there is no CA, or nothing to revoke.",
+     1, LIMIT_LOOKUP_NAMES, run_ca},
     {NULL, 0, NULL, NULL, NULL, 0, 0, NULL},
 };

@@ -6,7 +6,7 @@ static const char exits[] =
     "  0   found                         5   not a meshd, or no wire version in common\n"
     "  1   nothing matched; diff: differ 6   not allowed\n"
     "  2   the command line is wrong     7   only some of it found or answered\n"
-    "  3   cannot connect                8   the answer could not be written\n"
+    "  3   cannot connect                8   the answer, or a file of ca, could not be written\n"
     "  4   timed out                     64+n  the node's status n, e.g. 67 INVALID_ARGUMENT\n";
 
 static const char formats[] =
@@ -27,6 +27,8 @@ static const char examples[] =
     "  meshcat watch 'web*'                      every change from now on\n"
     "  meshcat diff 10.0.0.7:7400 10.0.0.8:7400  whether two nodes agree\n"
     "  meshcat offer web 127.0.0.1:8080 --ttl 60\n"
+    "  meshcat ca init && meshcat ca issue n1 n2 n3   all that three nodes need to trust each "
+    "other\n"
     "  meshcat call Lookup -D 'names: \"web\"'    any method, by hand\n";
 
 static const char target[] =
@@ -37,7 +39,8 @@ static const char target[] =
 
 void help_overall(FILE *out)
 {
-    fputs("meshcat asks a meshd node what it knows, and offers services through it.\n\n"
+    fputs("meshcat asks a meshd node what it knows, and offers services through it; it also makes\n"
+          "certificates for a mesh.\n\n"
           "Usage: meshcat [options] COMMAND [words] [options]\n\nCommands:\n",
           out);
     for (const struct meshcat_cmd *cmd = meshcat_cmds; cmd->name; cmd++) {

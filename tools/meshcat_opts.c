@@ -5,6 +5,7 @@
 #include "base/limits.h"
 #include "client/call.h"
 #include "meshcat_args.h"
+#include "tls/ca.h"
 
 #define TIMEOUT_DEFAULT_MS 5000u
 #define SECONDS_MAX 600.0 /* the longest deadline a call may have */
@@ -12,7 +13,8 @@
 #define FILTERS (CMD_INTROSPECT | CMD_SERVICES | CMD_PEERS)
 
 #define ALL CMD_ALL
-#define ONE_NODE (CMD_ALL & ~CMD_DIFF) /* diff names its two as words */
+#define NODES (CMD_ALL & ~CMD_CA)    /* ca asks nobody */
+#define ONE_NODE (NODES & ~CMD_DIFF) /* diff names its two as words */
 
 static const struct opt_spec specs[] = {
     {"dial", "connect", 0, OPT_DIAL, ONE_NODE, "URL", "ask tcp://host:port or ipc:///path"},
@@ -24,9 +26,9 @@ static const struct opt_spec specs[] = {
     {"hex", NULL, 0, OPT_HEX, ALL, NULL, "the same as --format hex"},
     {"raw", NULL, 0, OPT_RAW, ALL, NULL, "the same as --format raw"},
     {"color", NULL, 0, OPT_COLOR, ALL, "WHEN", "auto (on a terminal; the default), always, never"},
-    {"timeout", NULL, 0, OPT_TIMEOUT, ALL, "SECONDS",
+    {"timeout", NULL, 0, OPT_TIMEOUT, NODES, "SECONDS",
      "for connect, send and receive in all; fractions are fine; default 5"},
-    {"recv-maxsz", NULL, 'Z', OPT_RECV_MAX, ALL & ~CMD_WATCH, "BYTES",
+    {"recv-maxsz", NULL, 'Z', OPT_RECV_MAX, NODES & ~CMD_WATCH, "BYTES",
      "the longest answer that is taken; default 16777216"},
     {"silent", "quiet", 'q', OPT_SILENT, ALL, NULL, "no data: the exit code is the answer"},
     {"verbose", NULL, 'v', OPT_VERBOSE, ALL, NULL, "say on stderr who answered what"},
@@ -53,6 +55,11 @@ static const struct opt_spec specs[] = {
     {"dump-request", NULL, 0, OPT_DUMP, CMD_CALL, "FILE",
      "write the request for any nng program (- is stdout), do not call"},
     {"from", NULL, 0, OPT_FROM, CMD_WATCH, "EPOCH:REVISION", "go on from there"},
+    {"dir", NULL, 0, OPT_CA_DIR, CMD_CA, "DIR", "the folder of the CA; default meshd-ca"},
+    {"days", NULL, 0, OPT_DAYS, CMD_CA, "N",
+     "good for N days; default 3650 for init, 365 for issue"},
+    {"san", NULL, 0, OPT_SAN, CMD_CA, "NAME[,NAME...]", "more names for the node, of issue"},
+    {"serial", NULL, 0, OPT_SERIAL, CMD_CA, "HEX", "revoke this one certificate"},
 };
 #define N_SPECS (sizeof(specs) / sizeof(*specs))
 
@@ -184,6 +191,8 @@ static void set_number(struct parser *p, const struct opt_spec *spec, const char
         bad_value(p, spec, value, "a number, 1 to 1000000");
     else if (spec->id == OPT_LIMIT && !number_valid(value, 1, UINT_MAX, &o->limit))
         bad_value(p, spec, value, "a number from 1");
+    else if (spec->id == OPT_DAYS && !number_valid(value, 1, CA_DAYS_MAX, &o->days))
+        bad_value(p, spec, value, "days, 1 to 36500");
     else if (spec->id == OPT_FROM && !place_valid(value, &o->from_epoch, &o->from_revision))
         bad_value(p, spec, value, "EPOCH:REVISION, as a synced line of watch has it");
 }
@@ -235,6 +244,10 @@ static void set_text(struct parser *p, const struct opt_spec *spec, const char *
         bad_value(p, spec, value, "the path of a Unix socket");
     else if (spec->id == OPT_IPC)
         o->ipc_path = value;
+    else if (spec->id == OPT_CA_DIR && len == 0)
+        bad_value(p, spec, value, "the path of a folder");
+    else if (spec->id == OPT_CA_DIR)
+        o->ca_dir = value;
     else if (spec->id == OPT_NAME && (len == 0 || len > LIMIT_NAME))
         bad_value(p, spec, value, "a pattern of 1 to 253 bytes, such as 'web*'");
     else if (spec->id == OPT_NAME)
@@ -266,6 +279,12 @@ static void set_value(struct parser *p, const struct opt_spec *spec, const char 
     case OPT_DUMP:
         o->dump = value;
         return;
+    case OPT_SAN:
+        o->ca_san = value;
+        return;
+    case OPT_SERIAL:
+        o->ca_serial = value;
+        return;
     case OPT_FORMAT:
     case OPT_COLOR:
     case OPT_INPUT:
@@ -282,10 +301,12 @@ static void set_value(struct parser *p, const struct opt_spec *spec, const char 
     case OPT_RECV_MAX:
     case OPT_COUNT:
     case OPT_LIMIT:
+    case OPT_DAYS:
     case OPT_FROM:
         set_number(p, spec, value);
         return;
     case OPT_IPC:
+    case OPT_CA_DIR:
     case OPT_NAME:
     case OPT_PEER:
     case OPT_LEASE:
@@ -439,7 +460,7 @@ void opts_help(FILE *out, unsigned commands, bool common)
         char letter[4] = "", other[24] = "", left[80];
 
         if (!(s->commands & commands) ||
-            common != ((s->commands | CMD_DIFF | CMD_WATCH) == CMD_ALL))
+            common != ((s->commands | CMD_DIFF | CMD_WATCH | CMD_CA) == CMD_ALL))
             continue;
         if (s->letter)
             snprintf(letter, sizeof(letter), "-%c,", s->letter);

@@ -107,7 +107,8 @@ static const struct {
     {"changed", "\033[33m"},   {"draining", "\033[33m"}, {"stale", "\033[33m"},
     {"dialling", "\033[33m"},  {"opening", "\033[33m"},  {"syncing", "\033[33m"},
     {"suspect", "\033[33m"},   {"down", "\033[31m"},     {"parked", "\033[31m"},
-    {"refused", "\033[31m"},
+    {"refused", "\033[31m"},   {"valid", "\033[32m"},    {"ending", "\033[33m"},
+    {"expired", "\033[31m"},   {"revoked", "\033[31m"},
 };
 
 const char *table_style(const char *state)

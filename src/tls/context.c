@@ -183,19 +183,6 @@ static int load_key(struct making *m, EVP_PKEY **out_key)
     return 0;
 }
 
-static void text_of(const X509_NAME *name, char *out, size_t size)
-{
-    BIO *bio = BIO_new(BIO_s_mem());
-    int n;
-
-    out[0] = '\0';
-    if (bio && X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) >= 0) {
-        n = BIO_read(bio, out, (int)size - 1);
-        out[n > 0 ? n : 0] = '\0';
-    }
-    BIO_free(bio);
-}
-
 static void describe(struct tls_material *material, X509 *cert)
 {
     struct tls_peer self;
@@ -205,8 +192,8 @@ static void describe(struct tls_material *material, X509 *cert)
     memcpy(material->fingerprint, self.fingerprint, sizeof(material->fingerprint));
     material->not_after = self.not_after;
     material->not_before = identity_seconds(X509_get0_notBefore(cert));
-    text_of(X509_get_subject_name(cert), material->subject, sizeof(material->subject));
-    text_of(X509_get_issuer_name(cert), material->issuer, sizeof(material->issuer));
+    identity_text(X509_get_subject_name(cert), material->subject, sizeof(material->subject));
+    identity_text(X509_get_issuer_name(cert), material->issuer, sizeof(material->issuer));
 }
 
 static int names_self(struct making *m)

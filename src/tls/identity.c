@@ -29,6 +29,19 @@ int64_t identity_seconds(const ASN1_TIME *time)
     return timegm(&tm);
 }
 
+void identity_text(const X509_NAME *name, char *out, size_t size)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    int n;
+
+    out[0] = '\0';
+    if (bio && X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) >= 0) {
+        n = BIO_read(bio, out, (int)size - 1);
+        out[n > 0 ? n : 0] = '\0';
+    }
+    BIO_free(bio);
+}
+
 static void names_of(X509 *cert, struct tls_peer *peer)
 {
     GENERAL_NAMES *all = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);

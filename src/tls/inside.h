@@ -19,6 +19,7 @@
 bool identity_is_peer_id(const unsigned char *bytes, size_t len);
 /* Names, fingerprint and end of a certificate; resumed is left as it is. */
 void identity_of(X509 *cert, struct tls_peer *out_peer);
+void identity_text(const X509_NAME *name, char *out, size_t size); /* cut off to fit */
 int64_t identity_seconds(const ASN1_TIME *time); /* unix seconds; 0: no time at all */
 
 /* ---- files ---- */

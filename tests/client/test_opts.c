@@ -35,7 +35,7 @@ Test(opts, a_value_comes_after_equals_colon_or_as_the_next_word)
     static const char *const lines[] = {
         "services --dial tcp://h:1", "services --dial=tcp://h:1",    "services --dial:tcp://h:1",
         "--dial tcp://h:1 services", "--connect tcp://h:1 services", "services --connect=tcp://h:1",
-        "services --di:tcp://h:1",   "services --di tcp://h:1",
+        "services --dia:tcp://h:1",  "services --dia tcp://h:1",
     };
 
     for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++) {
@@ -253,4 +253,18 @@ Test(opts, help_and_version_need_no_command)
     cr_expect(opts.version);
     cr_expect_eq(parse("offer --help"), 0);
     cr_expect_str_eq(opts.cmd->name, "offer");
+}
+
+Test(opts, ca_asks_no_node_and_has_options_of_its_own)
+{
+    cr_assert_eq(parse("ca issue n1 --dir x --days 30 --san a,b"), 0, "%s", complaint.text);
+    cr_expect_str_eq(opts.ca_dir, "x");
+    cr_expect_eq(opts.days, 30);
+    cr_expect_str_eq(opts.ca_san, "a,b");
+    cr_assert_eq(opts.n_args, 2);
+    cr_expect_eq(parse("ca show --dial tcp://h:1"), EXIT_USAGE);
+    cr_expect_eq(parse("ca show --timeout 1"), EXIT_USAGE);
+    cr_expect_eq(parse("services --dir x"), EXIT_USAGE);
+    cr_expect_eq(parse("ca init --days 36501"), EXIT_USAGE);
+    cr_expect_eq(parse("ca"), EXIT_USAGE);
 }

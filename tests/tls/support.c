@@ -1,5 +1,5 @@
 #include "tls/support.h"
-#include <dirent.h>
+#include <ftw.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
@@ -110,21 +110,12 @@ struct issued *issue_node(const struct issued *issuer, const char *peer_id)
 
 static char folder_path[64];
 
-static void remove_folder(void)
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
 {
-    DIR *dir = opendir(folder_path);
-    struct dirent *entry;
-    char path[512];
-
-    while (dir && (entry = readdir(dir))) {
-        snprintf(path, sizeof(path), "%s/%s", folder_path, entry->d_name);
-        if (entry->d_name[0] != '.')
-            unlink(path);
-    }
-    if (dir)
-        closedir(dir);
-    rmdir(folder_path);
+    return remove(path);
 }
+
+static void remove_folder(void) { nftw(folder_path, remove_one, 8, FTW_DEPTH | FTW_PHYS); }
 
 const char *folder(void)
 {
