@@ -103,6 +103,85 @@ Test(tls, a_server_s_certificate_does_not_dial)
     refused(issue(ca, &(struct wanted){.names = "DNS:n2", .usage = "serverAuth"}), TLS_UNTRUSTED);
 }
 
+/* A raw end with that certificate, against n1 in each role. */
+static enum tls_failure in_role(enum tls_role role, const struct issued *own)
+{
+    enum tls_failure failure;
+    struct raw raw;
+
+    raw_open(&raw, k1, role, own, role == TLS_ACCEPT ? "\007meshd/1" : NULL);
+    SSL_CTX_set_alpn_select_cb(raw.ctx, raw_alpn, NULL);
+    raw_shake(&raw);
+    failure = tls_failure(raw.ours.tls);
+    cr_expect_eq(raw.ours.result, failure == TLS_OK ? 0 : -EACCES);
+    raw_close(&raw);
+    return failure;
+}
+
+Test(tls, the_time_of_a_certificate_is_looked_at_in_both_roles)
+{
+    struct issued *old = issue(ca, &(struct wanted){.names = "DNS:n2", .from = -9, .until = -5});
+    struct issued *young =
+        issue(ca, &(struct wanted){.names = "DNS:n2", .from = DAY, .until = 2 * DAY});
+
+    for (int role = TLS_ACCEPT; role <= TLS_CONNECT; role++) {
+        cr_expect_eq(in_role(role, old), TLS_EXPIRED);
+        cr_expect_eq(in_role(role, young), TLS_EXPIRED);
+        cr_expect_eq(in_role(role, n2), TLS_OK);
+    }
+}
+
+Test(tls, a_usage_that_is_said_must_be_the_one_of_the_role)
+{
+    struct issued *server = issue(ca, &(struct wanted){.names = "DNS:n2", .usage = "serverAuth"});
+    struct issued *client = issue(ca, &(struct wanted){.names = "DNS:n2", .usage = "clientAuth"});
+    struct issued *mail =
+        issue(ca, &(struct wanted){.names = "DNS:n2", .usage = "emailProtection"});
+    struct issued *any = issue(ca, &(struct wanted){.names = "DNS:n2", .usage = ""});
+
+    cr_expect_eq(in_role(TLS_ACCEPT, server), TLS_UNTRUSTED);
+    cr_expect_eq(in_role(TLS_CONNECT, server), TLS_OK);
+    cr_expect_eq(in_role(TLS_ACCEPT, client), TLS_OK);
+    cr_expect_eq(in_role(TLS_CONNECT, client), TLS_UNTRUSTED);
+    cr_expect_eq(in_role(TLS_ACCEPT, mail), TLS_UNTRUSTED);
+    cr_expect_eq(in_role(TLS_CONNECT, mail), TLS_UNTRUSTED);
+    cr_expect_eq(in_role(TLS_ACCEPT, any), TLS_OK);
+    cr_expect_eq(in_role(TLS_CONNECT, any), TLS_OK);
+}
+
+Test(tls, a_node_that_acts_as_a_ca_is_refused)
+{
+    struct issued *other = issue_node(n2, "n3"); /* signed by n2, which is no CA */
+
+    cr_expect_eq(in_role(TLS_ACCEPT, other), TLS_UNTRUSTED);
+    cr_expect_eq(in_role(TLS_CONNECT, other), TLS_UNTRUSTED);
+}
+
+Test(tls, who_wants_no_verification_takes_anybody)
+{
+    struct issued *stranger_ca = issue_ca(NULL, "stranger");
+    struct tls_settings settings = node_settings("me", ca, n2);
+    enum tls_failure failure;
+    struct tls_keeper *mine, *theirs;
+    struct pair pair;
+
+    settings.ca = NULL;
+    settings.no_verify = true;
+    mine = keep(&settings);
+    settings = node_settings("other", ca, issue_node(stranger_ca, "x"));
+    theirs = keep(&settings);
+    pair_up(&pair, theirs, mine, "n1", true);
+    cr_expect(tls_names(tls_peer(pair.dial.tls), "x"));
+    cr_expect_eq(tls_check_again(pair.dial.tls, &failure), 0);
+    pair_talk(&pair);
+    pair_close(&pair);
+    pair_up(&pair, theirs, mine, "n1", true);
+    cr_expect_not(tls_peer(pair.dial.tls)->resumed);
+    pair_close(&pair);
+    tls_keeper_free(mine);
+    tls_keeper_free(theirs);
+}
+
 Test(tls, who_answers_under_another_name_is_refused_and_told)
 {
     struct pair pair;
