@@ -119,7 +119,8 @@ static int connect_ssl(struct tls *tls, int fd)
     if (!bio)
         return -ENOMEM;
     SSL_set_bio(tls->ssl, bio, bio);
-    SSL_set_app_data(tls->ssl, tls);
+    if (!SSL_set_app_data(tls->ssl, tls))
+        return -ENOMEM;
     if (tls->role == TLS_ACCEPT) {
         SSL_set_accept_state(tls->ssl);
         return 0;

@@ -3,10 +3,12 @@
 #include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -240,4 +242,29 @@ struct tls_keeper *keep(const struct tls_settings *settings)
         return keeper;
     must(false, why);
     return NULL;
+}
+
+static int shake_one(struct tls *tls, int fd)
+{
+    int r = tls_handshake(tls);
+
+    if (r < 0 && r != -EAGAIN)
+        shutdown(fd, SHUT_WR); /* what its owner would do: the other end is not left waiting */
+    return r;
+}
+
+bool shake_both(struct tls *a, int a_fd, struct tls *b, int b_fd)
+{
+    int of_a = -EAGAIN, of_b = -EAGAIN;
+
+    for (int i = 0; i < 1000; i++) {
+        if (of_b == -EAGAIN)
+            of_b = shake_one(b, b_fd);
+        if (of_a == -EAGAIN)
+            of_a = shake_one(a, a_fd);
+        if (of_a != -EAGAIN && of_b != -EAGAIN)
+            return of_a == 0 && of_b == 0;
+    }
+    must(false, "a handshake that ends");
+    return false;
 }
