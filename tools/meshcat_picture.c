@@ -69,10 +69,12 @@ static void add_peers(struct picture *p, const Meshd__V1__IntrospectReply *page)
     }
 }
 
-/* Takes reply. False: it does not belong to the pages before. */
+/* Takes reply. False: it does not belong to the pages before, or goes on without a row: so pages
+ * without end would be kept. */
 static bool add_page(struct picture *p, struct call_reply *reply)
 {
     const Meshd__V1__IntrospectReply *page = (const Meshd__V1__IntrospectReply *)reply->message;
+    size_t rows = p->rows;
 
     p->replies = must_realloc(p->replies, (p->n_replies + 1) * sizeof(*p->replies));
     p->replies[p->n_replies++] = reply;
@@ -88,7 +90,7 @@ static bool add_page(struct picture *p, struct call_reply *reply)
     add_services(p, page);
     add_peers(p, page);
     p->all.next_page_token = page->next_page_token;
-    return p->rows <= ROWS_MAX;
+    return p->rows <= ROWS_MAX && (p->rows > rows || page->next_page_token.len == 0);
 }
 
 /* Whether rows beyond --limit are there already, so that no further page can matter. */

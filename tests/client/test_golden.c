@@ -31,6 +31,8 @@ static struct {
 
 #define S(text) ((char *)(text))
 
+static int endless;
+
 static void rows(void)
 {
     web.key = S("web@local");
@@ -118,7 +120,8 @@ static void introspect(struct fake *f, int fd, const struct fake_call *call)
     snprintf(asked.who, sizeof(asked.who), "%s", request->peer);
     reply.peer_id = S("n1");
     reply.epoch = 42;
-    reply.revision = f->ctx ? page : 7; /* ctx: the pages come from different pictures */
+    /* ctx: the pages come from different pictures, or (&endless) are empty and never end */
+    reply.revision = f->ctx && f->ctx != &endless ? page : 7;
     reply.services_total = 2;
     reply.peers_total = 2;
     reply.next_page_token.data = (uint8_t *)"tt";
@@ -126,6 +129,8 @@ static void introspect(struct fake *f, int fd, const struct fake_call *call)
         reply.node = &node;
         reply.limits = limits;
         reply.n_limits = 1;
+    } else if (f->ctx == &endless) {
+        reply.next_page_token.len = 1;
     } else if (page == 0) {
         reply.services = services;
         reply.n_services = 2;
@@ -317,6 +322,13 @@ Test(golden, introspect_as_json_is_one_document)
 Test(golden, pages_of_different_pictures_are_a_protocol_error)
 {
     fake.ctx = &fake;
+    GOLDEN(5, "", "introspect");
+    cr_expect(strstr(run.err, "do not belong together"), "%s", run.err);
+}
+
+Test(golden, pages_that_go_on_without_a_row_are_a_protocol_error)
+{
+    fake.ctx = &endless;
     GOLDEN(5, "", "introspect");
     cr_expect(strstr(run.err, "do not belong together"), "%s", run.err);
 }
