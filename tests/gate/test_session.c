@@ -39,6 +39,15 @@ static void setup_few(void)
     start();
 }
 
+static void setup_silent(void)
+{
+    rig_init(&rig);
+    rig.limits.control_connections = 60;
+    rig.limits.half_open_per_source = 2;
+    rig.limits.half_open = 24;
+    start();
+}
+
 static void teardown(void)
 {
     for (int i = 0; i < 2; i++) {
@@ -239,6 +248,24 @@ Test(session, an_address_with_a_link_may_have_more_connections_than_a_strangers,
     dial_many(fd, 10);
     RIG_WAIT(&rig, c.closed_over_source == 12 && c.connections == 4);
     close_many(fd, 10);
+}
+
+Test(session, an_address_with_a_link_may_have_more_that_are_nobody_yet, .init = setup_silent,
+     .fini = teardown)
+{
+    int fd[20], link, local;
+    uint32_t conn;
+
+    dial_many(fd, 4);
+    RIG_WAIT(&rig, c.closed_over_half_open == 2 && c.half_open == 2);
+    close_many(fd, 4);
+    RIG_WAIT(&rig, c.connections == 0);
+    link = peer_link(&conn, &local);
+    dial_many(fd, 14); /* of which half of all may */
+    RIG_WAIT(&rig, c.closed_over_half_open == 4 && c.half_open == 12);
+    close_many(fd, 14);
+    close(link);
+    finish(conn, local, 0);
 }
 
 Test(session, any_split_gives_nng_the_same_messages, .init = setup, .fini = teardown)
