@@ -11,6 +11,7 @@ int sandbox_enter(void) { return -EOPNOTSUPP; }
 
 #include <fcntl.h>
 #include <linux/netlink.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -88,7 +89,7 @@ static const int deadly[] = {
     SCMP_SYS(vhangup)};
 
 /* What a terminal could be told to do (TIOCSTI types on it) is not among them. */
-static const unsigned long ioctls[] = {FIONBIO, FIOCLEX,    FIONCLEX,     FIONREAD,
+static const unsigned long ioctls[] = {FIONBIO, FIOCLEX,    FIONCLEX,     FIONREAD,   SIOCOUTQ,
                                        TCGETS,  TIOCGWINSZ, SIOCGIFINDEX, SIOCGIFNAME};
 /* No F_SETOWN: it sends signals to others. */
 static const int fcntls[] = {F_GETFD, F_SETFD,      F_GETFL,         F_SETFL,

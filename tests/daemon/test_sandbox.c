@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
+#include <linux/sockios.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -104,6 +105,15 @@ static int bytes(void)
     return result(open("/etc/hosts", O_RDONLY | O_CLOEXEC));
 }
 
+static int unsent(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0), n;
+
+    return result(fd < 0 ? fd : ioctl(fd, SIOCOUTQ, &n));
+}
+
+static int less_urgent(void) { return result(setpriority(PRIO_PROCESS, 0, 5)); }
+
 static int memory(void)
 {
     char *big = malloc(64 << 20);
@@ -123,6 +133,8 @@ Test(sandbox, what_a_node_needs_goes_on)
     cr_expect_eq(inside(sockets), FINE);
     cr_expect_eq(inside(bytes), FINE);
     cr_expect_eq(inside(memory), FINE);
+    cr_expect_neq(inside(unsent), ENOSYS);
+    cr_expect_eq(inside(less_urgent), FINE);
 }
 
 static int give_up(void)
