@@ -205,6 +205,8 @@ int sandbox_enter(void)
     r = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
     if (r == 0)
         r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
+    if (r == 0) /* what the kernel said is what the caller hears */
+        r = seccomp_attr_set(filter, SCMP_FLTATR_API_SYSRAWRC, 1);
     if (r == 0) /* a tree: the calls are many */
         r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2);
     if (r == 0)

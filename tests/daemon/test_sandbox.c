@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
+#include <seccomp.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -166,7 +167,7 @@ static int another_process(void)
 
     if (child == 0)
         _exit(0);
-    return result(child);
+    return result(child < 0 ? child : waitpid(child, NULL, 0));
 }
 
 static int clone3_call(void) { return result(syscall(SYS_clone3, NULL, 0)); }
@@ -321,6 +322,36 @@ Test(sandbox, threads_that_run_already_are_in_it_too)
     }
     cr_assert_eq(waitpid(child, &status, 0), child);
     cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS, "%x", (unsigned)status);
+}
+
+/* A kernel that knows no filters; its answers are made by one. */
+static void know_no_filters(void)
+{
+    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+
+    if (!filter || seccomp_rule_add(filter, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(seccomp), 0) < 0 ||
+        seccomp_rule_add(filter, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(prctl), 1,
+                         SCMP_A0(SCMP_CMP_EQ, PR_SET_SECCOMP)) < 0 ||
+        seccomp_load(filter) < 0)
+        _exit(NO_SANDBOX);
+    seccomp_release(filter);
+}
+
+Test(sandbox, where_the_kernel_knows_no_filters_nothing_changes)
+{
+    int status;
+    pid_t child = fork();
+
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        alarm(20);
+        know_no_filters();
+        if (sandbox_enter() != -EINVAL)
+            _exit(1);
+        _exit(another_process() == FINE ? 0 : 2);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_expect_eq(status, 0, "%x", (unsigned)status);
 }
 
 #ifdef __x86_64__
