@@ -119,7 +119,8 @@ const struct setting settings[N_SETTINGS] = {
     [SETTING_SANDBOX] = {.key = "sandbox",
                          .flag = "sandbox",
                          .arg = "BOOL",
-                         .what = "take only those system calls that a node needs",
+                         .what =
+                             "have the kernel refuse every system call that a node does not need",
                          .def = "true",
                          BOOL(sandbox)},
     [SETTING_CORE_DUMPS] = {.key = "core_dumps",

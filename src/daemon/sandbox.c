@@ -11,6 +11,7 @@ int sandbox_enter(void) { return -EOPNOTSUPP; }
 
 #include <fcntl.h>
 #include <linux/netlink.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -88,7 +89,7 @@ static const int deadly[] = {
     SCMP_SYS(vhangup)};
 
 /* What a terminal could be told to do (TIOCSTI types on it) is not among them. */
-static const unsigned long ioctls[] = {FIONBIO, FIOCLEX,    FIONCLEX,     FIONREAD,
+static const unsigned long ioctls[] = {FIONBIO, FIOCLEX,    FIONCLEX,     FIONREAD,   SIOCOUTQ,
                                        TCGETS,  TIOCGWINSZ, SIOCGIFINDEX, SIOCGIFNAME};
 /* No F_SETOWN: it sends signals to others. */
 static const int fcntls[] = {F_GETFD, F_SETFD,      F_GETFL,         F_SETFL,
@@ -204,6 +205,8 @@ int sandbox_enter(void)
     r = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
     if (r == 0)
         r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
+    if (r == 0) /* what the kernel said is what the caller hears */
+        r = seccomp_attr_set(filter, SCMP_FLTATR_API_SYSRAWRC, 1);
     if (r == 0) /* a tree: the calls are many */
         r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2);
     if (r == 0)

@@ -1,4 +1,4 @@
-/* sandbox - which system calls the kernel takes from this process from now on.
+/* sandbox - which system calls the kernel lets this process make from now on.
  *
  * A list of those that a node needs; beside it:
  * - what only an intruder would do (run a program, trace another process, mount, load code into the

@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
+#include <linux/sockios.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
+#include <seccomp.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -104,6 +106,15 @@ static int bytes(void)
     return result(open("/etc/hosts", O_RDONLY | O_CLOEXEC));
 }
 
+static int unsent(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0), n;
+
+    return result(fd < 0 ? fd : ioctl(fd, SIOCOUTQ, &n));
+}
+
+static int less_urgent(void) { return result(setpriority(PRIO_PROCESS, 0, 5)); }
+
 static int memory(void)
 {
     char *big = malloc(64 << 20);
@@ -123,6 +134,8 @@ Test(sandbox, what_a_node_needs_goes_on)
     cr_expect_eq(inside(sockets), FINE);
     cr_expect_eq(inside(bytes), FINE);
     cr_expect_eq(inside(memory), FINE);
+    cr_expect_neq(inside(unsent), ENOSYS);
+    cr_expect_eq(inside(less_urgent), FINE);
 }
 
 static int give_up(void)
@@ -154,7 +167,7 @@ static int another_process(void)
 
     if (child == 0)
         _exit(0);
-    return result(child);
+    return result(child < 0 ? child : waitpid(child, NULL, 0));
 }
 
 static int clone3_call(void) { return result(syscall(SYS_clone3, NULL, 0)); }
@@ -309,6 +322,36 @@ Test(sandbox, threads_that_run_already_are_in_it_too)
     }
     cr_assert_eq(waitpid(child, &status, 0), child);
     cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS, "%x", (unsigned)status);
+}
+
+/* A kernel that knows no filters; its answers are made by one. */
+static void know_no_filters(void)
+{
+    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+
+    if (!filter || seccomp_rule_add(filter, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(seccomp), 0) < 0 ||
+        seccomp_rule_add(filter, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(prctl), 1,
+                         SCMP_A0(SCMP_CMP_EQ, PR_SET_SECCOMP)) < 0 ||
+        seccomp_load(filter) < 0)
+        _exit(NO_SANDBOX);
+    seccomp_release(filter);
+}
+
+Test(sandbox, where_the_kernel_knows_no_filters_nothing_changes)
+{
+    int status;
+    pid_t child = fork();
+
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        alarm(20);
+        know_no_filters();
+        if (sandbox_enter() != -EINVAL)
+            _exit(1);
+        _exit(another_process() == FINE ? 0 : 2);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_expect_eq(status, 0, "%x", (unsigned)status);
 }
 
 #ifdef __x86_64__

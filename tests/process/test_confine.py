@@ -115,6 +115,40 @@ class Sandbox(ConfineTest):
             n1.kill()
 
 
+class NotRoot(ConfineTest):
+    def setUp(self):
+        super().setUp()
+        user = pwd.getpwnam(USER) if ROOT else pwd.getpwuid(os.getuid())
+        self.name, self.uid = user.pw_name, user.pw_uid
+        self.who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if ROOT else {}
+        (self.mesh.dir / "run").chmod(0o777)
+
+    def test_unknown_users_are_told_and_nothing_starts(self):
+        code, said = self.run_to_end("--user", "no-such-user")
+        self.assertEqual(code, 2)
+        self.assertEqual(said, "--user: 'no-such-user' names no user of this host; allowed: a user of this "
+                               "host, or user:group\n")
+
+    def test_nobody_else_is_become(self):
+        code, said = self.run_to_end("--user", "root", **self.who)
+        self.assertEqual(code, 1)
+        self.assertIn("only root can become user root", said)
+        code, said = self.run_to_end("--socket-group", GROUP, **self.who)
+        self.assertEqual(code, 1)
+        self.assertIn(f"not a member of {GROUP}", said)
+
+    def test_its_own_name_changes_nothing(self):
+        n1 = self.mesh.node("n1", flags=["--user", self.name])
+        with open(n1.err, "ab") as err:
+            n1.process = subprocess.Popen([self.meshd, *self.mesh.flags, *n1.flags], env=n1.environment(),
+                                          stdin=subprocess.DEVNULL, stdout=err, stderr=err, cwd=self.mesh.dir,
+                                          preexec_fn=_die_with_parent, **self.who)
+        until("it answers", n1.answers_or_ended)
+        self.every(n1, "Uid", [str(self.uid)] * 4)
+        self.every(n1, "CapEff", ["0" * 16])
+        self.assertNotIn("from now on", n1.err.read_text())
+
+
 @root_only
 class User(ConfineTest):
     def setUp(self):
@@ -219,29 +253,6 @@ class User(ConfineTest):
         self.assertIn("set user", n1.err.read_text())
         n2 = self.mesh.node("n2", flags=["--user=root"]).start()
         self.assertNotIn("set user", n2.err.read_text())
-
-    def test_unknown_users_are_told_and_nothing_starts(self):
-        code, said = self.run_to_end("--user", "no-such-user")
-        self.assertEqual(code, 2)
-        self.assertEqual(said, "--user: 'no-such-user' names no user of this host; allowed: a user of this "
-                               "host, or user:group\n")
-
-    def test_who_is_not_root_becomes_nobody_else(self):
-        (self.mesh.dir / "run").chmod(0o777)
-        who = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []}
-        code, said = self.run_to_end("--user", "root", **who)
-        self.assertEqual(code, 1)
-        self.assertIn("only root can become user root", said)
-        code, said = self.run_to_end("--socket-group", GROUP, **who)
-        self.assertEqual(code, 1)
-        self.assertIn(f"not a member of {GROUP}", said)
-        n1 = self.mesh.node("n1", flags=["--user", USER])
-        with open(n1.err, "ab") as err:
-            n1.process = subprocess.Popen([self.meshd, *self.mesh.flags, *n1.flags], env=n1.environment(),
-                                          stdin=subprocess.DEVNULL, stdout=err, stderr=err, cwd=self.mesh.dir,
-                                          preexec_fn=_die_with_parent, **who)
-        until("it answers", n1.answers_or_ended)
-        self.every(n1, "Uid", [str(self.user.pw_uid)] * 4)
 
     def test_a_capability_to_bind_goes_once_it_was_used(self):
         (self.mesh.dir / "run").chmod(0o777)
