@@ -169,3 +169,11 @@ void raw_close(struct raw *raw)
     close(raw->fd);
     close(raw->ours.fd);
 }
+
+int raw_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
+             unsigned in_len, void *arg)
+{
+    *out = in + 1; /* the first that is offered */
+    *out_len = in[0];
+    return SSL_TLSEXT_ERR_OK;
+}

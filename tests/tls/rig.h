@@ -46,5 +46,8 @@ void raw_open(struct raw *raw, struct tls_keeper *keeper, enum tls_role ours,
 /* Until ours is over; how the raw one ended: 1 or an SSL_get_error value, negative. */
 int raw_shake(struct raw *raw);
 void raw_close(struct raw *raw);
+/* For SSL_CTX_set_alpn_select_cb of a raw end that accepts. */
+int raw_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
+             unsigned in_len, void *arg);
 
 #endif

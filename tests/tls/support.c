@@ -86,6 +86,8 @@ struct issued *issue(const struct issued *issuer, const struct wanted *wanted)
                wanted->usage ? wanted->usage : "serverAuth,clientAuth");
     }
     extend(fresh->cert, by->cert, NID_subject_key_identifier, "hash");
+    if (issuer && !wanted->bare)
+        extend(fresh->cert, by->cert, NID_authority_key_identifier, "keyid");
     extend(fresh->cert, by->cert, NID_subject_alt_name, wanted->names);
     MUST(X509_sign(fresh->cert, by->key, EVP_sha256()) > 0);
     return fresh;

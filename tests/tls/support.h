@@ -26,6 +26,7 @@ struct wanted {
     const char *usage; /* extendedKeyUsage; NULL: "serverAuth,clientAuth"; "": none */
     long from, until;  /* seconds from now; both 0: a day ago until in a day */
     bool is_ca;
+    bool bare; /* says nothing of which key its issuer has */
 };
 
 struct issued *issue(const struct issued *issuer, const struct wanted *wanted);

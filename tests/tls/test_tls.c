@@ -86,7 +86,11 @@ Test(tls, two_nodes_of_one_ca_know_each_other_and_talk)
 
 Test(tls, who_is_of_another_ca_is_refused_and_told)
 {
-    refused(issue_node(issue_ca(NULL, "ca"), "n2"), TLS_UNTRUSTED);
+    struct issued *other = issue_ca(NULL, "ca");
+
+    refused(issue_node(other, "n2"), TLS_UNTRUSTED);
+    /* Nothing but the signature tells it from one of ours. */
+    refused(issue(other, &(struct wanted){.names = "DNS:n2", .bare = true}), TLS_UNTRUSTED);
 }
 
 Test(tls, a_certificate_that_nobody_signed_is_refused)
