@@ -251,6 +251,7 @@ struct conn *conn_new(struct gate *gate)
     stream_init(&conn->net, gate, conn);
     ring_init(&conn->all);
     ring_init(&conn->half);
+    ring_init(&conn->check);
     ring_init(&conn->client.ready);
     mutex_lock(&gate->table_lock);
     index = take_slot_locked(gate);
@@ -371,7 +372,7 @@ static void net_flushed(struct stream *stream, int error)
     else if (conn->role == ROLE_WATCH)
         watcher_flushed(conn);
     else if (conn->role == ROLE_LINGER && buffer_used(&stream->out) == 0)
-        shutdown(stream->fd, SHUT_WR);
+        stream_end(stream);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -394,7 +395,9 @@ static void on_timer(uv_timer_t *timer)
         break;
     case ROLE_DIAL:
         conn_fail(conn, -ETIMEDOUT,
-                  conn->net.connecting ? "connecting took too long" : "no answer to the preamble");
+                  conn->net.connecting    ? "connecting took too long"
+                  : conn->net.handshaking ? "the TLS handshake took too long"
+                                          : "no answer to the preamble");
         break;
     case ROLE_SESSION:
         session_timeout(conn);
@@ -458,12 +461,13 @@ void conn_linger(struct conn *conn, uint32_t ms)
     conn_timer(conn, ms);
 }
 
-void conn_why(struct conn *conn, int error, const char *text)
+bool conn_why(struct conn *conn, int error, const char *text)
 {
     if (conn->why.text[0] != '\0' || conn->why.error != 0 || conn->why.status != 0)
-        return;
+        return false;
     conn->why.error = error;
     snprintf(conn->why.text, sizeof(conn->why.text), "%s", text);
+    return true;
 }
 
 void conn_fail(struct conn *conn, int error, const char *text)
@@ -491,6 +495,7 @@ void conn_close(struct conn *conn)
     half_open_over(conn);
     source_drop(conn);
     ring_drop(&conn->all);
+    ring_drop(&conn->check);
     if (!ring_empty(&conn->client.ready)) {
         ring_drop(&conn->client.ready);
         COUNT(gate, requests_waiting, -1);

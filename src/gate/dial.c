@@ -1,4 +1,5 @@
-/* dial - one attempt to reach a peer's gate: connect, say the preamble, hear its answer, join.
+/* dial - one attempt to reach a peer's gate: connect, with TLS shake hands, say the preamble, hear
+ * its answer, join.
  *
  * Repeating it, and how soon, is decided by who asked: each attempt ends in `up` or in `ended`.
  */
@@ -31,7 +32,6 @@ void dial_begin(struct conn *conn)
 void dial_connected(struct conn *conn)
 {
     struct stream *net = &conn->net;
-    uint8_t bytes[PREAMBLE_MAX];
     int error = 0;
     socklen_t len = sizeof(error);
 
@@ -45,7 +45,18 @@ void dial_connected(struct conn *conn)
     }
     net->connecting = net->blocked = false;
     stream_read(net, true);
-    if (stream_bytes(net, bytes, preamble_pack(&conn->session->target.preamble, bytes)) < 0)
+    if (conn->gate->tls)
+        secure_dial(conn);
+    else
+        dial_say(conn);
+}
+
+void dial_say(struct conn *conn)
+{
+    uint8_t bytes[PREAMBLE_MAX];
+    size_t len = preamble_pack(&conn->session->target.preamble, bytes);
+
+    if (stream_bytes(&conn->net, bytes, len) < 0)
         conn_fail(conn, -ENOBUFS, "over gate_buffer_bytes");
 }
 
@@ -58,6 +69,10 @@ void dial_readable(struct conn *conn)
 
     if (n == -EAGAIN)
         return;
+    if (n < 0 && conn->net.tls && tls_failure(conn->net.tls) != TLS_OK) {
+        secure_fail(conn, (int)n);
+        return;
+    }
     if (n <= 0) {
         conn_fail(conn, n == 0 ? -ECONNRESET : (int)n, "closed without an answer to the preamble");
         return;

@@ -23,7 +23,15 @@
 
 /* --- the mailbox --- */
 
-enum letter { LETTER_DIAL, LETTER_ACCEPT, LETTER_REFUSE, LETTER_END, LETTER_NEWS, LETTER_STOP };
+enum letter {
+    LETTER_DIAL,
+    LETTER_ACCEPT,
+    LETTER_REFUSE,
+    LETTER_END,
+    LETTER_NEWS,
+    LETTER_CHECK,
+    LETTER_STOP
+};
 
 struct mail {
     struct mail *next;
@@ -143,6 +151,8 @@ void gate_tell(struct gate *gate, struct gate_news *news)
         give_back(gate, news);
 }
 
+void gate_check_again(struct gate *gate) { post(gate, write_mail(LETTER_CHECK, 0, "")); }
+
 static void accepted(struct conn *conn, const char *path)
 {
     if (conn->role != ROLE_ASKED)
@@ -190,6 +200,10 @@ static void read_mail(struct gate *gate, struct mail *mail)
         news_tell(gate, mail->news);
         return;
     }
+    if (mail->letter == LETTER_CHECK) {
+        secure_check(gate);
+        return;
+    }
     if (!conn)
         return;
     switch (mail->letter) {
@@ -207,6 +221,7 @@ static void read_mail(struct gate *gate, struct mail *mail)
         end_asked(conn, mail->sent);
         break;
     case LETTER_NEWS:
+    case LETTER_CHECK:
     case LETTER_STOP:
         break;
     }
@@ -248,16 +263,17 @@ static void flush_dirty(struct gate *gate)
 
 static void on_busy(uv_idle_t *busy) {}
 
-/* Everything that this wake-up wants written, and what that makes room for; then watchers in small
- * numbers, so that links and calls never wait for all of them. */
+/* Everything that this wake-up wants written, and what that makes room for; then handshakes and
+ * watchers in small numbers, so that links and calls never wait for all of them. */
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct gate *gate = CONTAINER_OF(prepare, struct gate, prepare);
 
     flush_dirty(gate);
+    secure_run(gate);
     watchers_run(gate);
     flush_dirty(gate);
-    if (ring_empty(&gate->news.ready))
+    if (ring_empty(&gate->news.ready) && !secure_waits(gate))
         uv_idle_stop(&gate->busy);
     else
         uv_idle_start(&gate->busy, on_busy);
@@ -401,6 +417,10 @@ int gate_new(const struct gate_settings *settings, struct gate **out_gate)
     ring_init(&gate->ready);
     ring_init(&gate->conns);
     ring_init(&gate->half);
+    ring_init(&gate->handshakes);
+    ring_init(&gate->pending);
+    ring_init(&gate->checks);
+    gate->tls = settings->tls;
     news_init(&gate->news, settings->epoch, &settings->watch_ops);
     mutex_init(&gate->table_lock);
     mutex_init(&gate->mail_lock);

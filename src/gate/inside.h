@@ -5,7 +5,8 @@
  *   client.c   a connection of REQ          lanes.c    to and from the REP socket
  *   session.c  joined with PAIR1 or REQ     dial.c     one attempt to reach a peer
  *   watcher.c  a connection of kind watch   news.c     the log, pictures, whom news concerns
- *   tcp.c      options and connects         gate.c     threads, mailbox, start, stop
+ *   tcp.c      options and connects         secure.c   TLS: handshakes, who is there, once more
+ *   gate.c     threads, mailbox, start, stop
  *
  * Everything here belongs to the gate's thread, but what stands under a lock or is said to be
  * atomic. Nothing is written from inside an event: a stream with bytes to write is put on the dirty
@@ -44,7 +45,9 @@
 #define COUNT(gate, field, n)                                                                      \
     __atomic_store_n(&(gate)->count.field, (gate)->count.field + (n), __ATOMIC_RELAXED)
 
-/* --- buffer.c --- */
+/* --- buffer.c --- what is accounted is what was decrypted, or is yet to be encrypted. A TLS
+ * session has its own state beside that, and up to a record (16 KiB and a little) in each direction
+ * while one has not come, or not gone, completely. */
 struct conn;
 struct buffer {
     uint8_t *data;
@@ -73,14 +76,22 @@ struct stream {
     struct conn *owner; /* NULL: a lane's */
     int fd;             /* -1: closed */
     enum sp_framing framing;
-    bool reading;    /* wanted by the owner */
-    bool blocked;    /* the kernel takes no more for now */
-    bool connecting; /* the next event is the connect's */
-    bool watch_end;  /* a reset is told, through `broken`, also while nothing is read */
-    int events;      /* under the loop */
+    bool reading;       /* wanted by the owner */
+    bool blocked;       /* the kernel takes no more for now */
+    bool connecting;    /* the next event is the connect's */
+    bool watch_end;     /* a reset is told, through `broken`, also while nothing is read */
+    bool ending, ended; /* towards the other side: wanted, said */
+    int events;         /* under the loop */
+    int in_on, out_on;  /* the event that reading waits for, and writing */
     struct watch *watch;
     struct buffer in, out;
     struct ring dirty;
+    struct tls *tls;   /* NULL: plaintext */
+    bool handshaking;  /* nothing is read or written but by the handshake */
+    bool dry;          /* it gives nothing more before the next event */
+    bool over;         /* after what was read there is only `last` */
+    ssize_t last;      /* the end, or -errno */
+    struct ring again; /* of gate->handshakes, or gate->pending */
     void (*readable)(struct stream *stream);
     void (*broken)(struct stream *stream, int error);
     void (*flushed)(struct stream *stream, int error); /* after each attempt: 0 or -errno */
@@ -99,13 +110,23 @@ int stream_watch(struct stream *s); /* idempotent; nothing if it was closed or l
 /* Both at once. Takes fd, also when it fails. */
 int stream_open(struct stream *s, int fd, enum sp_framing framing);
 void stream_close(struct stream *s);
-/* The loop lets go of the descriptor, which is returned; what waits in the buffers stays. */
-int stream_lift(struct stream *s);
+/* The loop lets go of the descriptor, which is returned, and of its session; what waits in the
+ * buffers stays. */
+int stream_lift(struct stream *s, struct tls **out_tls);
 /* The descriptor stays open for good, watched by nobody. */
 void stream_park(struct stream *s);
 void stream_read(struct stream *s, bool wanted);
 void stream_dirty(struct stream *s);
-int stream_flush(struct stream *s); /* 0, also when not all of it left; or -errno */
+/* All was written: the other side is told that no more comes. */
+void stream_end(struct stream *s);
+/* Takes tls: from now on there is only its handshake, until stream_secured. */
+void stream_secure(struct stream *s, struct tls *tls);
+void stream_secured(struct stream *s);
+void stream_waits(struct stream *s); /* for what its handshake says */
+void stream_plain(struct stream *s); /* the session is gone, the descriptor is read as it is */
+void stream_again(struct stream *s); /* it was on the pending ring */
+const char *stream_why(const struct stream *s); /* after an error: a clause for people */
+int stream_flush(struct stream *s);             /* 0, also when not all of it left; or -errno */
 /* Reads once. n > 0: bytes, all that wait are in *out; 0: end; -EAGAIN, -ENOBUFS, -errno. */
 ssize_t stream_fill(struct stream *s, size_t max, struct view *out);
 /* What of the view was not consumed waits in stream->in. 0 or -ENOBUFS. */
@@ -142,6 +163,8 @@ struct conn {
     uint64_t received; /* atomic */
     uv_timer_t timer;
     struct ring all, half; /* half: of gate->half while it is half open */
+    struct ring check; /* of gate->checks */
+    bool check_first;  /* the material has changed since its handshake began */
     struct gate_end why;
 
     struct {               /* ROLE_CLIENT */
@@ -166,7 +189,7 @@ void conn_discard(struct conn *conn); /* one that was never adopted; any thread 
 /* Closes what is open, says `ended` if it is owed. The conn may still be read in this event. */
 void conn_close(struct conn *conn);
 void conn_fail(struct conn *conn, int error, const char *text); /* sets why, unless set; closes */
-void conn_why(struct conn *conn, int error, const char *text);  /* unless set */
+bool conn_why(struct conn *conn, int error, const char *text);  /* false: it was set */
 void conn_timer(struct conn *conn, uint64_t ms);                /* 0: off */
 /* The last bytes are in net.out: flush, shut, drain, close. */
 void conn_linger(struct conn *conn, uint32_t ms);
@@ -196,6 +219,19 @@ void listener_stop(struct listener *listener);
 void sniff_readable(struct conn *conn);
 void sniff_answer(struct conn *conn, uint8_t status, uint8_t reason, const char *text);
 void sniff_refuse(struct conn *conn, uint8_t status, uint8_t reason, const char *text);
+
+/* --- secure.c --- */
+/* Accepted, and nothing is known yet: its first byte is looked at, which must be TLS's. */
+void secure_first(struct conn *conn);
+void secure_dial(struct conn *conn);
+/* The session has failed: counts it, says why, ends the connection. */
+void secure_fail(struct conn *conn, int error);
+/* Whether who is there may speak for peer_id; if not it was refused. */
+bool secure_proves(struct conn *conn, const char *peer_id);
+void secure_check(struct gate *gate); /* each connection, soon */
+/* A few handshakes and checks, and each stream once that has bytes pending. */
+void secure_run(struct gate *gate);
+bool secure_waits(const struct gate *gate); /* there is more of that to do */
 
 /* --- client.c --- */
 int client_begin(struct conn *conn, const struct view *rest, size_t consumed);
@@ -256,6 +292,7 @@ void session_abandon(struct conn *conn); /* the grace is over */
 /* --- dial.c --- */
 void dial_begin(struct conn *conn);
 void dial_connected(struct conn *conn);
+void dial_say(struct conn *conn); /* the preamble */
 void dial_readable(struct conn *conn);
 
 /* --- news.c --- */
@@ -365,7 +402,7 @@ struct gate {
     uv_async_t async;
     uv_prepare_t prepare;
     uv_timer_t stop_timer;
-    uv_idle_t busy; /* runs while watchers wait for their turn, so that the loop does not sleep */
+    uv_idle_t busy; /* runs while somebody waits for its turn, so that the loop does not sleep */
     uv_thread_t thread;
     bool started;
 
@@ -373,6 +410,9 @@ struct gate {
     unsigned n_listeners;
     struct lane lanes[LANES_MAX];
     struct ring dirty, ready, conns, half; /* half: the oldest first */
+    struct tls_keeper *tls;
+    struct ring handshakes, pending; /* of streams: a step can be made; bytes wait in the session */
+    struct ring checks;              /* of connections */
     struct source *sources;
     struct tally by_connections, by_half_open;
     struct news news;

@@ -233,7 +233,7 @@ void session_net_readable(struct conn *conn)
     }
     if (n <= 0) {
         session_net_lost(conn, (int)n,
-                         n == 0 ? "closed by the other side" : "the connection broke");
+                         n == 0 ? "closed by the other side" : stream_why(&conn->net));
         return;
     }
     if (s->end_asked) { /* nobody wants it any more, but the other side must be able to finish */
@@ -417,7 +417,7 @@ static void end_net(struct conn *conn, bool counted)
     if (s->net_gone)
         return;
     if (!s->net_shut_ms && counted && buffer_used(&conn->net.out) == 0) {
-        shutdown(conn->net.fd, SHUT_WR);
+        stream_end(&conn->net);
         s->net_shut_ms = now;
     }
     if ((s->net_shut_ms && now - s->net_shut_ms >= NET_LINGER_MS) ||

@@ -1,7 +1,8 @@
 /* sniff - accepting, and the first bytes: what a connection is, or that it is nothing of ours.
  *
  * A byte that cannot become anything known closes the connection at once; nothing waits for more
- * bytes than the decision needs, and all of it has one deadline from accept.
+ * bytes than the decision needs, and all of it has one deadline from accept. Where there is TLS,
+ * what is sniffed is what came through it.
  */
 #include "gate/inside.h"
 #include <errno.h>
@@ -186,19 +187,20 @@ static void ask_link(struct conn *conn, const struct preamble *preamble)
 }
 
 /* The loop lets go of the descriptor first: another thread may read it, or close it, before this
- * returns. */
+ * returns. What of the session's bytes was not read is still in it. */
 static void hand_over(struct conn *conn, const struct preamble *preamble, const struct view *view,
                       size_t consumed)
 {
     struct gate *gate = conn->gate;
     struct gate_peer peer;
+    struct tls *tls;
     const char *text = "";
     int status, fd;
 
     conn_name_peer(conn, preamble->peer_id);
     peer = conn->peer;
-    fd = stream_lift(&conn->net);
-    status = gate->ops.data(gate->ops.ctx, fd, NULL, &peer, preamble, view->data + consumed,
+    fd = stream_lift(&conn->net, &tls);
+    status = gate->ops.data(gate->ops.ctx, fd, tls, &peer, preamble, view->data + consumed,
                             view->len - consumed, &text);
     buffer_clear(gate, &conn->net.in);
     if (status == STATUS_OK) {
@@ -207,7 +209,9 @@ static void hand_over(struct conn *conn, const struct preamble *preamble, const 
         return;
     }
     COUNT(gate, data_refused, 1);
-    if (stream_open(&conn->net, fd, SP_TCP) < 0)
+    stream_take(&conn->net, fd, SP_TCP);
+    conn->net.tls = tls;
+    if (stream_watch(&conn->net) < 0)
         conn_close(conn);
     else
         sniff_refuse(conn, (uint8_t)status, MESHD__V1__REASON__REASON_TOKEN, text);
@@ -230,6 +234,8 @@ static int try_preamble(struct conn *conn, const struct view *view)
         return n;
     if (conn->peer.local && preamble.kind != PREAMBLE_WATCH)
         return -EBADMSG; /* no peer comes this way */
+    if (preamble.peer_id[0] != '\0' && !secure_proves(conn, preamble.peer_id))
+        return 0;
     switch (preamble.kind) {
     case PREAMBLE_RPC:
         conn_name_peer(conn, preamble.peer_id);
@@ -258,8 +264,6 @@ static int try_preamble(struct conn *conn, const struct view *view)
     return 0;
 }
 
-/* A TLS session would begin here, on 0x16: the handshake takes over the stream's two functions, and
- * what it yields is sniffed again. */
 static int decide(struct conn *conn, const struct view *view)
 {
     if (view->data[0] == 'M')
@@ -270,9 +274,14 @@ static int decide(struct conn *conn, const struct view *view)
 void sniff_readable(struct conn *conn)
 {
     struct view view;
-    ssize_t n = stream_fill(&conn->net, SNIFF_BYTES, &view);
+    ssize_t n;
     int r;
 
+    if (conn->gate->tls && !conn->peer.local && !conn->net.tls) {
+        secure_first(conn);
+        return;
+    }
+    n = stream_fill(&conn->net, SNIFF_BYTES, &view);
     if (n == -EAGAIN)
         return;
     if (n <= 0) {

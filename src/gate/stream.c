@@ -1,7 +1,9 @@
 /* stream - a descriptor under the loop, with what waits in both directions.
  *
- * bytes_in and bytes_out are the only places that read and write a network descriptor: a TLS
- * session would stand between them and the kernel, and nothing else would notice.
+ * bytes_in and bytes_out are the only places that read and write a network descriptor. A TLS
+ * session stands between them and the kernel. What nothing else has to know of it: bytes that wait
+ * inside the session make no event, so a stream that has some and is read is put on the pending
+ * ring (secure.c); and either direction may have to wait for the descriptor's other one.
  */
 #include "gate/inside.h"
 #include <errno.h>
@@ -10,6 +12,10 @@
 #include <unistd.h>
 
 #define IN_PLACE 4096u /* a read is spread over the buffer and scratch when this much is free */
+#define RECORD_BYTES                                                                               \
+    16384u                /* a TLS record's at most: who has sent so many has likely sent more     \
+                           */
+#define TLS_WRITE 262144u /* encrypted in one turn at most */
 
 /* The loop's handle lives longer than the stream's descriptor. */
 struct watch {
@@ -17,11 +23,67 @@ struct watch {
     struct stream *stream; /* NULL: closed */
 };
 
+/* A session gives one record's bytes at a time, and more are looked for when there are likely some.
+ * As long as it is not known who is there less than a record is asked for, so that a session that
+ * is handed on has all that came behind, and its end. */
+_Static_assert(SNIFF_BYTES < RECORD_BYTES, "the end would be read here");
+static ssize_t tls_in(struct stream *s, const struct iovec *parts, int n_parts)
+{
+    size_t all = 0, at = 0;
+    ssize_t n = 0;
+    int i = 0;
+
+    if (s->over) {
+        s->over = false;
+        return s->last;
+    }
+    while (i < n_parts) {
+        if (at == parts[i].iov_len) {
+            at = 0;
+            i++;
+            continue;
+        }
+        n = tls_read(s->tls, (uint8_t *)parts[i].iov_base + at, parts[i].iov_len - at);
+        if (n <= 0)
+            break;
+        all += (size_t)n;
+        at += (size_t)n;
+        if (all < RECORD_BYTES && !tls_pending(s->tls))
+            break;
+    }
+    s->dry = n == -EAGAIN;
+    s->in_on = s->dry && tls_wants(s->tls) == TLS_WRITABLE ? UV_WRITABLE : UV_READABLE;
+    if (all == 0)
+        return n;
+    if (n <= 0 && !s->dry) { /* told when these are taken */
+        s->over = true;
+        s->last = n;
+    }
+    return (ssize_t)all;
+}
+
+static ssize_t tls_out(struct stream *s, const uint8_t *data, size_t len)
+{
+    size_t all = 0;
+    ssize_t n = 0;
+
+    while (all < len && all < TLS_WRITE) {
+        n = tls_write(s->tls, data + all, len - all);
+        if (n <= 0)
+            break;
+        all += (size_t)n;
+    }
+    s->out_on = n == -EAGAIN && tls_wants(s->tls) == TLS_READABLE ? UV_READABLE : UV_WRITABLE;
+    return all > 0 ? (ssize_t)all : n;
+}
+
 static ssize_t bytes_in(struct stream *s, struct iovec *parts, int n_parts)
 {
     struct msghdr msg = {.msg_iov = parts, .msg_iovlen = (size_t)n_parts};
     ssize_t n;
 
+    if (s->tls)
+        return tls_in(s, parts, n_parts);
     do
         n = recvmsg(s->fd, &msg, 0);
     while (n < 0 && errno == EINTR);
@@ -32,6 +94,8 @@ static ssize_t bytes_out(struct stream *s, const uint8_t *data, size_t len)
 {
     ssize_t n;
 
+    if (s->tls)
+        return tls_out(s, data, len);
     do
         n = send(s->fd, data, len, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
@@ -49,6 +113,7 @@ void stream_init(struct stream *s, struct gate *gate, struct conn *owner)
 {
     *s = (struct stream){.gate = gate, .owner = owner, .fd = -1};
     ring_init(&s->dirty);
+    ring_init(&s->again);
 }
 
 static void update(struct stream *s);
@@ -67,6 +132,7 @@ static void broken(struct stream *s)
 static void on_event(uv_poll_t *poll, int status, int events)
 {
     struct stream *s = CONTAINER_OF(poll, struct watch, poll)->stream;
+    bool out;
 
     if (!s)
         return;
@@ -76,26 +142,58 @@ static void on_event(uv_poll_t *poll, int status, int events)
         events = s->events;
         s->events = 0;
     }
-    if ((events & UV_WRITABLE) && ring_empty(&s->dirty))
+    if (s->handshaking) {
+        if (ring_empty(&s->again))
+            ring_push(&s->gate->handshakes, &s->again);
+        return;
+    }
+    out = s->blocked && (events & s->out_on);
+    if (out && ring_empty(&s->dirty))
         ring_push(&s->gate->dirty, &s->dirty);
-    if (s->connecting || ((events & UV_READABLE) && s->reading))
+    if (s->connecting || ((events & s->in_on) && s->reading)) {
+        s->dry = false;
         s->readable(s);
-    else if (s->watch_end && !s->reading && !(events & UV_WRITABLE))
+    } else if (s->watch_end && !s->reading && !out) {
         broken(s);
+    }
     s = CONTAINER_OF(poll, struct watch, poll)->stream;
     if (s)
         update(s);
 }
 
+static int events_wanted(const struct stream *s)
+{
+    int events = 0;
+
+    if (s->handshaking) {
+        int wants = tls_wants(s->tls);
+
+        return (wants & TLS_WRITABLE ? UV_WRITABLE : 0) | (wants != TLS_WRITABLE ? UV_READABLE : 0);
+    }
+    if (s->reading)
+        events = s->in_on;
+    else if (s->watch_end)
+        events = UV_PRIORITIZED;
+    return events | (s->blocked ? s->out_on : 0);
+}
+
+/* Something is to be read of which the descriptor will not tell. */
+static bool has_pending(const struct stream *s)
+{
+    return s->tls && !s->handshaking && (s->over || (!s->dry && tls_pending(s->tls)));
+}
+
 /* Puts the descriptor under the loop for what is wanted now. */
 static void update(struct stream *s)
 {
-    int events = (s->reading     ? UV_READABLE
-                  : s->watch_end ? UV_PRIORITIZED
-                                 : 0) |
-                 (s->blocked ? UV_WRITABLE : 0);
+    int events;
 
-    if (!s->watch || events == s->events)
+    if (!s->watch)
+        return;
+    if (s->reading && ring_empty(&s->again) && has_pending(s))
+        ring_push(&s->gate->pending, &s->again);
+    events = events_wanted(s);
+    if (events == s->events)
         return;
     s->events = events;
     if (events)
@@ -108,8 +206,12 @@ void stream_take(struct stream *s, int fd, enum sp_framing framing)
 {
     s->fd = fd;
     s->framing = framing;
+    s->tls = NULL;
     s->events = 0;
+    s->in_on = UV_READABLE;
+    s->out_on = UV_WRITABLE;
     s->reading = s->blocked = s->connecting = s->watch_end = false;
+    s->handshaking = s->dry = s->over = s->ending = s->ended = false;
 }
 
 int stream_watch(struct stream *s)
@@ -144,10 +246,11 @@ int stream_open(struct stream *s, int fd, enum sp_framing framing)
 
 static void watch_closed(uv_handle_t *handle) { free(CONTAINER_OF(handle, struct watch, poll)); }
 
-int stream_lift(struct stream *s)
+int stream_lift(struct stream *s, struct tls **out_tls)
 {
     int fd = s->fd;
 
+    *out_tls = TAKE(&s->tls);
     if (s->watch) {
         s->watch->stream = NULL;
         uv_close((uv_handle_t *)&s->watch->poll, watch_closed);
@@ -156,25 +259,94 @@ int stream_lift(struct stream *s)
     s->fd = -1;
     s->reading = s->blocked = s->connecting = s->watch_end = false;
     ring_drop(&s->dirty);
+    ring_drop(&s->again);
+    return fd;
+}
+
+static int let_go(struct stream *s)
+{
+    struct tls *tls;
+    int fd = stream_lift(s, &tls);
+
+    tls_free(tls);
+    buffer_clear(s->gate, &s->in);
+    buffer_clear(s->gate, &s->out);
     return fd;
 }
 
 void stream_park(struct stream *s)
 {
-    if (s->fd < 0)
-        return;
-    stream_lift(s);
-    buffer_clear(s->gate, &s->in);
-    buffer_clear(s->gate, &s->out);
+    if (s->fd >= 0)
+        let_go(s);
 }
 
 void stream_close(struct stream *s)
 {
-    int fd = s->fd;
+    if (s->fd < 0)
+        return;
+    /* Whoever says less than it wanted is cut off, and the other side sees that it was. */
+    if (s->tls && !s->handshaking && !s->ended && buffer_used(&s->out) == 0)
+        tls_end(s->tls);
+    close(let_go(s));
+}
 
-    stream_park(s);
-    if (fd >= 0)
-        close(fd);
+void stream_end(struct stream *s)
+{
+    int r = 0;
+
+    if (s->fd < 0 || s->ended)
+        return;
+    if (s->tls)
+        r = tls_end(s->tls);
+    if (r == -EAGAIN) {
+        s->ending = s->blocked = true;
+        s->out_on = tls_wants(s->tls) == TLS_READABLE ? UV_READABLE : UV_WRITABLE;
+        update(s);
+        return;
+    }
+    s->ending = false;
+    s->ended = true;
+    shutdown(s->fd, SHUT_WR);
+}
+
+void stream_secure(struct stream *s, struct tls *tls)
+{
+    s->tls = tls;
+    s->handshaking = true;
+    ring_push(&s->gate->handshakes, &s->again);
+    update(s);
+}
+
+void stream_secured(struct stream *s)
+{
+    s->handshaking = false;
+    update(s);
+}
+
+void stream_waits(struct stream *s) { update(s); }
+
+void stream_plain(struct stream *s)
+{
+    tls_free(TAKE(&s->tls));
+    s->handshaking = false;
+    s->in_on = UV_READABLE;
+    s->out_on = UV_WRITABLE;
+    update(s);
+}
+
+void stream_again(struct stream *s)
+{
+    if (s->reading) {
+        s->readable(s);
+        update(s);
+    }
+}
+
+const char *stream_why(const struct stream *s)
+{
+    const char *why = s->tls ? tls_why(s->tls) : "";
+
+    return why[0] ? why : "the connection broke";
 }
 
 void stream_read(struct stream *s, bool wanted)
@@ -194,7 +366,7 @@ int stream_flush(struct stream *s)
     size_t len = buffer_used(&s->out);
     ssize_t n = 0;
 
-    if (s->fd < 0 || s->connecting)
+    if (s->fd < 0 || s->connecting || s->handshaking)
         return 0;
     if (len > 0) {
         n = bytes_out(s, s->out.data + s->out.head, len);
@@ -209,6 +381,8 @@ int stream_flush(struct stream *s)
         }
     }
     s->blocked = buffer_used(&s->out) > 0;
+    if (s->ending && !s->blocked)
+        stream_end(s);
     update(s);
     return 0;
 }

@@ -1,5 +1,5 @@
 /* support - see support.h. */
-#include "support.h"
+#include "gate/support.h"
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+#include "gate/bridge.h"
 
 uint64_t now_ms(void)
 {
@@ -72,7 +73,7 @@ size_t resident_bytes(void)
 
 /* --- sockets --- */
 
-static void set_timeouts(int fd)
+void set_timeouts(int fd)
 {
     struct timeval wait = {.tv_sec = WAIT_MS / 1000};
 
@@ -80,7 +81,7 @@ static void set_timeouts(int fd)
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
 }
 
-int dial_gate(struct rig *rig)
+int dial_plain(struct rig *rig)
 {
     const int on = 1;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -91,6 +92,17 @@ int dial_gate(struct rig *rig)
         close(fd);
         return -1;
     }
+    return fd;
+}
+
+int dial_gate(struct rig *rig)
+{
+    int fd = dial_plain(rig);
+
+    if (fd < 0 || !rig->tls)
+        return fd;
+    fd = bridge(rig->tls, fd);
+    set_timeouts(fd);
     return fd;
 }
 
@@ -440,6 +452,8 @@ void rig_init(struct rig *rig)
     snprintf(rig->dir, sizeof(rig->dir), "/tmp/meshd-gate-XXXXXX");
     if (!mkdtemp(rig->dir))
         abort();
+    if (GATE_TLS)
+        rig->tls = keeper_of("rig", issue_ca(NULL, "mesh"), "DNS:n7,DNS:n8,DNS:n9,DNS:x");
 }
 
 void rig_start(struct rig *rig)
@@ -447,6 +461,7 @@ void rig_start(struct rig *rig)
     struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     char path[108];
 
+    bridges_start();
     snprintf(path, sizeof(path), "%s/rep", rig->dir);
     fake_rep_start(&rig->rep, path);
     struct gate_settings settings = {
@@ -458,6 +473,7 @@ void rig_start(struct rig *rig)
         .idle_ms = rig->idle_ms,
         .ops = {rig, on_asked, on_up, on_ending, on_ended, rig->data},
         .epoch = rig->epoch,
+        .tls = rig->tls,
         .watch_ops = rig->watch_ops,
     };
     snprintf(rig->unix_path, sizeof(rig->unix_path), "%s/sock", rig->dir);
@@ -480,6 +496,8 @@ void rig_stop(struct rig *rig)
     gate_stop(rig->gate, 3000);
     gate_free(rig->gate);
     fake_rep_stop(&rig->rep);
+    bridges_stop();
+    tls_keeper_free(rig->tls);
     free(rig->told);
     rmdir(rig->dir);
 }

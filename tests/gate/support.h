@@ -11,6 +11,12 @@
 
 #define WAIT_MS 10000
 
+/* The same suites are built once more with this set: the gate has TLS, and what they dial is
+ * bridged (bridge.h). What is about plain connections only is left out there. */
+#ifndef GATE_TLS
+#define GATE_TLS false
+#endif
+
 /* --- plays nng's REP: any number of lanes, each on a thread of its own --- */
 struct fake_rep {
     char path[108];
@@ -43,7 +49,8 @@ struct rig {
     unsigned lanes;
     uint64_t epoch;
     struct gate_watch_ops watch_ops;
-    bool end_at_once; /* `ending` is answered with gate_end(0) */
+    struct tls_keeper *tls; /* the gate's, and of what dial_gate dials; NULL: plaintext */
+    bool end_at_once;       /* `ending` is answered with gate_end(0) */
     int (*data)(void *ctx, int fd, struct tls *tls, const struct gate_peer *from,
                 const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
                 const char **out_text); /* ctx: the rig */
@@ -82,6 +89,8 @@ size_t heap_bytes(void);     /* in use, of malloc */
 
 /* --- sockets: blocking, with WAIT_MS as their time-out --- */
 int dial_gate(struct rig *rig);
+int dial_plain(struct rig *rig); /* no TLS, whatever the gate has */
+void set_timeouts(int fd);
 int dial_unix(const char *path);
 int listen_unix(const char *path);
 int accept_within(int listener); /* -1: nobody came */

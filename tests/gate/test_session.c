@@ -490,7 +490,8 @@ Test(session, nng_that_closes_by_itself_ends_the_session, .init = setup, .fini =
     cr_assert(rig_told(&rig, TOLD_ENDED, conn, NULL));
 }
 
-Test(session, nng_that_never_closes_is_parked, .init = setup, .fini = teardown)
+Test(session, nng_that_never_closes_is_parked, .init = setup, .fini = teardown,
+     .disabled = GATE_TLS)
 {
     uint32_t conn;
     int local, fd = peer_link(&conn, &local);

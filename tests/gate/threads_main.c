@@ -1,5 +1,5 @@
 /* A main() that uses a gate from several threads at once, for TSan: Criterion does not run there.
- */
+ * Built twice, plain and over TLS. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,7 +107,11 @@ static void *watch(void *arg)
 
 /* DATA connections: what the gate hands on is answered, and closed, on a thread of its own, while
  * descriptors' numbers are used again everywhere. */
-static int taken[2]; /* a pipe of descriptors */
+struct taken {
+    int fd;
+    struct tls *tls;
+};
+static int taken[2]; /* a pipe of them */
 
 static int take(void *ctx, int fd, struct tls *tls, const struct gate_peer *from,
                 const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
@@ -117,7 +121,7 @@ static int take(void *ctx, int fd, struct tls *tls, const struct gate_peer *from
         *out_text = "not that way";
         return 16;
     }
-    MUST(write(taken[1], &fd, sizeof(fd)) == sizeof(fd));
+    MUST(write(taken[1], &(struct taken){fd, tls}, sizeof(struct taken)) == sizeof(struct taken));
     return 0;
 }
 
@@ -126,11 +130,15 @@ static void *serve_data(void *arg)
     uint8_t bytes[PREAMBLE_REPLY_MAX];
     struct preamble_reply reply = {.version = PREAMBLE_VERSION};
     size_t len = preamble_reply_pack(&reply, bytes);
-    int fd;
+    struct taken data;
 
-    while (read(taken[0], &fd, sizeof(fd)) == sizeof(fd)) {
-        MUST(send_all(fd, bytes, len));
-        close(fd);
+    while (read(taken[0], &data, sizeof(data)) == sizeof(data)) {
+        if (data.tls)
+            MUST(tls_write(data.tls, bytes, len) == (ssize_t)len && tls_end(data.tls) == 0);
+        else
+            MUST(send_all(data.fd, bytes, len));
+        tls_free(data.tls);
+        close(data.fd);
     }
     return NULL;
 }
@@ -163,6 +171,8 @@ static void *look(void *arg)
         struct gate_peer peer;
 
         gate_who(rig.gate, number, &peer);
+        if (rig.tls && number % 64 == 0)
+            gate_check_again(rig.gate);
         gate_received(rig.gate, number);
         number = number * 33 + (uint32_t)count.accepted;
         number &= 0x7fffffff;
