@@ -263,7 +263,7 @@ int peer_accept_data(struct peer *peer)
     int fd = net_accept(peer->fd);
 
     if (peer->rig->tls)
-        fd = trust_wrap(peer->id, TLS_ACCEPT, fd);
+        fd = trust_wrap(peer->id, TLS_ACCEPT, fd, 0);
     MUST(recv(fd, bytes, len, MSG_WAITALL) == (ssize_t)len);
     MUST(preamble_parse(bytes, len, &preamble) == (int)len);
     MUST(preamble.kind == PREAMBLE_DATA && preamble.has_token);
@@ -290,7 +290,7 @@ int peer_dial_data(struct peer *peer, enum data_first first, const struct data_h
     fcntl(other, F_SETFL, O_NONBLOCK);
     tcp_options(other);
     if (peer->rig->tls) {
-        fd = trust_wrap(peer->id, TLS_CONNECT, fd);
+        fd = trust_wrap(peer->id, TLS_CONNECT, fd, 0);
         tls = trust_shake(node, TLS_ACCEPT, other);
         MUST(tls);
     }

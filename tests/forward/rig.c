@@ -196,6 +196,7 @@ static bool hand_on(struct rig *rig, struct rig_coming *c)
 /* TLS goes through the middle from the beginning; plaintext once its preamble was read. */
 static void accept_data(struct rig *rig)
 {
+    const char *who = rig->gate_shows ? rig->gate_shows : rig->sides[LISTENER].peer_id;
     struct rig_coming c = {.fd = accept4(rig->gate_fd, NULL, NULL, SOCK_CLOEXEC)};
 
     MUST(c.fd >= 0);
@@ -208,8 +209,7 @@ static void accept_data(struct rig *rig)
             c.fd = middle_add(&rig->middle, c.fd);
         fcntl(c.fd, F_SETFL, O_NONBLOCK);
         tcp_options(c.fd);
-        MUST(tls_new(trust_keeper(rig->sides[LISTENER].peer_id), TLS_ACCEPT, c.fd, "", false,
-                     &c.tls) == 0);
+        MUST(tls_new(trust_keeper(who), TLS_ACCEPT, c.fd, "", false, &c.tls) == 0);
     }
     if (hand_on(rig, &c))
         return;

@@ -58,7 +58,8 @@ struct rig {
     uint8_t session_id[SESSION_ID_LEN];
     size_t descriptors; /* before the test's */
     /* The gate of LISTENER. */
-    bool tls; /* DATA is; to be changed before rig_start, as what follows */
+    bool tls;               /* DATA is; to be changed before rig_start, as what follows */
+    const char *gate_shows; /* whose certificate; NULL: the listener's */
     bool through_middle;
     struct middle middle;
     int gate_fd, wake[2];

@@ -29,6 +29,11 @@ bool trust_wanted(void)
     return wanted && *wanted;
 }
 
+bool trust_wanted_of(const char *which)
+{
+    return trust_wanted() && strcmp(getenv("MESHD_TEST_TLS"), which) == 0;
+}
+
 /* ---- certificates ---- */
 
 static struct tls_keeper *make_locked(const char *peer_id)
@@ -271,7 +276,7 @@ static void *play_wrap(void *arg)
     return NULL;
 }
 
-int trust_wrap(const char *peer_id, enum tls_role role, int fd)
+int trust_wrap(const char *peer_id, enum tls_role role, int fd, int buffer)
 {
     struct wrap *w = calloc(1, sizeof *w);
     struct sockaddr_in at;
@@ -279,7 +284,13 @@ int trust_wrap(const char *peer_id, enum tls_role role, int fd)
     pthread_t thread;
 
     MUST(w);
+    if (buffer)
+        setsockopt(listener, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
     plain = net_connect(ntohs(at.sin_port));
+    if (buffer)
+        setsockopt(plain, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
+    if (buffer)
+        setsockopt(plain, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
     w->plain = net_accept(listener);
     close(listener);
     tcp_options(w->plain);
