@@ -1,5 +1,6 @@
 #include "forward/middle.h"
 
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include "forward/must.h"
@@ -14,6 +15,9 @@ int middle_add(struct middle *middle, int fd)
     pair.fds[1] = net_connect(ntohs(at.sin_port));
     other = net_accept(listener);
     close(listener);
+    if (middle->cut)
+        for (int side = 0; side < 2; side++)
+            setsockopt(pair.fds[side], IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
     if (middle->n == middle->cap) {
         middle->cap = middle->cap ? middle->cap * 2 : 64;
         middle->pairs = realloc(middle->pairs, middle->cap * sizeof pair);
@@ -47,10 +51,10 @@ static void close_pair(struct middle_pair *pair, bool broken)
 }
 
 /* False: the pair is closed. */
-static bool pass(struct middle_pair *pair, int side)
+static bool pass(struct middle_pair *pair, int side, size_t cut)
 {
     char bytes[16384];
-    ssize_t n = recv(pair->fds[side], bytes, sizeof bytes, 0);
+    ssize_t n = recv(pair->fds[side], bytes, cut ? cut : sizeof bytes, 0);
 
     if (n < 0 || (n > 0 && send(pair->fds[!side], bytes, (size_t)n, MSG_NOSIGNAL) != n)) {
         close_pair(pair, true);
@@ -81,10 +85,10 @@ void middle_pass(struct middle *middle, const struct pollfd *polls, size_t n_pai
     for (size_t i = 0; i < n_pairs; i++) {
         struct middle_pair *pair = &middle->pairs[i];
 
-        if (polls[2 * i].revents && !pass(pair, 0))
+        if (polls[2 * i].revents && !pass(pair, 0, middle->cut))
             continue;
         if (polls[2 * i + 1].revents)
-            pass(pair, 1);
+            pass(pair, 1, middle->cut);
     }
     drop_closed(middle);
 }
@@ -101,6 +105,14 @@ void middle_break(struct middle *middle)
         if (!middle->pairs[i].forgotten)
             close_pair(&middle->pairs[i], true);
     drop_closed(middle);
+}
+
+void middle_end(struct middle *middle)
+{
+    for (size_t i = 0; i < middle->n; i++)
+        for (int side = 0; side < 2; side++)
+            shutdown(middle->pairs[i].fds[side], SHUT_WR);
+    middle_forget(middle);
 }
 
 void middle_fini(struct middle *middle)

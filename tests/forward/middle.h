@@ -1,5 +1,5 @@
 /* middle - what stands between two ends of DATA connections: it passes bytes on, until it forgets
- * connections without a word, as a NAT does, or breaks them off. One thread's.
+ * connections without a word, as a NAT does, ends them or breaks them off. One thread's.
  */
 #ifndef TESTS_FORWARD_MIDDLE_H
 #define TESTS_FORWARD_MIDDLE_H
@@ -16,6 +16,8 @@ struct middle_pair {
 struct middle {
     struct middle_pair *pairs;
     size_t n, cap;
+    size_t
+        cut; /* at most so many bytes leave at once, each time in a segment of their own; 0: any */
 };
 /* Takes fd; returns the other end of what it is passed on to. */
 int middle_add(struct middle *middle, int fd);
@@ -24,6 +26,7 @@ void middle_poll(const struct middle *middle, struct pollfd *polls);
 void middle_pass(struct middle *middle, const struct pollfd *polls, size_t n_pairs);
 void middle_forget(struct middle *middle); /* those that there are */
 void middle_break(struct middle *middle);  /* likewise: RST to both sides */
+void middle_end(struct middle *middle);    /* likewise: FIN to both sides, and nothing more */
 void middle_fini(struct middle *middle);
 
 #endif

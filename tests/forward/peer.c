@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include "base/random.h"
 #include "forward/must.h"
+#include "gate/tcp.h"
 #include "wire/status.h"
 
 /* ---- coming and going ---- */
@@ -261,6 +262,8 @@ int peer_accept_data(struct peer *peer)
     struct preamble preamble;
     int fd = net_accept(peer->fd);
 
+    if (peer->rig->tls)
+        fd = trust_wrap(peer->id, TLS_ACCEPT, fd, 0);
     MUST(recv(fd, bytes, len, MSG_WAITALL) == (ssize_t)len);
     MUST(preamble_parse(bytes, len, &preamble) == (int)len);
     MUST(preamble.kind == PREAMBLE_DATA && preamble.has_token);
@@ -276,18 +279,27 @@ int peer_dial_data(struct peer *peer, enum data_first first, const struct data_h
         .version = PREAMBLE_VERSION, .kind = PREAMBLE_DATA, .has_token = 1, .first = first};
     struct gate_peer from = {.ip = "127.0.0.1"};
     uint8_t rest[DATA_HEADER_LEN];
-    const char *text = "";
+    const char *text = "", *node = peer->rig->sides[DIALLER].peer_id;
     int fd = net_connect(ntohs(peer->at.sin_port)), other = net_accept(peer->fd);
+    struct tls *tls = NULL;
 
     snprintf(preamble.peer_id, sizeof preamble.peer_id, "%s", peer->id);
     memcpy(preamble.token, peer->session_id, TOKEN_LEN);
     if (header)
         data_header_pack(header, rest);
     fcntl(other, F_SETFL, O_NONBLOCK);
-    *out_status = forward_data(peer->rig->sides[DIALLER].forward, other, NULL, &from, &preamble,
+    tcp_options(other);
+    if (peer->rig->tls) {
+        fd = trust_wrap(peer->id, TLS_CONNECT, fd, 0);
+        tls = trust_shake(node, TLS_ACCEPT, other);
+        MUST(tls);
+    }
+    *out_status = forward_data(peer->rig->sides[DIALLER].forward, other, tls, &from, &preamble,
                                rest, header ? sizeof rest : 0, &text);
-    if (*out_status != 0)
+    if (*out_status != 0) {
+        tls_free(tls);
         close(other);
+    }
     return fd;
 }
 

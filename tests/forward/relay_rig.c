@@ -83,6 +83,7 @@ void rig_stop(struct rig *rig)
 {
     worker_stop(&rig->worker);
     worker_fini(&rig->worker);
+    trust_unwrapped();
     pthread_cond_destroy(&rig->changed);
     pthread_mutex_destroy(&rig->lock);
 }
@@ -165,6 +166,18 @@ static void connect_pair(int fds[2], int buffer)
     setsockopt(fds[1], SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
 }
 
+static struct tls *wrap(int *end, enum tls_role role, int fd, int buffer)
+{
+    struct tls *tls;
+
+    *end = trust_wrap("far", role == TLS_ACCEPT ? TLS_CONNECT : TLS_ACCEPT, *end, buffer);
+    fcntl(*end, F_SETFL, O_NONBLOCK);
+    tls = trust_shake("node", role, fd);
+    if (!tls)
+        abort();
+    return tls;
+}
+
 void joined_init(struct joined *joined, struct rig *rig, int buffer)
 {
     int client[2], backend[2];
@@ -177,6 +190,10 @@ void joined_init(struct joined *joined, struct rig *rig, int buffer)
     joined->client_leg = client[1];
     joined->backend = backend[0];
     joined->backend_leg = backend[1];
+    if (trust_wanted_of("client"))
+        joined->client_tls = wrap(&joined->client, TLS_ACCEPT, joined->client_leg, buffer);
+    if (trust_wanted_of("backend"))
+        joined->backend_tls = wrap(&joined->backend, TLS_CONNECT, joined->backend_leg, buffer);
 }
 
 static void on_ended(void *ctx, enum forward_end how, uint64_t up, uint64_t down)
@@ -206,6 +223,8 @@ static void begin_relay(void *arg)
         .ended = on_ended,
     };
 
+    leg_secure(settings.client, joined->client_tls, true);
+    leg_secure(settings.backend, joined->backend_tls, true);
     joined->inside = true;
     joined->relay = relay_begin(worker, &settings);
     joined->inside = false;

@@ -1,5 +1,6 @@
 /* relay_rig - a worker with relays, and the two far ends of each as sockets of the test.
  *
+ * With MESHD_TEST_TLS=client or =backend that leg is TLS, and its far end is wrapped (trust.h).
  * What an end sends is a function of its seed and the offset, so that every byte received can be
  * told to be right by itself.
  */
@@ -10,6 +11,7 @@
 #include <stdatomic.h>
 #include "forward/inside.h"
 #include "forward/relay.h"
+#include "forward/trust.h"
 
 #define WAIT_MS 20000
 
@@ -28,7 +30,8 @@ struct joined {
     struct rig *rig;
     int client, backend;         /* of the test, non-blocking */
     int client_leg, backend_leg; /* descriptors of the legs */
-    struct bytes up, down;       /* handed in */
+    struct tls *client_tls, *backend_tls;
+    struct bytes up, down; /* handed in */
     struct relay *relay;
     bool inside, ended_inside; /* relay_begin; `ended` was called in it */
     bool ended;                /* with the rig's lock held, as what follows */

@@ -9,6 +9,7 @@
 #include "forward/inside.h"
 #include "forward/must.h"
 #include "forward/peer.h"
+#include "gate/tcp.h"
 #include "wire/frame.h"
 
 #define LINK 7u /* its number on both sides */
@@ -127,54 +128,114 @@ void rig_link_down(struct rig *rig)
 
 /* ---- the gate ---- */
 
-static void refuse_data(int fd, int status)
+static void drop_coming(struct rig_coming *c)
+{
+    tls_free(c->tls);
+    close(c->fd);
+    c->fd = -1;
+}
+
+static void refuse_data(struct rig_coming *c, int status)
 {
     struct preamble_reply reply = {.version = PREAMBLE_VERSION, .status = (uint8_t)status};
     uint8_t bytes[PREAMBLE_REPLY_MAX];
+    size_t n = preamble_reply_pack(&reply, bytes);
 
-    send(fd, bytes, preamble_reply_pack(&reply, bytes), MSG_NOSIGNAL);
-    close(fd);
+    if (c->tls)
+        tls_write(c->tls, bytes, n);
+    else
+        send(c->fd, bytes, n, MSG_NOSIGNAL);
+    drop_coming(c);
 }
 
-static void hand_on(struct rig *rig, int fd)
+static ssize_t read_some(struct rig_coming *c)
 {
-    struct gate_peer from = {.ip = "127.0.0.1"};
+    int r = c->tls ? tls_handshake(c->tls) : 0;
+    ssize_t n;
+
+    if (r < 0)
+        return r;
+    if (c->tls)
+        return tls_read(c->tls, c->data + c->n, sizeof c->data - c->n);
+    n = recv(c->fd, c->data + c->n, sizeof c->data - c->n, 0);
+    return n < 0 ? -errno : n;
+}
+
+/* False: it waits for more. */
+static bool hand_on(struct rig *rig, struct rig_coming *c)
+{
+    struct gate_peer from = {.ip = "127.0.0.1", .secure = c->tls != NULL};
     struct preamble preamble;
     const char *text = "";
-    uint8_t data[256];
-    size_t n = 0;
-    int r = -EAGAIN;
+    int r = -EAGAIN, status;
 
     while (r == -EAGAIN) {
-        ssize_t got = recv(fd, data + n, sizeof data - n, 0);
+        ssize_t got = read_some(c);
 
+        if (got == -EAGAIN)
+            return false;
         if (got <= 0)
             break;
-        n += (size_t)got;
-        r = preamble_parse(data, n, &preamble);
+        c->n += (size_t)got;
+        r = preamble_parse(c->data, c->n, &preamble);
     }
     if (r <= 0) {
-        close(fd);
-        return;
+        drop_coming(c);
+        return true;
     }
-    if (rig->through_middle)
-        fd = middle_add(&rig->middle, fd);
-    fcntl(fd, F_SETFL, O_NONBLOCK);
-    r = forward_data(rig->sides[LISTENER].forward, fd, NULL, &from, &preamble, data + r,
-                     n - (size_t)r, &text);
-    if (r != 0)
-        refuse_data(fd, r);
+    if (rig->through_middle && !c->tls)
+        c->fd = middle_add(&rig->middle, c->fd);
+    fcntl(c->fd, F_SETFL, O_NONBLOCK);
+    status = forward_data(rig->sides[LISTENER].forward, c->fd, c->tls, &from, &preamble,
+                          c->data + r, c->n - (size_t)r, &text);
+    if (status != 0)
+        refuse_data(c, status);
+    return true;
 }
 
+/* TLS goes through the middle from the beginning; plaintext once its preamble was read. */
 static void accept_data(struct rig *rig)
 {
-    int fd = accept4(rig->gate_fd, NULL, NULL, SOCK_CLOEXEC);
+    const char *who = rig->gate_shows ? rig->gate_shows : rig->sides[LISTENER].peer_id;
+    struct rig_coming c = {.fd = accept4(rig->gate_fd, NULL, NULL, SOCK_CLOEXEC)};
 
-    MUST(fd >= 0);
-    if (atomic_load(&rig->gate_deaf))
-        net_reset(fd);
-    else
-        hand_on(rig, fd);
+    MUST(c.fd >= 0);
+    if (atomic_load(&rig->gate_deaf)) {
+        net_reset(c.fd);
+        return;
+    }
+    if (rig->tls) {
+        if (rig->through_middle)
+            c.fd = middle_add(&rig->middle, c.fd);
+        fcntl(c.fd, F_SETFL, O_NONBLOCK);
+        tcp_options(c.fd);
+        MUST(tls_new(trust_keeper(who), TLS_ACCEPT, c.fd, "", false, &c.tls) == 0);
+    }
+    if (hand_on(rig, &c))
+        return;
+    rig->coming = realloc(rig->coming, (rig->n_coming + 1) * sizeof c);
+    MUST(rig->coming);
+    rig->coming[rig->n_coming++] = c;
+}
+
+static void poll_coming(const struct rig *rig, struct pollfd *polls)
+{
+    for (size_t i = 0; i < rig->n_coming; i++) {
+        int wants = tls_wants(rig->coming[i].tls);
+
+        polls[i] = (struct pollfd){.fd = rig->coming[i].fd,
+                                   .events = wants & TLS_WRITABLE ? POLLOUT : POLLIN};
+    }
+}
+
+static void pass_coming(struct rig *rig, const struct pollfd *polls, size_t n)
+{
+    size_t left = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (!polls[i].revents || !hand_on(rig, &rig->coming[i]))
+            rig->coming[left++] = rig->coming[i];
+    rig->n_coming = left;
 }
 
 /* What the test tells the gate's thread: a byte. False: to end. */
@@ -187,6 +248,8 @@ static bool obey(struct rig *rig)
         middle_forget(&rig->middle);
     else if (what == 'b')
         middle_break(&rig->middle);
+    else if (what == 'e')
+        middle_end(&rig->middle);
     else if (what == 'r' || what == 'g')
         rig->gate_resting = what == 'r';
     atomic_fetch_add(&rig->gate_heard, 1);
@@ -200,15 +263,17 @@ static void *play_gate(void *arg)
     bool goes_on = true;
 
     while (goes_on) {
-        size_t n = rig->middle.n;
+        size_t n = rig->middle.n, coming = rig->n_coming, all = 2 + 2 * n + coming;
 
-        fds = realloc(fds, (2 + 2 * n) * sizeof *fds);
+        fds = realloc(fds, all * sizeof *fds);
         MUST(fds);
         fds[0] = (struct pollfd){.fd = rig->gate_resting ? -1 : rig->gate_fd, .events = POLLIN};
         fds[1] = (struct pollfd){.fd = rig->wake[0], .events = POLLIN};
         middle_poll(&rig->middle, fds + 2);
-        MUST(poll(fds, 2 + 2 * n, -1) > 0 || errno == EINTR);
+        poll_coming(rig, fds + 2 + 2 * n);
+        MUST(poll(fds, all, -1) > 0 || errno == EINTR);
         middle_pass(&rig->middle, fds + 2, n);
+        pass_coming(rig, fds + 2 + 2 * n, coming);
         if (fds[0].revents)
             accept_data(rig);
         if (fds[1].revents)
@@ -244,6 +309,8 @@ void rig_gate_rests(struct rig *rig, bool rests) { tell_gate(rig, rests ? 'r' : 
 
 void rig_break_data(struct rig *rig) { tell_gate(rig, 'b'); }
 
+void rig_end_data(struct rig *rig) { tell_gate(rig, 'e'); }
+
 /* ---- the whole ---- */
 
 void rig_init(struct rig *rig)
@@ -260,6 +327,7 @@ void rig_init(struct rig *rig)
                                               .idle_ms = 600000,
                                               .half_close_ms = 300000,
                                               .ops = {.send = send_message}};
+    rig->tls = trust_wanted();
     pthread_mutex_init(&rig->lock, NULL);
     rig->last = &rig->held;
     MUST(uv_loop_init(&first) == 0); /* libuv keeps some descriptors from the first loop on */
@@ -285,6 +353,7 @@ static void start_side(struct rig *rig, enum side which)
     rig->settings.registry = side->registry;
     rig->settings.ingress = ingress;
     rig->settings.n_ingress = 2;
+    rig->settings.tls = rig->tls ? trust_keeper(side->peer_id) : NULL;
     MUST(forward_new(&rig->settings, &side->forward) == 0);
     MUST(forward_listen(side->forward, 0, text, sizeof text) == 0);
     side->port = (uint16_t)atoi(strrchr(text, ':') + 1);
@@ -314,6 +383,9 @@ void rig_stop(struct rig *rig)
 
     tell_gate(rig, 'q');
     pthread_join(rig->gate, NULL);
+    for (size_t i = 0; i < rig->n_coming; i++)
+        drop_coming(&rig->coming[i]);
+    free(rig->coming);
     for (int i = 0; i < 2; i++)
         forward_stop(rig->sides[i].forward);
     for (int i = 0; i < 2; i++) {
@@ -326,6 +398,7 @@ void rig_stop(struct rig *rig)
         free(held);
     }
     middle_fini(&rig->middle);
+    trust_unwrapped();
     close(rig->gate_fd);
     close(rig->wake[0]);
     close(rig->wake[1]);

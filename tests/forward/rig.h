@@ -2,7 +2,8 @@
  *
  * Side DIALLER has dialled side LISTENER. Messages go straight to the other room unless the link is
  * told to hold, lose or refuse them. DATA connections are accepted by a thread that plays the gate,
- * and pass through a middle if the test wants one. Backends and clients are sockets of the test.
+ * and pass through a middle if the test wants one; with MESHD_TEST_TLS set they are TLS. Backends
+ * and clients are sockets of the test.
  */
 #ifndef TESTS_FORWARD_RIG_H
 #define TESTS_FORWARD_RIG_H
@@ -12,6 +13,7 @@
 #include "forward/forward.h"
 #include "forward/middle.h"
 #include "forward/net.h"
+#include "forward/trust.h"
 #include "registry/registry.h"
 
 enum side { DIALLER, LISTENER };
@@ -42,6 +44,13 @@ struct rig_held {
     uint8_t bytes[];
 };
 
+struct rig_coming { /* a DATA connection until its preamble was read */
+    int fd;
+    struct tls *tls;
+    size_t n;
+    uint8_t data[256];
+};
+
 struct rig {
     struct rig_side sides[2];
     struct forward_settings settings; /* to be changed before rig_start; ingress is the rig's */
@@ -49,13 +58,17 @@ struct rig {
     uint8_t session_id[SESSION_ID_LEN];
     size_t descriptors; /* before the test's */
     /* The gate of LISTENER. */
-    bool through_middle; /* to be set before rig_start */
+    bool tls;               /* DATA is; to be changed before rig_start, as what follows */
+    const char *gate_shows; /* whose certificate; NULL: the listener's */
+    bool through_middle;
     struct middle middle;
     int gate_fd, wake[2];
     struct sockaddr_storage gate_at;
     pthread_t gate;
-    atomic_bool gate_deaf; /* what is accepted is reset at once */
-    bool gate_resting;     /* its thread's */
+    atomic_bool gate_deaf;     /* what is accepted is reset at once */
+    bool gate_resting;         /* its thread's, as what follows */
+    struct rig_coming *coming; /* DATA connections that it has not handed on */
+    size_t n_coming;
     atomic_int gate_heard;
     /* The link. */
     pthread_mutex_t lock;
@@ -82,6 +95,7 @@ void rig_release(struct rig *rig);     /* holds no more; what was held is delive
 void rig_forget_data(struct rig *rig); /* the DATA connections that there are, without a word */
 void rig_gate_rests(struct rig *rig, bool rests); /* who comes meanwhile waits */
 void rig_break_data(struct rig *rig);
+void rig_end_data(struct rig *rig); /* the middle says that both sides have ended */
 struct forward_counters rig_counters(struct rig *rig, enum side side);
 /* Waits until a counter (offsetof struct forward_counters) of that side is so much. */
 void rig_wait_counter(struct rig *rig, enum side side, size_t offset, uint64_t value);

@@ -264,7 +264,8 @@ Test(failures, all_backends_that_wait_for_data_are_reset_when_the_link_breaks)
         close(backends[i]);
     }
     rig_gate_rests(&rig, false); /* what comes now is of a session that is over */
-    RIG_WAIT(&rig, LISTENER, data_unexpected, MANY);
+    if (!rig.tls)                /* else nothing was said yet */
+        RIG_WAIT(&rig, LISTENER, data_unexpected, MANY);
     end();
 }
 

@@ -23,6 +23,12 @@ static uint64_t counted(const uint64_t *counter)
     return __atomic_load_n(counter, __ATOMIC_RELAXED);
 }
 
+/* Bulk passes without a copy, but not where it is TLS. */
+static void expect_spliced(void)
+{
+    cr_expect_eq(counted(&rig.worker.count.spliced) > 0, !trust_wanted());
+}
+
 /* To the end of both, which is in order. */
 static void finish(struct joined *joined, struct talk talks[2])
 {
@@ -54,7 +60,7 @@ Test(forward_relay, much_both_ways_at_once_arrives_whole_without_copies)
     exchange(&joined, 5 * MIB, 5 * MIB);
     cr_expect_eq(counted(&rig.worker.count.bytes_up), 5 * MIB);
     cr_expect_eq(counted(&rig.worker.count.bytes_down), 5 * MIB);
-    cr_expect_gt(counted(&rig.worker.count.spliced), 0);
+    expect_spliced();
     cr_expect_eq(counted(&rig.worker.count.relayed), 0);
 }
 
@@ -63,6 +69,8 @@ Test(forward_relay, without_a_descriptor_for_a_pipe_bytes_are_copied)
     struct joined joined;
     struct rlimit limit;
 
+    if (trust_wanted())
+        cr_skip_test("there are no pipes then");
     joined_start(&joined, &rig, 0);
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = (rlim_t)joined.backend_leg + 1; /* the last one that was opened */
@@ -99,6 +107,8 @@ Test(forward_relay, a_byte_marked_urgent_keeps_its_place_in_the_stream)
     struct talk talks[2];
     uint8_t byte;
 
+    if (trust_wanted_of("client"))
+        cr_skip_test("TLS knows no urgent data");
     joined_start(&joined, &rig, 0);
     joined_talks(&joined, 2 * MIB, 0, talks); /* bulk by then */
     talks[0].keep_open = talks[1].keep_open = true;
@@ -117,6 +127,8 @@ Test(forward_relay, the_last_bytes_leave_in_one_segment_with_the_end)
     uint32_t before;
     char answer[8];
 
+    if (trust_wanted_of("client"))
+        cr_skip_test("of plaintext: a session holds nothing back");
     joined_init(&joined, &rig, 0);
     before = segments_in(joined.client);
     cr_assert_eq(send(joined.backend, "last", 4, 0), 4);
@@ -182,7 +194,7 @@ Test(forward_relay, a_slow_reader_of_bulk_holds_its_sender_back)
 
     joined_start(&joined, &rig, 0);
     slow_reader(talks, &joined, 63 * MIB);
-    cr_expect_gt(counted(&rig.worker.count.spliced), 0);
+    expect_spliced();
 }
 
 Test(forward_relay, ends_that_wait_behind_what_is_held_cost_nothing_and_come_last)
@@ -206,12 +218,15 @@ Test(forward_relay, ends_that_wait_behind_what_is_held_cost_nothing_and_come_las
 }
 
 #ifndef __SANITIZE_ADDRESS__ /* mallinfo says nothing then */
+/* With a session it costs what that does, of which nothing is the relay's. */
 Test(forward_relay, an_idle_relay_costs_less_than_a_kibibyte)
 {
     enum { N = 200 };
     static struct joined joined[N];
     size_t before;
 
+    if (trust_wanted())
+        cr_skip_test("a session's costs are not the relay's");
     for (size_t i = 0; i < N; i++)
         joined_init(&joined[i], &rig, 0);
     before = heap_bytes();
@@ -234,6 +249,7 @@ Test(forward_relay, a_thousand_relays_leave_no_descriptor_and_no_memory)
         struct joined joined;
 
         if (i == 100) { /* what is made once is there */
+            trust_unwrapped();
             before = open_descriptors();
             heap = heap_bytes();
         }
@@ -241,8 +257,10 @@ Test(forward_relay, a_thousand_relays_leave_no_descriptor_and_no_memory)
         exchange(&joined, i % 100 == 0 ? 2 * MIB : 1000, i % 70 == 0 ? 2 * MIB : 1000);
     }
     rig_do(&rig, forget_pipes, NULL);
+    trust_unwrapped();
     cr_expect_leq(open_descriptors(), before);
-    cr_expect_lt(heap_bytes(), heap + 65536);
+    /* The threads of wrappers leave a little to malloc(3); a session has 10 KiB. */
+    cr_expect_lt(heap_bytes(), heap + (trust_wanted() ? 262144 : 65536));
 }
 
 Test(forward_relay, any_schedule_of_many_streams_is_delivered)

@@ -124,7 +124,7 @@ Test(forward_relay_ends, a_reset_is_noticed_while_copies_are_held) { reset_while
 Test(forward_relay_ends, a_reset_is_noticed_while_a_pipe_is_full)
 {
     reset_while_held(0);
-    cr_expect_gt(rig.worker.count.spliced, 0);
+    cr_expect_eq(rig.worker.count.spliced > 0, !trust_wanted());
 }
 
 Test(forward_relay_ends, a_reset_of_who_is_written_to_is_noticed_while_bytes_are_held)
@@ -207,6 +207,8 @@ Test(forward_relay_ends, an_end_behind_what_is_held_costs_nothing_until_its_turn
 
 Test(forward_relay_ends, an_end_that_came_before_a_reset_counts)
 {
+    if (trust_wanted_of("backend"))
+        cr_skip_test("a wrapper's reset overtakes what waits in it; test_relay_tls.c has this");
     start_behind_slow_client(1000, 50000);
     cr_assert(readable(joined.backend));
     rig_do(&rig, backend_ends_and_resets, NULL);
