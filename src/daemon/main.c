@@ -19,6 +19,7 @@
 #include "daemon/feed.h"
 #include "daemon/listen.h"
 #include "daemon/paths.h"
+#include "daemon/policy.h"
 #include "daemon/privileges.h"
 #include "daemon/sandbox.h"
 #include "daemon/serve.h"
@@ -43,6 +44,7 @@ struct app {
     struct paths paths;
     struct serve serve;
     struct registry *registry;
+    struct policy_keeper *policy;
     struct printer *printer;
     struct feed_source source;
     struct feed *feed;
@@ -231,6 +233,10 @@ static int start_registry(struct app *app)
                          &app->registry);
 
     if (r == 0)
+        r = policy_start(&app->policy);
+    if (r == 0)
+        r = policy_from_config(config, app->policy);
+    if (r == 0)
         r = pages_init(&app->serve.pages, config->limits.pinned_snapshots);
     return r;
 }
@@ -250,7 +256,8 @@ static int start_gate(struct app *app)
     const struct config *config = app->config;
     int r;
 
-    app->source = (struct feed_source){.peer_id = config->peer_id, .registry = app->registry};
+    app->source = (struct feed_source){
+        .peer_id = config->peer_id, .registry = app->registry, .policy = app->policy};
     r = ports_new(&(struct ports_settings){.loop = &app->loop,
                                            .box = &app->box,
                                            .dir = app->paths.nng,
@@ -300,7 +307,8 @@ static int start_node(struct app *app)
                                          .dials = dials,
                                          .n_dials = config->n_peers,
                                          .services = services,
-                                         .n_services = config->n_services},
+                                         .n_services = config->n_services,
+                                         .policy = app->policy},
                  app->registry, &app->port, &app->node);
     free(dials);
     free(services);
@@ -316,6 +324,7 @@ static int start_rpc(struct app *app)
 
     serve_init(serve);
     serve->registry = app->registry;
+    serve->policy = app->policy;
     serve->node = app->node;
     serve->box = &app->box;
     serve->gate = app->gate;
@@ -355,7 +364,7 @@ static int start_feed(struct app *app)
 static int make_forward(struct app *app)
 {
     const struct forward_ops ops = {.ctx = app->ports, .send = ports_forward_send};
-    int r = clients_new(app->config, app->registry, &ops, &app->forward);
+    int r = clients_new(app->config, app->registry, app->policy, &ops, &app->forward);
 
     if (r == 0)
         ports_set_forward(app->ports, app->forward);
@@ -468,6 +477,7 @@ static void stop(struct app *app)
     clients_texts_free(app->serve.ingress);
     serve_fini(&app->serve);
     registry_free(app->registry);
+    policy_keeper_free(app->policy);
     uv_close((uv_handle_t *)&app->tick, NULL);
     uv_close((uv_handle_t *)&app->stop, NULL);
     uv_close((uv_handle_t *)&app->drain, NULL);

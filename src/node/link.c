@@ -5,6 +5,7 @@
 #include <endian.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include "base/secret.h"
 #include "node/inside.h"
 
 #define SAMPLE_MS 1000u    /* how often the bytes of an unfinished message are looked at */
@@ -275,6 +276,7 @@ static void replace_older(struct node *n, struct link *l)
 static void on_hello(struct node *n, struct link *l, const Meshd__V1__Hello *hello)
 {
     Meshd__V1__HelloReply reply = MESHD__V1__HELLO_REPLY__INIT;
+    char text[LIMIT_STATUS_TEXT + 1];
 
     if (strcmp(hello->peer_id, l->peer->id) != 0) {
         refuse_hello(n, l, REASON(IDENTITY), "the token was given to another peer");
@@ -286,6 +288,10 @@ static void on_hello(struct node *n, struct link *l, const Meshd__V1__Hello *hel
     }
     if (hello->incarnation < l->peer->incarnation) {
         refuse_hello(n, l, REASON(INCARNATION), "an incarnation above this one is known");
+        return;
+    }
+    if (!node_may(n, POLICY_LINK, hello->peer_id, "", text)) {
+        refuse_hello(n, l, REASON(POLICY), text);
         return;
     }
     if (hello->wire_version_min > WIRE_VERSION_MAX || hello->wire_version_max < WIRE_VERSION_MIN) {
@@ -306,11 +312,13 @@ static void on_hello(struct node *n, struct link *l, const Meshd__V1__Hello *hel
 static void on_hello_reply(struct node *n, struct link *l, const Meshd__V1__HelloReply *reply)
 {
     struct dialer *d = l->dialer;
+    char text[LIMIT_STATUS_TEXT + 1];
     struct peer *p;
     int r;
 
     if (reply->reason != REASON(NONE)) {
-        l->refused = reply->reason == REASON(WIRE_VERSION) || reply->reason == REASON(IDENTITY);
+        l->refused = reply->reason == REASON(WIRE_VERSION) || reply->reason == REASON(IDENTITY) ||
+                     reply->reason == REASON(POLICY);
         link_end(n, l, reply->text);
         return;
     }
@@ -323,6 +331,11 @@ static void on_hello_reply(struct node *n, struct link *l, const Meshd__V1__Hell
         reply->wire_version < WIRE_VERSION_MIN || reply->wire_version > WIRE_VERSION_MAX) {
         l->refused = true;
         bad(n, l, "a HelloReply that makes no sense");
+        return;
+    }
+    if (!node_may(n, POLICY_LINK, reply->peer_id, "", text)) { /* since it answered Register */
+        l->refused = true;
+        link_end(n, l, text);
         return;
     }
     r = peer_open(n, reply->peer_id, l->addr.ip, &p);
@@ -454,8 +467,8 @@ static enum place place_of(const struct link *l, const Meshd__V1__LinkHeader *he
         return header->kind == KIND(GOODBYE) ? IN_PLACE : OUT_OF_PLACE;
     if (len != SESSION_ID_LEN)
         return OUT_OF_PLACE;
-    return l->has_session && memcmp(header->session_id.data, l->session, len) == 0 ? IN_PLACE
-                                                                                   : OTHER_SESSION;
+    return l->has_session && secret_equal(header->session_id.data, l->session, len) ? IN_PLACE
+                                                                                    : OTHER_SESSION;
 }
 
 void link_on_message(struct node *n, struct link *l, const uint8_t *data, size_t len)
