@@ -29,4 +29,16 @@ static inline void ring_push(struct ring *ring, struct ring *member)
     ring->prev = member;
 }
 
+/* All of from at the end of ring, in their order. */
+static inline void ring_move(struct ring *ring, struct ring *from)
+{
+    if (ring_empty(from))
+        return;
+    from->next->prev = ring->prev;
+    ring->prev->next = from->next;
+    from->prev->next = ring;
+    ring->prev = from->prev;
+    ring_init(from);
+}
+
 #endif

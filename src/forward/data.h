@@ -1,9 +1,10 @@
 /* data - DATA connections until they are joined with a client or a backend, and who waits for
  * which.
  *
- * The side that dialled the link dials all of them. Some are opened ahead of need: each waits, on
- * whichever worker it came to, for a header of the one side that may claim it. How many follows the
- * rate of openings; a warm one is used once, and thrown away after 20 s.
+ * The side that dialled the link dials all of them; where the link has TLS so has each of them, a
+ * session of its own with the same peer, resumed where that can be. Some are opened ahead of need:
+ * each waits, on whichever worker it came to, for a header of the one side that may claim it. How
+ * many follows the rate of openings; a warm one is used once, and thrown away after 20 s.
  *
  *   claimed or dialled here ── header said ──▶ the other's header read ──▶ DATA_JOINED ──▶
  * data_take waiting for a header ── it came ──▶ the meeting: who has that forward id? ──▶
@@ -16,6 +17,8 @@
 #define FORWARD_DATA_H
 
 #include "forward/session.h"
+
+struct recheck; /* recheck.h */
 
 /* ---- the meeting ---- */
 
@@ -70,10 +73,12 @@ struct data {
     struct ring all;  /* worker->data */
     struct ring pool; /* of a pool's mine or theirs, or none */
     struct alarm alarm;
-    bool ours;                          /* this side says the first header */
-    bool dialled, connecting, answered; /* answered: the preamble */
-    bool said, has_header;              /* our header; the other's */
+    bool ours;                 /* this side says the first header */
+    bool dialled, answered;    /* answered: the preamble */
+    bool connecting;           /* or its handshake is under way */
+    bool said, has_header;     /* our header; the other's */
     bool dead;                 /* while an owner has taken it, but has not heard of it yet */
+    bool revoked;              /* not let in any more */
     bool counted;              /* in session->nobodys */
     bool taken;                /* with the meeting's lock: by an owner, from WAITER_DATA */
     unsigned *pooled;          /* the pool's count it is in, or NULL */
@@ -111,6 +116,8 @@ void pool_opened(struct worker *worker, struct session *session);
 void pool_asked(struct worker *worker, struct session *session);
 
 void data_session_over(struct worker *worker, struct session *session);
+/* Those that recheck does not let in any more die, and are counted. */
+void data_check_again(struct worker *worker, struct recheck *recheck);
 void data_worker_stop(struct worker *worker);
 
 /* ---- pools ---- */

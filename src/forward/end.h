@@ -14,6 +14,7 @@
     X(BACKEND_RESET, "backend_reset", 0, "the backend, or the way to it, broke off")               \
     X(IDLE, "idle", 0, "no byte for idle_timeout")                                                 \
     X(HALF_CLOSED, "half_closed", 0, "no byte for half_close_timeout after one side had ended")    \
+    X(REVOKED, "revoked", 0, "cut off: the peer on the way would not be let in any more")          \
     X(DRAINED, "drained", 0, "cut off at the end of drain_timeout")                                \
     /* not joined: */                                                                              \
     X(CLIENT_SILENT, "client_silent", 0, "closed without a byte")                                  \

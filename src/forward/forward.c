@@ -14,6 +14,7 @@
 #include "forward/outbox.h"
 #include "forward/owner.h"
 #include "forward/proxy_header.h"
+#include "forward/recheck.h"
 #include "forward/relay.h"
 #include "forward/route.h"
 #include "forward/service.h"
@@ -104,6 +105,7 @@ int forward_new(const struct forward_settings *settings, struct forward **out_fo
     forward->idle_ms = settings->idle_ms;
     forward->half_close_ms = settings->half_close_ms;
     forward->ops = settings->ops;
+    forward->tls = settings->tls;
     r = make_parts(forward, settings);
     if (r < 0) {
         forward_free(forward);
@@ -224,6 +226,32 @@ bool forward_refuses(const struct forward *forward)
 size_t forward_active(struct forward *forward)
 {
     return atomic_load(&forward->clients) + atomic_load(&forward->served);
+}
+
+/* ---- let in again ---- */
+
+static void read_check(struct worker *worker, struct mail *mail)
+{
+    struct recheck recheck = {.n = 0};
+
+    free(mail);
+    if (worker->stopping)
+        return;
+    relay_check_again(worker, &recheck);
+    data_check_again(worker, &recheck);
+}
+
+void forward_check_again(struct forward *forward)
+{
+    atomic_store(&forward->changed_ms, clock_ms());
+    for (unsigned i = 0; i < forward->n_workers; i++) {
+        struct mail *mail = calloc(1, sizeof(*mail));
+
+        if (!mail)
+            continue;
+        mail->read = read_check;
+        worker_post(&forward->workers[i], mail);
+    }
 }
 
 /* ---- backends ---- */

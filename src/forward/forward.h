@@ -167,6 +167,8 @@ struct forward_counters { /* gauges say what is now, counters only grow */
     uint64_t closed_over_limit, closed_no_descriptor; /* before a word */
     uint64_t local, forwarded, forward_retries, forwards_received, forwards_refused;
     uint64_t data_dialled, data_accepted, data_dead, data_unexpected, data_late;
+    uint64_t data_tls_resumed, data_tls_failed; /* of those that were dialled */
+    uint64_t data_revoked;                      /* cut off by forward_check_again */
     uint64_t bytes_up, bytes_down; /* of clients and of owners' halves; up: towards the backend */
     uint64_t spliced;              /* of them, without a copy */
     uint64_t messages_bad, resolves, resolves_failed;

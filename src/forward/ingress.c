@@ -282,7 +282,7 @@ static void close_polls(struct worker *worker)
         alarm_clear(worker, &listening->rested);
         if (listening->spare_fd >= 0)
             close(listening->spare_fd);
-        leg_detach(listening->leg);
+        leg_detach(listening->leg, NULL);
         leave_port(worker->forward, listening->port);
         free(listening);
     }

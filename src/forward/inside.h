@@ -1,6 +1,6 @@
 /* inside - the whole that the files of the room share; nobody else includes it.
  *
- *   worker.c   a loop, legs, alarms, mail
+ *   worker.c   a loop, alarms, mail           leg.c      sockets, with TLS or without
  *   ingress.c  listeners, accepting           client.c   one client's life
  *   words.c    what it says first             first.c    which protocol, which name
  *   source.c   how many clients of an address reply.c    what is told to who is not joined
@@ -8,7 +8,8 @@
  *   owner.c    a peer's client, to a backend  service.c  how many forwards of a service
  *   session.c  links' sessions                outbox.c   Forwards that leave together
  *   data.c     DATA connections               pool.c     warm ones
- *   meeting.c  who has which forward id
+ *   dial.c     ... of this side's dialling    arrive.c   ... of the other's
+ *   meeting.c  who has which forward id       recheck.c  who would still be let in
  *   backend.c  dialling                       names.c    what backends' hosts resolve to
  *   relay.c    one leg joined with another    pipes.c    pipes for that
  */
@@ -33,6 +34,7 @@ struct forward {
     struct registry *registry;
     uint32_t route_ms, dial_ms, open_ms, idle_ms, half_close_ms;
     struct forward_ops ops;
+    struct tls_keeper *tls;           /* NULL: plaintext */
     struct forward_backend *backends; /* by name */
     size_t n_backends;
     struct ingress *ingress;
@@ -40,7 +42,8 @@ struct forward {
     unsigned n_workers;
     struct worker *workers;
     atomic_bool draining;
-    _Atomic uint64_t drain_ms; /* when that began, on clock_ms; 0: not */
+    _Atomic uint64_t drain_ms;   /* when that began, on clock_ms; 0: not */
+    _Atomic uint64_t changed_ms; /* the last forward_check_again, likewise */
     atomic_size_t clients, pending, served;
     atomic_uint next_worker;
     struct names *names;

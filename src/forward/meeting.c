@@ -9,6 +9,8 @@
 #include "base/hash.h"
 #include "forward/carry.h"
 #include "forward/owner.h"
+#include "forward/recheck.h"
+#include "tls/tls.h"
 
 struct meeting {
     struct mutex lock;
@@ -176,6 +178,7 @@ static enum meet waiter_meet(struct forward *forward, struct data *data, struct 
 struct moved_mail {
     struct mail mail;
     int fd;
+    struct tls *tls;
     bool dialled, answered, said;
     struct session *session;
     struct data_header header;
@@ -201,10 +204,12 @@ static void read_moved(struct worker *worker, struct mail *mail)
     struct moved_mail *m = CONTAINER_OF(mail, struct moved_mail, mail);
     struct data *data = NULL;
 
-    if (worker->stopping)
+    if (worker->stopping) {
+        tls_free(m->tls);
         close(m->fd);
-    else
-        data = data_new(worker, m->session, m->fd);
+    } else {
+        data = data_new(worker, m->session, m->fd, m->tls, true);
+    }
     session_unref(m->session);
     if (data) {
         data->has_header = true;
@@ -213,7 +218,12 @@ static void read_moved(struct worker *worker, struct mail *mail)
         data->said = m->said;
         data->header = m->header;
         data->early = m->early;
-        deliver(data);
+        if (recheck_late(worker, data->leg)) {
+            deliver(data);
+        } else {
+            data->revoked = true;
+            data_die(data);
+        }
     } else {
         bytes_free(&m->early);
     }
@@ -236,7 +246,7 @@ static void move(struct data *data, struct worker *worker)
     m->header = data->header;
     m->early = data->early;
     data->early = (struct bytes){0};
-    m->fd = leg_detach(data->leg);
+    m->fd = leg_detach(data->leg, &m->tls);
     data_free(data);
     worker_post(worker, &m->mail);
 }

@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include "forward/inside.h"
 #include "forward/pipes.h"
+#include "forward/recheck.h"
 
 #define BUDGET 1048576u   /* bytes that one flow may move before others have their turn */
 #define LOOK_MS 5000u     /* most are over before that, and need no keep-alive */
@@ -42,7 +43,7 @@ struct flow {
     uint8_t state;     /* enum flow_state */
     bool fin_waits;    /* seen, not read: what is held comes first */
     bool fin_came;     /* behind what is read now: it leaves with the last bytes */
-    bool never_splice; /* the kernel cannot, with these sockets */
+    bool never_splice; /* TLS, or the kernel cannot, with these sockets */
 };
 
 struct relay {
@@ -79,7 +80,7 @@ static void end_side(struct relay *relay, int side)
         leg_reset(leg);
         return;
     }
-    if (relay->flows[side].state != ENDED)
+    if (relay->flows[side].state != ENDED || leg->tls)
         recv(leg->fd, NULL, INT_MAX, MSG_DONTWAIT | MSG_TRUNC);
     leg_close(leg);
 }
@@ -128,18 +129,13 @@ static void count(struct relay *relay, int d, size_t n)
 /* How many bytes the receiver of flow d took: 0, maybe for ever, if it fails. */
 static size_t give(struct relay *relay, int d, const uint8_t *data, size_t len, bool held)
 {
-    struct leg *leg = relay->legs[!d];
-    ssize_t n = send(leg->fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL | (held ? MSG_MORE : 0));
+    ssize_t n = leg_send(relay->legs[!d], data, len, held);
 
     if (n < 0) {
-        if (errno != EAGAIN)
-            fail(relay, !d, -errno);
+        if (n != -EAGAIN)
+            fail(relay, !d, (int)n);
         return 0;
     }
-    if (held)
-        leg_hold(leg);
-    else
-        leg_sent(leg);
     count(relay, d, (size_t)n);
     return (size_t)n;
 }
@@ -181,15 +177,18 @@ static void flush(struct relay *relay, int d)
         flush_pipe(relay, d);
 }
 
-/* recv gave n <= 0. */
+/* leg_recv gave n <= 0. */
 static void no_more(struct relay *relay, int d, ssize_t n)
 {
     if (n == 0) {
         relay->flows[d].state = ENDING;
         relay->active_ms = worker_now(relay->worker);
         set_alarm(relay);
-    } else if (errno != EAGAIN)
-        fail(relay, d, -errno);
+    } else if (n != -EAGAIN) {
+        fail(relay, d, (int)n);
+        if (relay->broken[d]) /* a FIN was expected, but the session's end was not said before it */
+            relay->flows[d].state = LOST;
+    }
 }
 
 /* Each reads once. True: there may be more. */
@@ -197,7 +196,7 @@ static bool copy(struct relay *relay, int d, size_t *budget)
 {
     struct flow *flow = &relay->flows[d];
     uint8_t *scratch = relay->worker->scratch;
-    ssize_t n = recv(relay->legs[d]->fd, scratch, SCRATCH_BYTES, MSG_DONTWAIT);
+    ssize_t n = leg_recv(relay->legs[d], scratch, SCRATCH_BYTES);
     size_t given;
 
     if (n <= 0) {
@@ -326,7 +325,7 @@ static int wants(struct relay *relay, int side)
         return events;
     if (from->state == FLOWING && holds(from) && !from->fin_waits)
         events |= UV_DISCONNECT;
-    if (holds(to))
+    if (holds(to) || to->state == ENDING)
         events |= UV_WRITABLE;
     /* Its FIN was read: readable and disconnected for ever. A reset is told with any other. */
     if (from->state != FLOWING && !over(to))
@@ -339,21 +338,30 @@ static bool newly_broken(const struct relay *relay, int side)
     return relay->errors[side] && !relay->broken[side];
 }
 
+/* Once its receiver has had everything. */
+static void pass_end_on(struct relay *relay, int d)
+{
+    struct flow *flow = &relay->flows[d];
+    int r;
+
+    if (flow->state != ENDING || holds(flow))
+        return;
+    r = leg_end(relay->legs[!d], over(&relay->flows[!d]));
+    if (r == 0)
+        flow->state = ENDED;
+    else if (r != -EAGAIN)
+        fail(relay, !d, r);
+}
+
 /* After anything has happened; the relay may be gone afterwards. */
 static void settle(struct relay *relay)
 {
-    while (newly_broken(relay, CLIENT) || newly_broken(relay, BACKEND))
-        break_off(relay, newly_broken(relay, CLIENT) ? CLIENT : BACKEND);
-    for (int d = 0; d < N_SIDES; d++) {
-        if (relay->flows[d].state == ENDING && !holds(&relay->flows[d])) {
-            /* Where it is the last, the close says it. */
-            if (!over(&relay->flows[!d])) {
-                shutdown(relay->legs[!d]->fd, SHUT_WR);
-                leg_sent(relay->legs[!d]);
-            }
-            relay->flows[d].state = ENDED;
-        }
-    }
+    do {
+        while (newly_broken(relay, CLIENT) || newly_broken(relay, BACKEND))
+            break_off(relay, newly_broken(relay, CLIENT) ? CLIENT : BACKEND);
+        pass_end_on(relay, UP);
+        pass_end_on(relay, DOWN);
+    } while (newly_broken(relay, CLIENT) || newly_broken(relay, BACKEND));
     if (over(&relay->flows[UP]) && over(&relay->flows[DOWN])) {
         finish(relay, relay->end);
         return;
@@ -507,6 +515,7 @@ struct relay *relay_begin(struct worker *worker, const struct relay_settings *se
         leg->ready = on_ready;
         leg_fragile(leg);
         relay->flows[side].held = held[side];
+        relay->flows[side].never_splice = settings->client->tls || settings->backend->tls;
         relay->errors[side] = leg->failed;
     }
     /* What fails here is held still, so that it fails again, from the loop. */
@@ -527,6 +536,24 @@ void relay_cut_all(struct worker *worker, enum forward_end end)
 {
     while (!ring_empty(&worker->relays))
         relay_cut(CONTAINER_OF(worker->relays.next, struct relay, ring), end);
+}
+
+void relay_check_again(struct worker *worker, struct recheck *recheck)
+{
+    struct ring todo;
+
+    ring_init(&todo);
+    ring_move(&todo, &worker->relays);
+    while (!ring_empty(&todo)) {
+        struct relay *relay = CONTAINER_OF(todo.next, struct relay, ring);
+
+        ring_drop(&relay->ring);
+        ring_push(&worker->relays, &relay->ring);
+        if (recheck_leg(recheck, relay->legs[CLIENT]) && recheck_leg(recheck, relay->legs[BACKEND]))
+            continue;
+        COUNT(worker, data_revoked, 1);
+        relay_cut(relay, FORWARD_REVOKED);
+    }
 }
 
 void relay_worker_fini(struct worker *worker) { pipes_fini(worker); }

@@ -15,6 +15,7 @@
 #include "forward/end.h"
 #include "forward/worker.h"
 
+struct recheck; /* recheck.h */
 struct relay;
 
 struct relay_settings {
@@ -33,6 +34,8 @@ struct relay *relay_begin(struct worker *worker, const struct relay_settings *se
 void relay_cut(struct relay *relay, enum forward_end end);
 /* Every relay of the worker. */
 void relay_cut_all(struct worker *worker, enum forward_end end);
+/* Those with a leg that recheck does not let in any more are cut. */
+void relay_check_again(struct worker *worker, struct recheck *recheck);
 void relay_worker_fini(struct worker *worker); /* the pool of pipes */
 
 #endif

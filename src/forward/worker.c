@@ -1,4 +1,4 @@
-/* worker - the loop's thread, its mail, its alarms, its legs. */
+/* worker - the loop's thread, its mail, its alarms, its turns. */
 #include "forward/worker.h"
 
 #include <errno.h>
@@ -12,7 +12,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define HELD_MS 2u
 #define LEGS_AT_ONCE 256 /* events; then mail and alarms have their turn */
 
 /* ---- mail ---- */
@@ -124,163 +123,7 @@ void alarm_clear(struct worker *worker, struct alarm *alarm)
     worker->alarms.n--;
 }
 
-/* ---- legs ---- */
-
-static uint32_t epoll_events(int wants)
-{
-    return (wants & UV_READABLE ? EPOLLIN : 0u) | (wants & UV_WRITABLE ? EPOLLOUT : 0u) |
-           (wants & UV_DISCONNECT ? EPOLLRDHUP : 0u) | (wants & UV_PRIORITIZED ? EPOLLPRI : 0u);
-}
-
-static int uv_events(uint32_t events)
-{
-    return (events & EPOLLIN ? UV_READABLE : 0) | (events & EPOLLOUT ? UV_WRITABLE : 0) |
-           (events & EPOLLRDHUP ? UV_DISCONNECT : 0) | (events & EPOLLPRI ? UV_PRIORITIZED : 0);
-}
-
-struct leg *leg_new(struct worker *worker, int fd)
-{
-    struct leg *leg = calloc(1, sizeof(*leg));
-
-    if (!leg) {
-        close(fd);
-        return NULL;
-    }
-    leg->worker = worker;
-    leg->fd = fd;
-    ring_init(&leg->held);
-    return leg;
-}
-
-void leg_hold(struct leg *leg)
-{
-    leg->held_ms = worker_now(leg->worker);
-    ring_drop(&leg->held);
-    ring_push(&leg->worker->legs.held, &leg->held);
-}
-
-/* Set again, TCP_NODELAY sends what is held, tcp(7). */
-static void let_go(struct leg *leg)
-{
-    const int on = 1;
-
-    if (ring_empty(&leg->held))
-        return;
-    ring_drop(&leg->held);
-    setsockopt(leg->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-}
-
-static void let_go_old(struct worker *worker)
-{
-    struct ring *held = &worker->legs.held;
-
-    while (!ring_empty(held)) {
-        struct leg *leg = CONTAINER_OF(held->next, struct leg, held);
-
-        if (worker_now(worker) < leg->held_ms + HELD_MS) {
-            worker_soon(worker);
-            return;
-        }
-        let_go(leg);
-    }
-}
-
-static void tell_soon(struct leg *leg)
-{
-    if (leg->listed)
-        return;
-    leg->listed = true;
-    leg->next = leg->worker->legs.deaf;
-    leg->worker->legs.deaf = leg;
-}
-
-/* The kernel has no memory for it, or max_user_watches are reached, epoll(7). A leg that is never
- * told anything would hang for ever, so it breaks: an RST to the other end, and an error for who
- * reads or writes, where a shutdown would be an end in order. */
-static void deafen(struct leg *leg)
-{
-    const struct sockaddr none = {.sa_family = AF_UNSPEC};
-
-    epoll_ctl(leg->worker->legs.epoll, EPOLL_CTL_DEL, leg->fd, NULL);
-    if (!leg->listens && connect(leg->fd, &none, sizeof(none)) < 0)
-        shutdown(leg->fd, SHUT_RDWR);
-    leg->deaf = true;
-    leg->watched = 0;
-    tell_soon(leg);
-}
-
-static void watch(struct leg *leg, int wants)
-{
-    struct epoll_event event = {.data.ptr = leg};
-    int op = leg->watched == 0 ? EPOLL_CTL_ADD : wants == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
-
-    if (leg->deaf) {
-        if (wants)
-            tell_soon(leg);
-        return;
-    }
-    /* Where something is read its end is waited for, too, in turn. */
-    if (wants & UV_READABLE)
-        wants |= UV_DISCONNECT;
-    if (wants == leg->watched)
-        return;
-    event.events = epoll_events(wants);
-    leg->watched = wants;
-    if (epoll_ctl(leg->worker->legs.epoll, op, leg->fd, &event) < 0)
-        deafen(leg);
-}
-
-/* What is wanted no more is watched until it comes about: most of it never does, or is wanted again
- * before. */
-void leg_want(struct leg *leg, int wants)
-{
-    leg->worker->legs.n += (size_t)(wants != 0) - (size_t)(leg->wants != 0);
-    leg->wants = wants;
-    if (wants & ~leg->watched)
-        watch(leg, wants);
-}
-
-static void tell(struct leg *leg, uint32_t events)
-{
-    int told = uv_events(events) & leg->wants;
-
-    if (leg->fd < 0)
-        return; /* closed since, by what was told of another */
-    if (events & EPOLLERR) {
-        /* It would be told for ever, whatever is wanted: not before something is wanted anew. */
-        told = leg->wants;
-        leg_want(leg, 0);
-        watch(leg, 0);
-    } else if (events & EPOLLHUP && told == 0) {
-        told = leg->wants;
-    }
-    if (told & UV_READABLE)
-        told |= uv_events(events) & UV_DISCONNECT;
-    if (told)
-        leg->ready(leg, told);
-    else
-        watch(leg, leg->wants);
-}
-
-static void tell_deaf(struct worker *worker)
-{
-    struct leg *leg = worker->legs.deaf, *next;
-
-    worker->legs.deaf = NULL;
-    for (; leg; leg = next) {
-        int told = leg->wants;
-
-        next = leg->next;
-        leg->listed = false;
-        if (leg->fd < 0) {
-            free(leg); /* closed since */
-            continue;
-        }
-        leg_want(leg, 0);
-        if (told)
-            leg->ready(leg, told);
-    }
-}
+/* ---- turns ---- */
 
 /* Until the loop has something to do; -1: nothing. */
 static int loop_ms(const struct worker *worker)
@@ -293,7 +136,7 @@ static int sleep_ms(struct worker *worker)
 {
     int ms = loop_ms(worker);
 
-    if (ms == 0 || worker->legs.deaf || !fall_asleep(worker))
+    if (ms == 0 || worker->legs.listed || !fall_asleep(worker))
         return 0;
     return worker->soon ? 1 : ms;
 }
@@ -304,13 +147,11 @@ void worker_turn(struct worker *worker, bool wait)
     int n;
 
     worker->legs.telling = true;
-    tell_deaf(worker);
+    legs_tell_listed(worker);
     n = epoll_wait(worker->legs.epoll, ready, LEGS_AT_ONCE, wait ? sleep_ms(worker) : 0);
     worker->soon = false;
     uv_update_time(&worker->loop);
-    for (int i = 0; i < n; i++)
-        if (ready[i].data.ptr)
-            tell(ready[i].data.ptr, ready[i].events);
+    legs_tell(worker, ready, n);
     worker->legs.telling = false;
     while (worker->legs.gone) {
         struct leg *leg = worker->legs.gone;
@@ -321,97 +162,9 @@ void worker_turn(struct worker *worker, bool wait)
     read_mail(worker);
     if (loop_ms(worker) == 0)
         uv_run(&worker->loop, UV_RUN_NOWAIT);
-    let_go_old(worker);
+    legs_let_go(worker);
     if (worker->body.turn)
         worker->body.turn(worker);
-}
-
-static void linger(struct leg *leg, bool on)
-{
-    const struct linger zero = {.l_onoff = on, .l_linger = 0};
-
-    setsockopt(leg->fd, SOL_SOCKET, SO_LINGER, &zero, sizeof(zero));
-}
-
-void leg_fragile(struct leg *leg)
-{
-    if (!leg->fragile)
-        linger(leg, true);
-    leg->fragile = true;
-}
-
-static void leg_drop(struct leg *leg)
-{
-    struct worker *worker = leg->worker;
-
-    leg->fd = -1;
-    ring_drop(&leg->held);
-    if (leg->wants)
-        worker->legs.n--;
-    leg->wants = 0;
-    if (leg->listed)
-        return; /* freed there */
-    if (worker->legs.telling) {
-        leg->next = worker->legs.gone;
-        worker->legs.gone = leg;
-    } else {
-        free(leg);
-    }
-}
-
-int leg_detach(struct leg *leg)
-{
-    int fd = leg->fd;
-
-    let_go(leg);
-    watch(leg, 0);
-    leg_drop(leg);
-    return fd;
-}
-
-void leg_close(struct leg *leg)
-{
-    if (!leg)
-        return;
-    if (leg->fragile)
-        linger(leg, false);
-    close(leg->fd); /* which takes it out of the epoll */
-    leg_drop(leg);
-}
-
-void leg_reset(struct leg *leg)
-{
-    if (!leg)
-        return;
-    let_go(leg);
-    leg_fragile(leg);
-    close(leg->fd);
-    leg_drop(leg);
-}
-
-int leg_error(const struct leg *leg)
-{
-    int error = 0;
-    socklen_t len = sizeof(error);
-
-    if (getsockopt(leg->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
-        return -errno;
-    return -error;
-}
-
-/* ---- bytes ---- */
-
-bool bytes_copy(struct bytes *bytes, const void *data, size_t len)
-{
-    *bytes = (struct bytes){0};
-    if (len == 0)
-        return true;
-    bytes->data = malloc(len);
-    if (!bytes->data)
-        return false;
-    memcpy(bytes->data, data, len);
-    bytes->len = len;
-    return true;
 }
 
 /* ---- the worker ---- */
@@ -476,7 +229,7 @@ static void run(void *arg)
     pthread_setname_np(pthread_self(), name);
     worker->body.begin(worker);
     while (!worker->stopping || uv_loop_alive(&worker->loop) || worker->legs.n > 0 ||
-           worker->legs.deaf)
+           worker->legs.listed)
         worker_turn(worker, true);
 }
 

@@ -17,6 +17,9 @@
 #include "base/ring.h"
 #include "forward/forward.h"
 
+struct epoll_event;
+struct tls;
+
 #define SCRATCH_BYTES 131072u
 #define ALARM_SLOTS 256u
 #define ALARM_STEP_MS 50u /* alarms ring this much late at most, never early */
@@ -46,20 +49,25 @@ void alarm_set(struct worker *worker, struct alarm *alarm, uint64_t ms);
 void alarm_clear(struct worker *worker, struct alarm *alarm); /* off; idempotent */
 static inline bool alarm_is_set(const struct alarm *alarm) { return !ring_empty(&alarm->ring); }
 
-/* ---- legs ----
+/* ---- legs (leg.c) ----
  *
  * Sockets in an epoll(7) of the worker's: in libuv's own, one look at one socket takes five system
- * calls, and each change two. */
+ * calls, and each change two. With a TLS session or without: who has one does not notice, but that
+ * nothing is spliced with a session. */
 
 struct leg {
     struct worker *worker;
     int fd;
+    struct tls *tls; /* the leg's; NULL: plaintext */
     int wants;    /* of the loop: UV_READABLE, _WRITABLE, _DISCONNECT, or 0; UV_PRIORITIZED alone:
                      only an error */
     bool fragile; /* while it is open, an end of this process is an RST, not a FIN */
     bool listens; /* does not break when it is deaf: its owner clears that and wants again */
     bool deaf;    /* the kernel would not watch it: it was reset, and that is told */
-    bool listed;  /* in worker->legs.deaf */
+    bool listed;  /* in worker->legs.listed */
+    bool more;    /* of the session: it may have bytes that the socket has not */
+    int ended;    /* likewise: what the next read says, for ever; 0: it is asked */
+    int read_needs, write_needs; /* of the socket, to go on: the session may need the other */
     void *owner;
     /* events as wanted; those that were not are not told, but an end behind what is readable. After
      * an error on the socket events is what was wanted: the next read or write says what it is. */
@@ -69,11 +77,26 @@ struct leg {
     int watched; /* by the epoll: what is wanted, and maybe what was */
     struct ring held; /* worker->legs.held */
     uint64_t held_ms; /* since then */
-    struct leg *next; /* of those that are gone, or deaf */
+    struct leg *next; /* of those that are gone, or listed */
 };
 /* Takes fd, which must be non-blocking, also when it fails: NULL, no memory. */
 struct leg *leg_new(struct worker *worker, int fd);
+/* Takes the session, which is one of leg->fd. known: its handshake is over. */
+void leg_secure(struct leg *leg, struct tls *tls, bool known);
 void leg_want(struct leg *leg, int wants);
+/* Of one with a session: 0, done; -EAGAIN: again once UV_READABLE is told; else as tls_handshake.
+ */
+int leg_handshake(struct leg *leg);
+/* > 0; 0: the other side has ended, in order; -EAGAIN: not before UV_READABLE is told; else it is
+ * broken: a session whose end was not said, too. */
+ssize_t leg_recv(struct leg *leg, void *data, size_t len);
+/* > 0: so many were taken; -EAGAIN: the same again once UV_WRITABLE is told, maybe with more behind
+ * it; else it is broken. held: it leaves with what is sent next (leg_hold), if it is
+ * plaintext. */
+ssize_t leg_send(struct leg *leg, const void *data, size_t len, bool held);
+/* Nothing more is sent. closing: leg_close comes next, which says what there is to say in
+ * plaintext. 0; -EAGAIN: again once UV_WRITABLE is told; else it is broken. */
+int leg_end(struct leg *leg, bool closing);
 /* A stream is about to begin: if this process dies, the other end must not take that for an end. */
 void leg_fragile(struct leg *leg);
 /* What was sent last, with MSG_MORE, leaves with what is sent next, or in HELD_MS, or at the end.
@@ -82,9 +105,16 @@ void leg_hold(struct leg *leg);
 static inline void leg_sent(struct leg *leg) { ring_drop(&leg->held); }
 /* Both accept NULL. What was written is still delivered. The leg may not be touched afterwards. */
 void leg_close(struct leg *leg);
-void leg_reset(struct leg *leg);      /* RST; what was not delivered is lost */
-int leg_detach(struct leg *leg);      /* the descriptor, for another worker; the leg is gone */
+void leg_reset(struct leg *leg); /* RST; what was not delivered is lost */
+/* The descriptor, for another worker, and its session or NULL (out_tls NULL: it has none); the leg
+ * is gone. */
+int leg_detach(struct leg *leg, struct tls **out_tls);
 int leg_error(const struct leg *leg); /* SO_ERROR as 0 or a negative errno */
+
+/* Of worker_turn. */
+void legs_tell(struct worker *worker, const struct epoll_event *events, int n);
+void legs_tell_listed(struct worker *worker);
+void legs_let_go(struct worker *worker); /* what was held for HELD_MS */
 
 /* ---- bytes that wait, on the heap ---- */
 
@@ -131,12 +161,12 @@ struct worker {
         uint64_t step; /* the last whose slot was looked at */
     } alarms;
     struct {
-        int epoll;        /* of them, and of the bell */
-        size_t n;         /* that want something */
-        bool telling;     /* some events are told still */
-        struct leg *gone; /* meanwhile */
-        struct leg *deaf; /* that are told what they want in the next turn */
-        struct ring held; /* that have something to send still, oldest first */
+        int epoll;          /* of them, and of the bell */
+        size_t n;           /* that want something */
+        bool telling;       /* some events are told still */
+        struct leg *gone;   /* meanwhile */
+        struct leg *listed; /* told in the next turn: deaf ones, and what waits in a session */
+        struct ring held;   /* that have something to send still, oldest first */
     } legs;
     struct ring outboxes;                               /* that have something to send */
     struct ring clients, carries, served, relays, data; /* what lives here; for drain and stop */
