@@ -2,20 +2,20 @@
  * decides.
  *
  *   policy:
- *     - rule: edge                  # its name, told in every refusal
- *       peers: edge-*               # whom it is about: globs of peer ids
- *       link: true                  # may have a link with this node
- *       register: [web, *.example]  # names that it may register here
- *       forward: "*"                # local services that it may be forwarded to
+ *     - rule: edge                      # its name, told in every refusal
+ *       peers: edge-*                   # whom it is about: globs of peer ids
+ *       link: true                      # may have a link with this node
+ *       register: [web, "*.example"]    # names that it may register here
+ *       forward: "*"                    # local services that it may be forwarded to
  *       lookup: true
- *       introspect: true            # Introspect, Explain, Watch
- *       offer: batch-*              # local services that it may offer and withdraw over the
- * network
+ *       introspect: true                # Introspect, Explain, Watch
+ *       offer: batch-*                  # local services that it may offer over the network
  *
  * What a rule does not name it does not allow. Whom no rule matches may do nothing: that refusal
  * names the rule "default". Without any rule, whoever is in may do all but offer over the network.
  * Besides peer ids, `peers` knows "@local" (programs on the Unix socket; with no rule of their own
  * they may do all: the socket's permissions decide) and "@anonymous" (plaintext without a name).
+ * Both are meant only by their whole text: a glob is about peer ids.
  *
  * A glob has * (any bytes, none too) and ? (one byte); it matches the whole.
  *
@@ -31,7 +31,8 @@
 
 #define POLICY_LOCAL "@local"
 #define POLICY_ANONYMOUS "@anonymous"
-#define POLICY_RULE_TEXT 65u /* a rule's name with its NUL */
+#define POLICY_DEFAULT "default" /* no rule has that name */
+#define POLICY_RULE_TEXT 65u     /* a rule's name with its NUL */
 
 enum policy_action {
     POLICY_LINK,
@@ -59,10 +60,10 @@ int policy_keeper_new(const struct policy_rule *rules, size_t n, struct policy_k
 void policy_keeper_free(struct policy_keeper *keeper); /* accepts NULL */
 /* Other rules from now on; as policy_keeper_new, and on failure all stays as it was. */
 int policy_keeper_set(struct policy_keeper *keeper, const struct policy_rule *rules, size_t n);
-uint64_t policy_keeper_changes(struct policy_keeper *keeper); /* how often they were set */
 
 /* Whether subject may; name: canonical, "" where the action has none. A refusal is counted, and
- * out_rule is the name of the rule that refuses. keeper NULL: no rule at all. */
+ * out_rule is the name of the rule that refuses. keeper NULL: no rule at all; nothing is counted.
+ */
 bool policy_allows(struct policy_keeper *keeper, enum policy_action action, const char *subject,
                    const char *name, char out_rule[POLICY_RULE_TEXT]);
 /* The same, not counted: to look ahead. */
@@ -74,6 +75,11 @@ struct policy_counters {
     uint64_t denied[N_POLICY_ACTIONS];
 };
 void policy_counters(struct policy_keeper *keeper, struct policy_counters *out_counters);
+
+/* "policy rule 'edge' does not let n7 register the name web": what a refusal says. Fits 256 bytes
+ * but for a long name, which is cut. */
+void policy_refusal_text(enum policy_action action, const char *subject, const char *name,
+                         const char *rule, char *out, size_t size);
 
 /* Whether the whole of text matches. Takes time in proportion to the product of the lengths. */
 bool policy_glob(const char *glob, const char *text);
