@@ -104,10 +104,7 @@ int config_reading_init(struct config_reading *r, FILE *err)
 
 void config_reading_fini(struct config_reading *r)
 {
-    for (int i = 0; i < N_LISTS; i++) {
-        free(r->lists[i].items);
-        free(r->lists[i].where);
-    }
+    config_lists_fini(r);
     config_free(r->config);
 }
 
@@ -235,6 +232,15 @@ static void take_lists(struct config_reading *r)
     }
 }
 
+static void check_rules(struct config_reading *r)
+{
+    const struct entries *e = &r->lists[LIST_POLICY];
+
+    if (e->n > LIMIT_POLICY_RULES)
+        config_error(r, &e->where[LIMIT_POLICY_RULES], &settings[SETTING_POLICY],
+                     "%zu rules are configured; allowed: %u", e->n, LIMIT_POLICY_RULES);
+}
+
 static void check_own_id(struct config_reading *r)
 {
     const struct config *c = r->config;
@@ -259,6 +265,7 @@ int config_reading_finish(struct config_reading *r, struct config **out_config)
     check_count(r, SETTING_PEERS, SETTING_LIMIT_peers, limits->peers);
     check_count(r, SETTING_SERVICES, SETTING_LIMIT_services_per_peer, limits->services_per_peer);
     check_count(r, SETTING_SERVICES, SETTING_LIMIT_services_total, limits->services_total);
+    check_rules(r);
     check_own_id(r);
     if (r->no_memory)
         return -ENOMEM;
@@ -356,5 +363,8 @@ void config_free(struct config *config)
     free(config->peers);
     free(config->services);
     free(config->ingress);
+    for (size_t i = 0; i < config->n_rules; i++)
+        list_policy.fini(&config->rules[i]);
+    free(config->rules);
     free(config);
 }

@@ -5,9 +5,10 @@ add_library(meshd_config STATIC
   ${CMAKE_CURRENT_LIST_DIR}/config.c
   ${CMAKE_CURRENT_LIST_DIR}/config_ingress.c
   ${CMAKE_CURRENT_LIST_DIR}/config_list.c
+  ${CMAKE_CURRENT_LIST_DIR}/config_policy.c
   ${CMAKE_CURRENT_LIST_DIR}/config_print.c
   ${CMAKE_CURRENT_LIST_DIR}/config_source.c
   ${CMAKE_CURRENT_LIST_DIR}/config_table.c
   ${CMAKE_CURRENT_LIST_DIR}/config_value.c
   ${CMAKE_CURRENT_LIST_DIR}/config_yaml.c)
-target_link_libraries(meshd_config PUBLIC meshd_flags meshd_base meshd_wire PkgConfig::YAML)
+target_link_libraries(meshd_config PUBLIC meshd_flags meshd_base meshd_policy meshd_wire PkgConfig::YAML)

@@ -19,6 +19,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "forward/forward.h"
+#include "policy/policy.h"
 
 enum config_maps { MAPS_FULL, MAPS_SUMMARY, MAPS_OFF };
 
@@ -45,6 +46,16 @@ struct config_ingress {            /* one of INGRESS_ADDR, or of `ingress:` */
     bool bare_lf;
 };
 
+struct config_globs {
+    char **at;
+    size_t n;
+};
+struct config_rule { /* one of `policy:`; as struct policy_rule */
+    char name[POLICY_RULE_TEXT];
+    struct config_globs peers, registers, forwards, offers;
+    bool link, lookup, introspect;
+};
+
 /* The longest name in a runtime_dir, with the "/" before it, that fits a socket's path there. */
 #define CONFIG_PRIVATE_NAME 24u
 
@@ -59,6 +70,8 @@ struct config {
     size_t n_services;
     struct config_ingress *ingress;
     size_t n_ingress;
+    struct config_rule *rules;
+    size_t n_rules;
     uint64_t workers; /* 0: one per core */
     struct log_settings log;
     enum config_maps maps;

@@ -148,6 +148,20 @@ const struct list_type list_services = {
     .field_text = service_field_text,
 };
 
+/* A field of many texts, none of which needs more than quotes. */
+static void print_texts(const struct list_type *list, unsigned field, const void *item, FILE *out)
+{
+    const char *text;
+
+    for (size_t i = 0; (text = list->field_at(field, item, i)) != NULL; i++) {
+        if (i == 0)
+            fprintf(out, "\n    %s: [", list->fields[field].name);
+        fprintf(out, "%s\"%s\"", i ? ", " : "", text);
+    }
+    if (list->field_at(field, item, 0))
+        fputc(']', out);
+}
+
 static void print_list(const struct setting *s, const struct config *config, FILE *out)
 {
     const struct list_type *list = s->list;
@@ -161,6 +175,10 @@ static void print_list(const struct setting *s, const struct config *config, FIL
         fputs(" []", out);
     for (; n > 0; n--, item += list->item_size) {
         for (unsigned i = 0; list->fields[i].name; i++) {
+            if (list->fields[i].many) {
+                print_texts(list, i, item, out);
+                continue;
+            }
             list->field_text(i, item, text);
             if (i == 0 || *text)
                 fprintf(out, "\n  %s %s: \"%s\"", i == 0 ? "-" : " ", list->fields[i].name, text);
@@ -174,6 +192,26 @@ const struct setting_type type_list = {.print = print_list};
 static struct entries *entries_of(struct config_reading *r, const struct setting *s)
 {
     return &r->lists[s->list->id];
+}
+
+static void entries_drop(const struct list_type *list, struct entries *e)
+{
+    for (size_t i = 0; list->fini && e->items && i < e->n; i++)
+        list->fini((char *)e->items + i * list->item_size);
+    e->n = 0;
+}
+
+void config_lists_fini(struct config_reading *r)
+{
+    for (const struct setting *s = settings; s < settings + N_SETTINGS; s++) {
+        struct entries *e = s->list ? entries_of(r, s) : NULL;
+
+        if (!e)
+            continue;
+        entries_drop(s->list, e);
+        free(e->items);
+        free(e->where);
+    }
 }
 
 /* Room for one more, zeroed, not yet counted; NULL without memory. */
@@ -207,7 +245,7 @@ static void tell(struct config_reading *r, const struct setting *s, const struct
 
 void config_list_begin(struct config_reading *r, const struct setting *s)
 {
-    entries_of(r, s)->n = 0;
+    entries_drop(s->list, entries_of(r, s));
 }
 
 void config_add(struct config_reading *r, const struct setting *s, const char *text,
@@ -228,31 +266,40 @@ void config_add(struct config_reading *r, const struct setting *s, const char *t
         e->where[e->n++] = *where;
 }
 
-void config_add_fields(struct config_reading *r, const struct setting *s,
-                       const char *const texts[LIST_FIELDS_MAX],
-                       const struct where where[LIST_FIELDS_MAX], const struct where *at)
+const char config_no_memory[] = "finds no memory";
+
+void *config_entry_begin(struct config_reading *r, const struct setting *s)
+{
+    void *item = entries_room(entries_of(r, s), s->list->item_size);
+
+    r->no_memory |= !item;
+    return item;
+}
+
+bool config_entry_field(struct config_reading *r, const struct setting *s, void *item,
+                        unsigned field, const char *text, const struct where *where)
+{
+    const char *why = s->list->from_field(field, text, item);
+
+    if (why == config_no_memory)
+        r->no_memory = true;
+    else if (why)
+        tell(r, s, where, s->list->fields[field].name, text, why, s->list->fields[field].allowed);
+    return !why;
+}
+
+void config_entry_end(struct config_reading *r, const struct setting *s, void *item, bool good,
+                      const struct where *at)
 {
     struct entries *e = entries_of(r, s);
-    void *item = entries_room(e, s->list->item_size);
-    bool good = true;
-    const char *why;
+    const char *why = good && s->list->check ? s->list->check(item) : NULL;
 
-    if (!item) {
-        r->no_memory = true;
-        return;
-    }
-    for (unsigned i = 0; s->list->fields[i].name; i++) {
-        why = texts[i] ? s->list->from_field(i, texts[i], item) : NULL;
-        if (!why)
-            continue;
-        tell(r, s, &where[i], s->list->fields[i].name, texts[i], why, s->list->fields[i].allowed);
-        good = false;
-    }
-    why = good && s->list->check ? s->list->check(item) : NULL;
     if (why)
         config_error(r, at, s, "%s", why);
-    else if (good)
+    if (good && !why)
         e->where[e->n++] = *at;
+    else if (s->list->fini)
+        s->list->fini(item);
 }
 
 struct order { /* of an entry while its list is sorted */

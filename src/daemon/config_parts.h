@@ -1,7 +1,7 @@
 /* config_parts - what the files of config share: the table of settings, and one reading of them.
  *
  * A reading (struct config_reading) takes the sources one after the other, the weakest first. Each
- * hands its texts to config_set, config_add and config_add_fields; these parse, put the value into
+ * hands its texts to config_set, config_add and config_entry_...; these parse, put the value into
  * the config and remember where it came from. Errors are told as they are found and counted; what
  * has one keeps its old value, and checks that would need it are passed over.
  */
@@ -21,6 +21,7 @@ enum setting_id {
     SETTING_PEERS,
     SETTING_SERVICES,
     SETTING_INGRESS,
+    SETTING_POLICY,
     SETTING_WORKERS,
     SETTING_RUNTIME_DIR,
     SETTING_LOG_LEVEL,
@@ -51,10 +52,10 @@ struct setting_type {
     void (*print)(const struct setting *s, const struct config *config, FILE *out);
 };
 
-#define LIST_FIELDS_MAX 5u
+#define LIST_FIELDS_MAX 8u
 #define LIST_NAME_ALLOWED "labels of a-z 0-9 - _ with dots between, 253 bytes in all"
 
-enum list_id { LIST_PEERS, LIST_SERVICES, LIST_INGRESS, N_LISTS };
+enum list_id { LIST_PEERS, LIST_SERVICES, LIST_INGRESS, LIST_POLICY, N_LISTS };
 
 /* How the entries of a list are read and written: in a variable or flag as one text, in the file
  * as a mapping of keys. */
@@ -65,9 +66,12 @@ struct list_type {
     unsigned n_required;   /* of the fields, the first so many */
     struct list_field {
         const char *name, *allowed;
-    } fields[LIST_FIELDS_MAX + 1]; /* ends with name == NULL */
-    const char *(*from_text)(const char *text, void *item);
+        bool many; /* may be a list of texts, too: from_field gets them one after the other */
+    } fields[LIST_FIELDS_MAX + 1];                          /* ends with name == NULL */
+    const char *(*from_text)(const char *text, void *item); /* NULL: only in the file */
+    /* config_no_memory is no fault of the text. */
     const char *(*from_field)(unsigned field, const char *text, void *item);
+    void (*fini)(void *item); /* also of one that is zero, or half read; NULL: nothing to free */
     /* What is wrong with an entry whose fields are good each; may be NULL. */
     const char *(*check)(const void *item);
     int (*compare)(const void *a, const void *b); /* 0: the same entry twice ... */
@@ -75,11 +79,13 @@ struct list_type {
     void (*label)(const void *item, char out[CONFIG_TEXT_MAX]); /* what an error calls it */
     /* "": at its default. */
     void (*field_text)(unsigned field, const void *item, char out[CONFIG_TEXT_MAX]);
+    /* One text after the other of a field that may be a list; NULL behind the last. */
+    const char *(*field_at)(unsigned field, const void *item, size_t index);
 };
 
 struct setting {
     const char *key;      /* in the file: "bind", "log.level" */
-    const char *flag;     /* without "--"; NULL: by --limit NAME=VALUE */
+    const char *flag;     /* without "--"; NULL: by --limit NAME=VALUE, or (a list) by no flag */
     const char *env;      /* or NULL */
     const char *arg;      /* of the flag, in the help */
     const char *what;     /* it is, in the help */
@@ -138,11 +144,15 @@ void config_set(struct config_reading *r, const struct setting *s, const char *t
 void config_list_begin(struct config_reading *r, const struct setting *s);
 void config_add(struct config_reading *r, const struct setting *s, const char *text,
                 const struct where *where);
-/* Of fields that are not there the text is NULL. at is the entry's own place. */
-void config_add_fields(struct config_reading *r, const struct setting *s,
-                       const char *const texts[LIST_FIELDS_MAX],
-                       const struct where where[LIST_FIELDS_MAX], const struct where *at);
+/* An entry of the file: begun (NULL: no memory), its fields as they come (false: told what is
+ * wrong), ended; at is the entry's own place. One at a time; not good: it is dropped. */
+void *config_entry_begin(struct config_reading *r, const struct setting *s);
+bool config_entry_field(struct config_reading *r, const struct setting *s, void *item,
+                        unsigned field, const char *text, const struct where *where);
+void config_entry_end(struct config_reading *r, const struct setting *s, void *item, bool good,
+                      const struct where *at);
 void config_list_end(struct config_reading *r, const struct setting *s);
+void config_lists_fini(struct config_reading *r); /* those that did not become the config's */
 
 /* The sources. */
 struct config_flags {
@@ -176,6 +186,7 @@ const char *config_listen(const char *text, char out_host[LIMIT_IP_TEXT], uint16
 
 extern const struct setting_type type_peer_id, type_bind, type_bool, type_word, type_duration,
     type_number, type_dir, type_list;
-extern const struct list_type list_peers, list_services, list_ingress;
+extern const struct list_type list_peers, list_services, list_ingress, list_policy;
+extern const char config_no_memory[];
 
 #endif

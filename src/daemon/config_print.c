@@ -29,6 +29,8 @@ static void help_setting(const struct setting *s, FILE *out)
     if (s->flag)
         fprintf(out, "  --%s%s%s%s%s\n", s->flag, optional ? "[=" : " ", s->arg,
                 optional ? "]" : "", s->list ? "  (as often as wanted)" : "");
+    else if (s->list)
+        fprintf(out, "  %s:  (a list in the file; neither flag nor variable)\n", s->key);
     else
         fprintf(out, "  --limit %s=VALUE\n", strchr(s->key, '.') + 1);
     fprintf(out, "      %s; default: %s\n", s->what, s->def ? s->def : s->def_text);

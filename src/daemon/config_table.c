@@ -71,6 +71,14 @@ const struct setting settings[N_SETTINGS] = {
                                     "one) to 65535; then perhaps =name",
                          .type = &type_list,
                          .list = &list_ingress},
+    [SETTING_POLICY] = {.key = "policy",
+                        .what = "rules of who may do what here; the first that is about a peer "
+                                "decides",
+                        .def_text = "none: whoever is in may do all but offer over the network",
+                        .allowed = "entries of rule and peers and perhaps link, register, forward, "
+                                   "lookup, introspect, offer",
+                        .type = &type_list,
+                        .list = &list_policy},
     [SETTING_WORKERS] = {.key = "workers",
                          .flag = "workers",
                          .arg = "N",

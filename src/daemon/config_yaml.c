@@ -265,11 +265,39 @@ static void allowed_fields(const struct list_type *list, unsigned from, unsigned
 
 /* An entry of a list while it is read. */
 struct list_entry {
-    struct where at, places[LIST_FIELDS_MAX];
+    struct where at;
     bool seen[LIST_FIELDS_MAX];
-    char text[LIST_FIELDS_MAX][CONFIG_TEXT_MAX];
-    const char *texts[LIST_FIELDS_MAX]; /* NULL: not there, or not good */
+    bool good;
+    void *item;
 };
+
+/* The text at hand. */
+static void read_list_text(struct reader *y, const struct setting *s, struct list_entry *entry,
+                           unsigned field)
+{
+    char text[CONFIG_TEXT_MAX];
+    struct where where = here(y);
+
+    if (!take_text(y, s, "one value", text) ||
+        !config_entry_field(y->r, s, entry->item, field, text, &where))
+        entry->good = false;
+}
+
+/* The value at hand: one text, or a list of them. */
+static void read_list_value(struct reader *y, const struct setting *s, struct list_entry *entry,
+                            unsigned field)
+{
+    if (!s->list->fields[field].many || y->event.type != YAML_SEQUENCE_START_EVENT) {
+        read_list_text(y, s, entry, field);
+        return;
+    }
+    if (has_decoration(y, s)) {
+        entry->good = false;
+        return;
+    }
+    while (next(y) != YAML_SEQUENCE_END_EVENT && y->event.type != YAML_NO_EVENT)
+        read_list_text(y, s, entry, field);
+}
 
 /* The key at hand, and its value. */
 static void read_list_field(struct reader *y, const struct setting *s, struct list_entry *entry)
@@ -299,17 +327,14 @@ static void read_list_field(struct reader *y, const struct setting *s, struct li
     }
     entry->seen[i] = true;
     next(y);
-    entry->places[i] = here(y);
-    if (take_text(y, s, "one value", entry->text[i]))
-        entry->texts[i] = entry->text[i];
+    read_list_value(y, s, entry, i);
 }
 
 static void read_list_entry(struct reader *y, const struct setting *s)
 {
     const struct list_type *list = s->list;
     char must[CONFIG_TEXT_MAX], may[CONFIG_TEXT_MAX], meant[2 * CONFIG_TEXT_MAX + 32];
-    struct list_entry entry = {.at = here(y)};
-    bool whole = true;
+    struct list_entry entry = {.at = here(y), .good = true};
 
     allowed_fields(list, 0, list->n_required, " and ", must);
     allowed_fields(list, list->n_required, LIST_FIELDS_MAX, ", ", may);
@@ -318,17 +343,21 @@ static void read_list_entry(struct reader *y, const struct setting *s)
         config_error(y->r, &entry.at, s, "nothing is there, where %s is meant", meant);
     if (!expect(y, s, YAML_MAPPING_START_EVENT, meant))
         return;
+    entry.item = config_entry_begin(y->r, s);
+    if (!entry.item) {
+        y->over = true;
+        return;
+    }
     while (next(y) != YAML_MAPPING_END_EVENT && y->event.type != YAML_NO_EVENT)
         read_list_field(y, s, &entry);
-    if (y->event.type == YAML_NO_EVENT)
-        return;
-    for (unsigned i = 0; i < list->n_required; i++) {
-        if (!entry.seen[i])
-            config_error(y->r, &entry.at, s, "has no %s; meant is %s", list->fields[i].name, meant);
-        whole = whole && entry.texts[i];
+    entry.good &= y->event.type != YAML_NO_EVENT;
+    for (unsigned i = 0; i < list->n_required && y->event.type != YAML_NO_EVENT; i++) {
+        if (entry.seen[i])
+            continue;
+        config_error(y->r, &entry.at, s, "has no %s; meant is %s", list->fields[i].name, meant);
+        entry.good = false;
     }
-    if (whole)
-        config_add_fields(y->r, s, entry.texts, entry.places, &entry.at);
+    config_entry_end(y->r, s, entry.item, entry.good, &entry.at);
 }
 
 static void read_list(struct reader *y, const struct setting *s)

@@ -86,6 +86,25 @@ static void expect_same_port(const struct config_ingress *a, const struct config
         cr_expect_eq(memcmp(&a->proxy_from[i], &b->proxy_from[i], sizeof(a->proxy_from[i])), 0);
 }
 
+static void expect_same_globs(const struct config_globs *a, const struct config_globs *b)
+{
+    cr_assert_eq(a->n, b->n);
+    for (size_t i = 0; i < a->n; i++)
+        cr_expect_str_eq(a->at[i], b->at[i]);
+}
+
+static void expect_same_rule(const struct config_rule *a, const struct config_rule *b)
+{
+    cr_expect_str_eq(a->name, b->name);
+    cr_expect_eq(a->link, b->link);
+    cr_expect_eq(a->lookup, b->lookup);
+    cr_expect_eq(a->introspect, b->introspect);
+    expect_same_globs(&a->peers, &b->peers);
+    expect_same_globs(&a->registers, &b->registers);
+    expect_same_globs(&a->forwards, &b->forwards);
+    expect_same_globs(&a->offers, &b->offers);
+}
+
 void config_expect_same(const struct config *a, const struct config *b)
 {
     cr_expect_str_eq(a->peer_id, b->peer_id);
@@ -107,6 +126,9 @@ void config_expect_same(const struct config *a, const struct config *b)
     cr_assert_eq(a->n_ingress, b->n_ingress);
     for (size_t i = 0; i < a->n_ingress; i++)
         expect_same_port(&a->ingress[i], &b->ingress[i]);
+    cr_assert_eq(a->n_rules, b->n_rules);
+    for (size_t i = 0; i < a->n_rules; i++)
+        expect_same_rule(&a->rules[i], &b->rules[i]);
     cr_expect_eq(a->workers, b->workers);
     cr_expect_eq(a->log.level, b->log.level);
     cr_expect_eq(a->log.format, b->log.format);

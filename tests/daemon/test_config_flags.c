@@ -197,8 +197,12 @@ Test(config_flags, help_names_every_setting)
     config_help(out);
     fclose(out);
     for (const struct setting *s = settings; s < settings + N_SETTINGS; s++) {
-        snprintf(flag, sizeof(flag),
-                 s->flag ? "  --%s" : "  --limit %s=", s->flag ? s->flag : strchr(s->key, '.') + 1);
+        if (s->flag)
+            snprintf(flag, sizeof(flag), "  --%s", s->flag);
+        else if (s->list)
+            snprintf(flag, sizeof(flag), "  %s:", s->key);
+        else
+            snprintf(flag, sizeof(flag), "  --limit %s=", strchr(s->key, '.') + 1);
         cr_expect(strstr(text, flag), "%s", flag);
         cr_expect(strstr(text, s->key), "%s", s->key);
         cr_expect(!s->env || strstr(text, s->env), "%s", s->key);
@@ -211,7 +215,8 @@ Test(config_flags, every_row_of_the_table_is_whole)
 {
     for (const struct setting *s = settings; s < settings + N_SETTINGS; s++) {
         cr_expect(s->key && s->what && s->type && (s->def || s->def_text), "%td", s - settings);
-        cr_expect(s->flag ? s->arg != NULL : strncmp(s->key, "limits.", 7) == 0, "%s", s->key);
+        cr_expect(s->flag ? s->arg != NULL : s->list || strncmp(s->key, "limits.", 7) == 0, "%s",
+                  s->key);
         cr_expect_eq(setting_find(s->key, strlen(s->key)), s, "%s is there twice", s->key);
     }
     for (const struct limit_row *row = limit_rows; row->name; row++) {

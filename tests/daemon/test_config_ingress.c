@@ -247,7 +247,7 @@ Test(config_ingress, what_is_printed_names_only_what_is_set)
                      "  - {listen: ':80', proxy_from: '::ffff:10.0.0.0/104,::1', bare_lf: false}\n"
                      "  - {listen: '[::1]:0', name: a}\n"));
     char *text = config_printed(c), *from = strstr(text, "services:\n");
-    char *to = strstr(text, "workers:");
+    char *to = strstr(text, "policy:");
 
     cr_assert(from && to);
     *to = '\0';

@@ -53,6 +53,38 @@ void __wrap_free(void *p)
     __real_free(p);
 }
 
+/* What the example has only behind its marks. */
+Test(config_memory, each_allocation_of_a_policy_may_fail)
+{
+    static const char yaml[] = "policy: [{rule: a, peers: [x, y, z], register: 'a,b', offer: q,"
+                               " forward: [p, q, r, s, t]}, {rule: b, peers: '@local'}]";
+    int n = 0, r = -ENOMEM;
+
+    for (; r != 0; n++) {
+        struct config_reading reading;
+        struct config *config = NULL;
+        FILE *err = fopen("/dev/null", "w");
+
+        cr_assert_lt(n, 100);
+        alive = 0;
+        until_failure = n;
+        r = config_reading_init(&reading, err);
+        if (r == 0) {
+            config_set(&reading, &settings[SETTING_PEER_NAME], "n1",
+                       &(struct where){.kind = WHERE_DEFAULT});
+            config_yaml(&reading, "p.yaml", yaml, strlen(yaml));
+            r = config_reading_finish(&reading, &config);
+        }
+        until_failure = -1;
+        fclose(err);
+        config_reading_fini(&reading);
+        config_free(config);
+        cr_assert(r == 0 || r == -ENOMEM, "%d", r);
+        cr_assert_eq(alive, 0, "allocation %d", n);
+    }
+    cr_expect_gt(n, 15);
+}
+
 Test(config_memory, each_allocation_may_fail)
 {
     const char *argv[] = {"meshd",  "-c",  MESHD_EXAMPLE, "--service", "a:b:1",

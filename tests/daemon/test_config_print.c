@@ -80,12 +80,13 @@ static void draw_entry(struct config_reading *r, const struct setting *s, size_t
     static const char *const nets[] = {"10.0.0.0/8", "10.0.0.0/8,fd00::/8 , ::1",
                                        "0.0.0.0/0,::/0,::ffff:0:0/97,::ffff:ffff"};
     static const char *const words[] = {"off", "v1", "v2"};
+    static const char *const globs[] = {"*", "edge-?*,@local", "a , b,@anonymous,C_d.e"};
+    static const char *const names[] = {"*", "web , *.example.com,a?c-_1"};
     char text[CONFIG_TEXT_MAX], word[64];
     const char *texts[LIST_FIELDS_MAX] = {text};
-    struct where places[LIST_FIELDS_MAX];
+    void *item = config_entry_begin(r, s);
+    bool good = true;
 
-    for (size_t i = 0; i < LIST_FIELDS_MAX; i++)
-        places[i] = *where;
     draw_word(word, 20, "abXY09-_");
     switch (s->list->id) {
     case LIST_SERVICES:
@@ -99,11 +100,19 @@ static void draw_entry(struct config_reading *r, const struct setting *s, size_t
         texts[3] = draw(2) ? nets[draw(3)] : NULL;
         texts[4] = draw(2) ? (draw(2) ? "true" : "false") : NULL;
         break;
+    case LIST_POLICY:
+        snprintf(text, sizeof(text), "%s%zu", word, n);
+        texts[1] = globs[draw(3)];
+        for (unsigned i = 2; i < LIST_FIELDS_MAX; i++)
+            texts[i] = !draw(2) ? NULL : s->list->fields[i].many ? names[draw(2)] : "true";
+        break;
     default:
         snprintf(text, sizeof(text), draw(2) ? "host-%zu.example.:%zu" : "[::%zu]:%zu", n, n);
         texts[1] = draw(2) ? word : NULL;
     }
-    config_add_fields(r, s, texts, places, where);
+    for (unsigned i = 0; i < LIST_FIELDS_MAX; i++)
+        good &= !texts[i] || config_entry_field(r, s, item, i, texts[i], where);
+    config_entry_end(r, s, item, good, where);
 }
 
 static struct config *draw_config(void)
@@ -168,6 +177,7 @@ Test(config_print, the_defaults_are_printed_so)
                            "  - name: \"w\"\n"
                            "    backend: \"[::1]:2\"\n"
                            "ingress: []\n"
+                           "policy: []\n"
                            "workers: 0\n"
                            "runtime_dir: \"/run/meshd/n1\"\n"
                            "log:\n"
