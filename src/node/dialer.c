@@ -160,6 +160,13 @@ void dialer_restart_all(struct node *n)
     }
 }
 
+void dialer_retry_refused(struct node *n)
+{
+    for (size_t i = 0; i < n->n_dialers; i++)
+        if (n->dialers[i].state == DIALER_WAITING && n->dialers[i].refused)
+            wait_for(n, &n->dialers[i], 0);
+}
+
 /* ---- one attempt ---- */
 
 static void call(struct node *n, struct dialer *d)
@@ -282,6 +289,10 @@ static void meet(struct node *n, struct dialer *d, const Meshd__V1__RegisterRepl
         snprintf(text, sizeof(text),
                  "peer %s is expected there, but %s answers: check REMOTE_PEER_ADDR", d->expected,
                  d->met);
+        fail(n, d, text, true);
+        return;
+    }
+    if (!node_may(n, POLICY_LINK, d->met, "", text)) {
         fail(n, d, text, true);
         return;
     }

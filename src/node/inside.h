@@ -9,6 +9,7 @@
 #include "node/node.h"
 #include "node/peer.h"
 #include "node/sync.h"
+#include "policy/policy.h"
 #include "wire/check.h"
 
 #define REASON(name) MESHD__V1__REASON__REASON_##name
@@ -22,6 +23,7 @@ struct node {
     struct limits limits;
     struct registry *registry;
     const struct node_port *port;
+    struct policy_keeper *policy; /* NULL: no rule */
 
     struct local local;
     struct dialer *dialers;
@@ -34,6 +36,7 @@ struct node {
     uint64_t grace_ms; /* nobody is declared silent before: we were late ourselves */
     uint64_t last_number;
     uint64_t staged_rows; /* in all stagings together */
+    uint64_t denied_rows; /* of all peers: offered, and kept out of the maps by the policy */
     bool started, draining, stopped, maps_changed;
     struct arena arena;          /* of the message at hand */
     Meshd__V1__Service *scratch; /* of the message being packed */
@@ -55,6 +58,9 @@ void node_event(struct node *n, enum node_event_kind kind, const char *peer_id,
 void node_changed(struct node *n, const struct registry_change *change);
 void node_reply(struct node *n, uint64_t call, enum status status, int reason, const char *text,
                 const ProtobufCMessage *message);
+/* Whether the policy lets subject do that; if it does not, out_text is what is to be told. */
+bool node_may(struct node *n, enum policy_action action, const char *subject, const char *name,
+              char out_text[LIMIT_STATUS_TEXT + 1]);
 /* Our own incarnation is below or equal to one known elsewhere: goes on above it, on all links. */
 void node_raise(struct node *n, uint64_t known, const char *where);
 /* Room for count services in the scratch space. 0 or -ENOMEM. */

@@ -275,6 +275,7 @@ static void replace_older(struct node *n, struct link *l)
 static void on_hello(struct node *n, struct link *l, const Meshd__V1__Hello *hello)
 {
     Meshd__V1__HelloReply reply = MESHD__V1__HELLO_REPLY__INIT;
+    char text[LIMIT_STATUS_TEXT + 1];
 
     if (strcmp(hello->peer_id, l->peer->id) != 0) {
         refuse_hello(n, l, REASON(IDENTITY), "the token was given to another peer");
@@ -286,6 +287,10 @@ static void on_hello(struct node *n, struct link *l, const Meshd__V1__Hello *hel
     }
     if (hello->incarnation < l->peer->incarnation) {
         refuse_hello(n, l, REASON(INCARNATION), "an incarnation above this one is known");
+        return;
+    }
+    if (!node_may(n, POLICY_LINK, hello->peer_id, "", text)) {
+        refuse_hello(n, l, REASON(POLICY), text);
         return;
     }
     if (hello->wire_version_min > WIRE_VERSION_MAX || hello->wire_version_max < WIRE_VERSION_MIN) {
@@ -306,11 +311,13 @@ static void on_hello(struct node *n, struct link *l, const Meshd__V1__Hello *hel
 static void on_hello_reply(struct node *n, struct link *l, const Meshd__V1__HelloReply *reply)
 {
     struct dialer *d = l->dialer;
+    char text[LIMIT_STATUS_TEXT + 1];
     struct peer *p;
     int r;
 
     if (reply->reason != REASON(NONE)) {
-        l->refused = reply->reason == REASON(WIRE_VERSION) || reply->reason == REASON(IDENTITY);
+        l->refused = reply->reason == REASON(WIRE_VERSION) || reply->reason == REASON(IDENTITY) ||
+                     reply->reason == REASON(POLICY);
         link_end(n, l, reply->text);
         return;
     }
@@ -323,6 +330,11 @@ static void on_hello_reply(struct node *n, struct link *l, const Meshd__V1__Hell
         reply->wire_version < WIRE_VERSION_MIN || reply->wire_version > WIRE_VERSION_MAX) {
         l->refused = true;
         bad(n, l, "a HelloReply that makes no sense");
+        return;
+    }
+    if (!node_may(n, POLICY_LINK, reply->peer_id, "", text)) { /* since it answered Register */
+        l->refused = true;
+        link_end(n, l, text);
         return;
     }
     r = peer_open(n, reply->peer_id, l->addr.ip, &p);

@@ -158,12 +158,25 @@ static bool check_caller(struct node *n, uint64_t call, const struct node_caller
     if (n->stopped)
         node_reply(n, call, STATUS_UNAVAILABLE, REASON(DRAINING), "the node is about to leave",
                    NULL);
-    else if (!caller->local)
+    else if (!caller->local && !caller->secure)
         node_reply(n, call, STATUS_PERMISSION_DENIED, REASON(POLICY),
-                   "only programs on the local socket may offer and withdraw", NULL);
+                   "only programs on the local socket may offer and withdraw, and over the network "
+                   "who proves by a certificate who it is",
+                   NULL);
     else
         return true;
     return false;
+}
+
+static bool may_offer(struct node *n, const struct node_caller *caller, const char *name,
+                      char out_text[LIMIT_STATUS_TEXT + 1])
+{
+    const char *subject = caller->subject      ? caller->subject
+                          : caller->local      ? POLICY_LOCAL
+                          : caller->peer_id[0] ? caller->peer_id
+                                               : POLICY_ANONYMOUS;
+
+    return node_may(n, POLICY_OFFER, subject, name, out_text);
 }
 
 static bool check_offer(struct node *n, uint64_t call, const Meshd__V1__OfferRequest *request,
@@ -229,10 +242,15 @@ void local_offer(struct node *n, uint64_t call, const struct node_caller *caller
     Meshd__V1__OfferReply reply = MESHD__V1__OFFER_REPLY__INIT;
     const struct lease *lease;
     struct offered offered;
+    char text[LIMIT_STATUS_TEXT + 1];
     int r;
 
     if (!check_caller(n, call, caller) || !check_offer(n, call, request, &offered))
         return;
+    if (!may_offer(n, caller, offered.name, text)) {
+        node_reply(n, call, STATUS_PERMISSION_DENIED, REASON(POLICY), text, NULL);
+        return;
+    }
     lease = lease_find(n, offered.name);
     if (lease && strcmp(lease->id, request->lease_id) != 0) {
         node_reply(n, call, STATUS_ALREADY_EXISTS, REASON(CONFLICT),
@@ -274,6 +292,20 @@ static bool leaves(const struct lease *lease, const char *id, const char *name)
            (!name[0] || strcmp(lease->name, name) == 0);
 }
 
+/* The name, or each one under the lease. */
+static bool may_withdraw(struct node *n, const struct node_caller *caller, const char *id,
+                         const char *name, char out_text[LIMIT_STATUS_TEXT + 1])
+{
+    const struct lease *lease;
+
+    if (name[0])
+        return may_offer(n, caller, name, out_text);
+    for (lease = n->local.by_name; lease; lease = lease->hh.next)
+        if (leaves(lease, id, "") && !may_offer(n, caller, lease->name, out_text))
+            return false;
+    return true;
+}
+
 static bool is_over(const struct node *n, const struct lease *lease)
 {
     return lease->expires_ms <= n->now_ms;
@@ -311,7 +343,7 @@ void local_withdraw(struct node *n, uint64_t call, const struct node_caller *cal
 {
     Meshd__V1__WithdrawReply reply = MESHD__V1__WITHDRAW_REPLY__INIT;
     const struct lease *lease;
-    char name[LIMIT_NAME + 1] = "";
+    char name[LIMIT_NAME + 1] = "", text[LIMIT_STATUS_TEXT + 1];
     long removed;
 
     if (!check_caller(n, call, caller))
@@ -322,6 +354,10 @@ void local_withdraw(struct node *n, uint64_t call, const struct node_caller *cal
     }
     if (!request->name[0] && !request->lease_id[0]) {
         node_reply(n, call, STATUS_INVALID_ARGUMENT, 0, "lease_id or name is needed", NULL);
+        return;
+    }
+    if (!may_withdraw(n, caller, request->lease_id, name, text)) {
+        node_reply(n, call, STATUS_PERMISSION_DENIED, REASON(POLICY), text, NULL);
         return;
     }
     lease = name[0] ? lease_find(n, name) : NULL;

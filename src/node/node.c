@@ -92,6 +92,17 @@ void node_raise(struct node *n, uint64_t known, const char *where)
     dialer_restart_all(n);
 }
 
+bool node_may(struct node *n, enum policy_action action, const char *subject, const char *name,
+              char out_text[LIMIT_STATUS_TEXT + 1])
+{
+    char rule[POLICY_RULE_TEXT];
+
+    if (policy_allows(n->policy, action, subject, name, rule))
+        return true;
+    policy_refusal_text(action, subject, "", rule, out_text, LIMIT_STATUS_TEXT + 1);
+    return false;
+}
+
 int node_scratch(struct node *n, size_t count)
 {
     size_t cap = n->scratch_cap ? n->scratch_cap : 64;
@@ -168,6 +179,7 @@ int node_new(const struct node_settings *settings, struct registry *registry,
     arena_init(&n->arena);
     n->registry = registry;
     n->port = port;
+    n->policy = settings->policy;
     n->next_ms = UINT64_MAX;
     enter(n);
     r = init(n, settings);
@@ -364,12 +376,17 @@ void node_link_asked(struct node *n, uint64_t link, const char *peer_id,
                      const struct node_addr *from, const uint8_t token[TOKEN_LEN])
 {
     struct peer *p = peer_find(n, peer_id);
+    char text[LIMIT_STATUS_TEXT + 1];
     struct link *l;
 
     enter(n);
     if (n->stopped) {
         n->port->link_refuse(n->port->ctx, link, STATUS_UNAVAILABLE, REASON(DRAINING),
                              "the node is about to leave");
+        return;
+    }
+    if (!node_may(n, POLICY_LINK, peer_id, "", text)) {
+        n->port->link_refuse(n->port->ctx, link, STATUS_PERMISSION_DENIED, REASON(POLICY), text);
         return;
     }
     if (!p || !peer_token_take(n, p, token)) {
@@ -386,6 +403,17 @@ void node_link_asked(struct node *n, uint64_t link, const char *peer_id,
     }
     l->incarnation = p->token_incarnation;
     n->port->link_accept(n->port->ctx, link);
+    leave(n);
+}
+
+void node_policy_changed(struct node *n)
+{
+    struct peer *p, *next;
+
+    enter(n);
+    HASH_ITER(hh, n->peers, p, next)
+    peer_policy_changed(n, p);
+    dialer_retry_refused(n);
     leave(n);
 }
 

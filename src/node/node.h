@@ -16,6 +16,7 @@
 #include "registry/registry.h"
 
 struct node;
+struct policy_keeper;
 
 struct node_dial {    /* one REMOTE_PEER_ADDR */
     const char *host; /* name or literal */
@@ -38,6 +39,7 @@ struct node_settings {
     size_t n_dials;
     const struct node_service *services; /* of the configuration */
     size_t n_services;
+    struct policy_keeper *policy; /* borrowed until node_free; NULL: no rule */
 };
 
 /* Copies the settings; borrows registry and port until node_free. Local services enter the registry
@@ -56,6 +58,10 @@ void node_drain(struct node *node);
 /* The end: draining is told to all, then Goodbye(leaving) as the last message, links end flushed.
  * Afterwards nothing is dialled and every call is refused as draining. */
 void node_stop(struct node *node);
+
+/* The keeper has other rules. Links of peers that may have none any more end and their rows go;
+ * names that are not allowed any more leave the maps, and those that are come back. */
+void node_policy_changed(struct node *node);
 
 /* ---- answers of the port ---- */
 void node_resolved(struct node *node, uint64_t ask, int error, const struct node_addr *addrs,
@@ -82,8 +88,10 @@ void node_link_asked(struct node *node, uint64_t link, const char *peer_id,
 
 struct node_caller {
     const char *peer_id; /* named by the connection's preamble; "": a stranger */
+    const char *subject; /* whom rules of the policy are about; NULL: as local and peer_id say */
     const char *ip;
-    bool local; /* through the Unix socket */
+    bool local;  /* through the Unix socket */
+    bool secure; /* a certificate says who it is */
 };
 /* Each is answered through port->reply with the same call number, now or later (a Register may wait
  * for a probe of an older session). */

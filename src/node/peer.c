@@ -56,7 +56,7 @@ int peer_open(struct node *n, const char *id, const char *ip, struct peer **out_
 static void peer_free(struct node *n, struct peer *p)
 {
     HASH_DEL(n->peers, p);
-    known_list_fini(&p->known);
+    known_list_fini(n, &p->known);
     free(p);
 }
 
@@ -103,6 +103,32 @@ void peer_gone(struct node *n, struct peer *p, const char *why)
         node_changed(n, &change);
     peer_free(n, p);
     tell_probed(n, &probe, id, false, "");
+}
+
+static void turn_away(struct node *n, struct peer *p, const char *text)
+{
+    node_event(n, NODE_LINK_REFUSED, p->id, NULL, text);
+    while (p->links) {
+        struct link *l = p->links;
+
+        if (link_in_session(l))
+            link_goodbye(n, l, GOODBYE(POLICY), text);
+        else
+            link_end(n, l, text);
+    }
+    peer_gone(n, p, "not allowed");
+}
+
+void peer_policy_changed(struct node *n, struct peer *p)
+{
+    char text[LIMIT_STATUS_TEXT + 1];
+
+    if (!node_may(n, POLICY_LINK, p->id, "", text)) {
+        turn_away(n, p, text);
+        return;
+    }
+    if (staging_policy_changed(n, p) < 0 || known_list_has_forgotten(&p->known))
+        sync_ask_all(n, p, "other rules are in force");
 }
 
 /* ---- which session speaks ---- */
@@ -273,14 +299,16 @@ void peer_probe_answered(struct node *n, struct peer *p, struct link *l, uint64_
 
 void peer_tell_refused(struct node *n, struct peer *p)
 {
-    const struct refused_set *refused = &p->known.refused;
+    size_t total = known_list_refused(&p->known), named = 0;
     char text[LIMIT_STATUS_TEXT + 1];
+    Meshd__V1__Refused **refused = NULL;
 
-    if (refused->total != 0 && refused->total != p->refused_told) {
-        snprintf(text, sizeof(text), "%zu of its services were left out, %.100s: %s",
-                 refused->total, refused->n ? refused->at[0].name : "",
-                 refused->n ? refused_text(refused->at[0].reason) : "");
+    if (total != 0 && total != p->refused_told &&
+        known_list_refused_messages(n, p, &named, &refused) == 0) {
+        snprintf(text, sizeof(text), "%zu of its services were left out, %.100s: %.130s", total,
+                 named ? refused[0]->name : "", named ? refused[0]->text : "");
         node_event(n, NODE_ENTRIES_REFUSED, p->id, NULL, text);
+        free(refused);
     }
-    p->refused_told = refused->total;
+    p->refused_told = total;
 }

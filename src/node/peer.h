@@ -47,6 +47,8 @@ struct peer {
 struct peer *peer_find(struct node *n, const char *id);
 /* Makes the record if there is none. REGISTRY_E_FULL, -ENOMEM. */
 int peer_open(struct node *n, const char *id, const char *ip, struct peer **out_peer);
+/* Other rules are in force: it goes, or what it offered is looked at again. */
+void peer_policy_changed(struct node *n, struct peer *p);
 /* Record, rows and links go. why is a constant. */
 void peer_gone(struct node *n, struct peer *p, const char *why);
 void peer_free_all(struct node *n);

@@ -58,6 +58,13 @@ static bool check_identity(const struct node *n, const struct node_caller *calle
     return false;
 }
 
+static bool check_policy(struct node *n, const char *peer_id, struct answer *a)
+{
+    a->status = STATUS_PERMISSION_DENIED;
+    a->reason = REASON(POLICY);
+    return node_may(n, POLICY_LINK, peer_id, "", a->text);
+}
+
 static bool check_versions(const Meshd__V1__RegisterRequest *request, struct answer *a)
 {
     if (request->wire_version_min <= WIRE_VERSION_MAX &&
@@ -82,7 +89,7 @@ static bool take_list(struct node *n, struct peer *p, const Meshd__V1__RegisterR
     if (p->known.incarnation == request->incarnation && request->version <= p->known.version)
         return true;
     staging_init(&st, true);
-    r = staging_add(n, &st, p->label, request->services, request->n_services);
+    r = staging_add(n, &st, p, request->services, request->n_services);
     if (r == 0)
         r = staging_apply(n, p, &st, request->incarnation, request->version, &told);
     staging_fini(n, &st);
@@ -108,8 +115,8 @@ static void accept_register(struct node *n, uint64_t call, struct peer *p, const
     /* Of this list, not of one that Sync has yet to bring. */
     if (p->known.incarnation == p->incarnation) {
         reply.accepted = (uint32_t)(p->known.list ? list_count(p->known.list) : 0);
-        reply.refused_total = (uint32_t)p->known.refused.total;
-        if (refused_set_messages(&p->known.refused, &reply.n_refused, &refused) == 0)
+        reply.refused_total = (uint32_t)known_list_refused(&p->known);
+        if (known_list_refused_messages(n, p, &reply.n_refused, &refused) == 0)
             reply.refused = refused;
     }
     reply.observed_ip = (char *)ip;
@@ -169,6 +176,10 @@ void register_on_probed(struct node *n, const char *id, const struct probe *prob
         refuse(n, probe->call, &a);
         return;
     }
+    if (!check_policy(n, id, &a)) { /* the rules have changed meanwhile */
+        refuse(n, probe->call, &a);
+        return;
+    }
     request.peer_id = (char *)id;
     request.incarnation = probe->incarnation;
     request.version = probe->version;
@@ -184,7 +195,7 @@ void register_peer(struct node *n, uint64_t call, const struct node_caller *call
 
     n->counters.registers++;
     if (!check_identity(n, caller, request->peer_id, request->incarnation, &a) ||
-        !check_versions(request, &a)) {
+        !check_policy(n, request->peer_id, &a) || !check_versions(request, &a)) {
         refuse(n, call, &a);
         return;
     }
@@ -248,13 +259,13 @@ void deregister_peer(struct node *n, uint64_t call, const struct node_caller *ca
                    "another incarnation of the peer is known; register first", NULL);
         return;
     }
-    before = p->known.list ? list_count(p->known.list) : 0;
+    before = p->known.offered ? list_count(p->known.offered) : 0;
     if (p->known.incarnation != request->incarnation || request->version > p->known.version)
         r = drop_names(n, p, request);
     if (r < 0) {
         node_reply(n, call, STATUS_RESOURCE_EXHAUSTED, 0, "out of memory", NULL);
         return;
     }
-    reply.removed = (uint32_t)(before - (p->known.list ? list_count(p->known.list) : 0));
+    reply.removed = (uint32_t)(before - (p->known.offered ? list_count(p->known.offered) : 0));
     node_reply(n, call, STATUS_OK, 0, "", &reply.base);
 }

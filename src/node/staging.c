@@ -10,112 +10,6 @@
 #include "node/inside.h"
 #include "wire/name.h"
 
-/* ---- refused entries ---- */
-
-static void refused_set_clear(struct refused_set *set)
-{
-    for (size_t i = 0; i < set->n; i++)
-        free(set->at[i].name);
-    set->n = 0;
-    set->total = 0;
-}
-
-void refused_set_fini(struct refused_set *set)
-{
-    refused_set_clear(set);
-    free(set->at);
-    *set = (struct refused_set){0};
-}
-
-static int refused_set_add(struct refused_set *set, const char *name, uint64_t hash, int reason)
-{
-    struct refused *at;
-    size_t cap;
-    char *copy;
-
-    if (set->n >= REFUSED_MAX) {
-        set->total++;
-        return 0;
-    }
-    if (set->n == set->cap) {
-        cap = set->cap ? set->cap * 2 : 4;
-        at = realloc(set->at, cap * sizeof(*at));
-        if (!at)
-            return -ENOMEM;
-        set->at = at;
-        set->cap = cap;
-    }
-    copy = strndup(name, LIMIT_NAME);
-    if (!copy)
-        return -ENOMEM;
-    set->at[set->n++] = (struct refused){.name = copy, .hash = hash, .reason = reason};
-    set->total++;
-    return 0;
-}
-
-static struct refused *refused_set_find(const struct refused_set *set, const char *name)
-{
-    /* What is remembered was cut at LIMIT_NAME bytes; what is longer is a bad name anyway. */
-    for (size_t i = 0; i < set->n; i++)
-        if (strncmp(set->at[i].name, name, LIMIT_NAME) == 0)
-            return &set->at[i];
-    return NULL;
-}
-
-static void refused_set_drop(struct refused_set *set, struct refused *entry)
-{
-    free(entry->name);
-    *entry = set->at[--set->n];
-    set->total--;
-}
-
-const char *refused_text(int reason)
-{
-    switch (reason) {
-    case REASON(BAD_NAME):
-        return "not a canonical name";
-    case REASON(BAD_ADDRESS):
-        return "not a backend address";
-    case REASON(DUPLICATE):
-        return "the same name twice in one list";
-    default:
-        return "over the limit of services";
-    }
-}
-
-int refused_set_messages(const struct refused_set *set, size_t *out_n, Meshd__V1__Refused ***out_at)
-{
-    size_t n = set->n < REFUSED_NAMED_MAX ? set->n : REFUSED_NAMED_MAX;
-    Meshd__V1__Refused **at, *messages;
-
-    if (n == 0) {
-        *out_n = 0;
-        *out_at = NULL;
-        return 0;
-    }
-    at = malloc(n * (sizeof(*at) + sizeof(*messages)));
-    if (!at)
-        return -ENOMEM;
-    messages = (Meshd__V1__Refused *)(void *)(at + n);
-    for (size_t i = 0; i < n; i++) {
-        meshd__v1__refused__init(&messages[i]);
-        messages[i].name = set->at[i].name;
-        messages[i].reason = (Meshd__V1__Reason)set->at[i].reason;
-        messages[i].text = (char *)refused_text(set->at[i].reason);
-        at[i] = &messages[i];
-    }
-    *out_n = n;
-    *out_at = at;
-    return 0;
-}
-
-void known_list_fini(struct known_list *known)
-{
-    list_unref(known->list);
-    refused_set_fini(&known->refused);
-    *known = (struct known_list){0};
-}
-
 /* ---- gathering ---- */
 
 void staging_init(struct staging *st, bool full) { *st = (struct staging){.full = full}; }
@@ -150,10 +44,10 @@ static int grow(void *array_at, size_t *cap, size_t count, size_t size)
     return 0;
 }
 
-static int check_entry(const struct node *n, const struct staging *st, const char *name,
+static int check_entry(struct node *n, struct staging *st, const struct peer *p, const char *name,
                        size_t name_len, const char *backend, size_t backend_len)
 {
-    char canon[LIMIT_BACKEND + 1];
+    char canon[LIMIT_BACKEND + 1], rule[POLICY_RULE_TEXT];
 
     if (!name_is_canon(name, name_len))
         return REASON(BAD_NAME);
@@ -162,10 +56,16 @@ static int check_entry(const struct node *n, const struct staging *st, const cha
     /* All stagings together hold no more than the map could. */
     if (st->n_puts >= n->limits.services_per_peer || n->staged_rows >= n->limits.services_total)
         return REASON(LIMIT);
+    if (!policy_allows(n->policy, POLICY_REGISTER, p->id, name, rule)) {
+        /* Kept like the others, and no more of them. */
+        if (n->denied_rows + st->denied >= n->limits.services_total)
+            return REASON(POLICY);
+        st->denied++;
+    }
     return 0;
 }
 
-int staging_add(struct node *n, struct staging *st, const char *label,
+int staging_add(struct node *n, struct staging *st, const struct peer *p,
                 Meshd__V1__Service *const *entries, size_t n_entries)
 {
     int r = grow(&st->puts, &st->cap_puts, st->n_puts + n_entries, sizeof(struct row *));
@@ -176,10 +76,10 @@ int staging_add(struct node *n, struct staging *st, const char *label,
         const char *name = entries[i]->name, *backend = entries[i]->backend_addr;
         size_t name_len = strlen(name), backend_len = strlen(backend);
         uint64_t hash = hash_entry(name, name_len, backend, backend_len);
-        int reason = check_entry(n, st, name, name_len, backend, backend_len);
+        int reason = check_entry(n, st, p, name, name_len, backend, backend_len);
 
         if (reason == 0) {
-            struct row *row = row_new(name, name_len, backend, backend_len, label);
+            struct row *row = row_new(name, name_len, backend, backend_len, p->label);
 
             if (!row)
                 return -ENOMEM;
@@ -315,7 +215,7 @@ static int copy_refused(struct refused_set *to, const struct refused_set *from)
 /* Takes what was offered under name before out of the sums. */
 static void forget_offer(const struct known_list *known, struct offer *offer, const char *name)
 {
-    const struct row *row = known->list ? list_find(known->list, name, strlen(name)) : NULL;
+    const struct row *row = known->offered ? list_find(known->offered, name, strlen(name)) : NULL;
     struct refused *refused = refused_set_find(&offer->refused, name);
 
     if (row) {
@@ -368,9 +268,9 @@ static int offer_full(const struct known_list *known, const struct staging *st, 
 
     offer->digest = st->digest;
     offer->count = st->count;
-    if (r < 0 || !known->list)
+    if (r < 0 || !known->offered)
         return r;
-    list_iter_init(&iter, known->list);
+    list_iter_init(&iter, known->offered);
     while (r == 0 && (row = list_iter_next(&iter))) {
         while (at < st->n_puts && row_cmp(st->puts[at], row) < 0)
             at++;
@@ -380,12 +280,79 @@ static int offer_full(const struct known_list *known, const struct staging *st, 
     return r;
 }
 
+/* The lists after the change. */
+struct lists {
+    struct list *offered, *list;
+};
+
+static void lists_fini(struct lists *lists)
+{
+    list_unref(lists->offered);
+    list_unref(lists->list);
+}
+
+static bool may_show(const struct node *n, const struct peer *p, const struct row *row)
+{
+    char rule[POLICY_RULE_TEXT];
+
+    return policy_would(n->policy, POLICY_REGISTER, p->id, row->name, rule);
+}
+
+/* Of the known list, what changes: without the puts that the policy keeps out. */
+static int narrow(const struct node *n, const struct peer *p, const struct staging *st,
+                  struct offer *offer, struct lists *lists)
+{
+    struct row **puts = malloc((st->n_puts + 1) * sizeof(*puts));
+    size_t n_puts = 0;
+    int r = puts ? 0 : -ENOMEM;
+
+    for (size_t i = 0; r == 0 && i < st->n_puts; i++) {
+        if (may_show(n, p, st->puts[i]))
+            puts[n_puts++] = st->puts[i];
+        else
+            r = offer_remove_row(offer, st->puts[i]->name);
+    }
+    if (r == 0 && n_puts == st->n_puts && p->known.list == p->known.offered)
+        lists->list = list_ref(lists->offered); /* nothing is kept out */
+    else if (r == 0)
+        r = list_apply(p->known.list, puts, n_puts, offer->removed, offer->n_removed, &lists->list);
+    free(puts);
+    return r;
+}
+
+static int make_lists(const struct node *n, struct peer *p, const struct staging *st,
+                      struct offer *offer, struct lists *lists)
+{
+    struct known_list *known = &p->known;
+    int r;
+
+    if (!known->offered) {
+        known->offered = list_empty();
+        known->list = list_empty();
+    }
+    r = list_apply(known->offered, st->puts, st->n_puts, offer->removed, offer->n_removed,
+                   &lists->offered);
+    return r < 0 ? r : narrow(n, p, st, offer, lists);
+}
+
+static int drop_names(struct list **list, const char *const *names, size_t n_names)
+{
+    struct list *rest;
+    int r = list_apply(*list, NULL, 0, names, n_names, &rest);
+
+    if (r < 0)
+        return r;
+    list_unref(*list);
+    *list = rest;
+    return 0;
+}
+
 /* What the registry had no room for is not kept here either. */
-static int drop_unplaced(struct list **list, struct offer *offer,
+static int drop_unplaced(struct lists *lists, struct refused_set *refused,
                          const struct registry_refusals *refusals)
 {
+    bool all = lists->list == lists->offered;
     const char **names;
-    struct list *rest;
     int r = 0;
 
     if (refusals->n == 0)
@@ -395,19 +362,21 @@ static int drop_unplaced(struct list **list, struct offer *offer,
         return -ENOMEM;
     for (size_t i = 0; r == 0 && i < refusals->n; i++) {
         const char *name = refusals->at[i].name;
-        const struct row *row = list_find(*list, name, strlen(name));
+        const struct row *row = list_find(lists->list, name, strlen(name));
 
         names[i] = name;
-        r = refused_set_add(&offer->refused, name, row ? row->hash : 0, REASON(LIMIT));
+        r = refused_set_add(refused, name, row ? row->hash : 0, REASON(LIMIT));
     }
     if (r == 0)
-        r = list_apply(*list, NULL, 0, names, refusals->n, &rest);
+        r = drop_names(&lists->list, names, refusals->n);
+    if (r == 0 && all) {
+        list_unref(lists->offered);
+        lists->offered = list_ref(lists->list);
+    } else if (r == 0) {
+        r = drop_names(&lists->offered, names, refusals->n);
+    }
     free(names);
-    if (r < 0)
-        return r;
-    list_unref(*list);
-    *list = rest;
-    return 0;
+    return r;
 }
 
 static void refusals_fini(struct registry_refusals *refusals) { registry_refusals_fini(refusals); }
@@ -417,8 +386,7 @@ int staging_apply(struct node *n, struct peer *p, struct staging *st, uint64_t i
 {
     struct known_list *known = &p->known;
     CLEANUP(offer_fini) struct offer offer = {0};
-    CLEANUP(list_unrefp) struct list *empty = list_empty();
-    CLEANUP(list_unrefp) struct list *list = NULL;
+    CLEANUP(lists_fini) struct lists lists = {0};
     CLEANUP(refusals_fini) struct registry_refusals refusals = {0};
     struct registry_change change = {0};
     int r = sort_puts(st);
@@ -429,12 +397,11 @@ int staging_apply(struct node *n, struct peer *p, struct staging *st, uint64_t i
         return r;
     if (told->checked && (told->digest != offer.digest || told->count != offer.count))
         return STAGING_E_DIFFERS;
-    r = list_apply(known->list ? known->list : empty, st->puts, st->n_puts, offer.removed,
-                   offer.n_removed, &list);
+    r = make_lists(n, p, st, &offer, &lists);
     if (r < 0)
         return r;
-    r = registry_put_list(n->registry, p->id, incarnation, version, list, node_wall_s(n), &refusals,
-                          &change);
+    r = registry_put_list(n->registry, p->id, incarnation, version, lists.list, node_wall_s(n),
+                          &refusals, &change);
     if (r == REGISTRY_E_STALE)
         return STAGING_E_STALE;
     if (r != 0)
@@ -442,16 +409,65 @@ int staging_apply(struct node *n, struct peer *p, struct staging *st, uint64_t i
     node_changed(n, &change);
     /* Without memory for the names the entries stay in our list; the registry leaves them out again
      * at the next change. */
-    drop_unplaced(&list, &offer, &refusals);
-    list_unref(known->list);
+    drop_unplaced(&lists, &offer.refused, &refusals);
+    known_list_set(n, known, TAKE(&lists.offered), TAKE(&lists.list));
     refused_set_fini(&known->refused);
-    known->list = TAKE(&list);
     known->refused = offer.refused;
     offer.refused = (struct refused_set){0};
     known->digest = offer.digest;
     known->count = offer.count;
     known->incarnation = incarnation;
     known->version = version;
+    peer_tell_refused(n, p);
+    return 0;
+}
+
+/* ---- other rules ---- */
+
+/* The names in offered that may not be shown now; those shown until now are counted as refused. */
+static int names_denied(struct node *n, const struct peer *p, struct offer *out)
+{
+    char rule[POLICY_RULE_TEXT];
+    struct list_iter iter;
+    const struct row *row;
+    int r = 0;
+
+    list_iter_init(&iter, p->known.offered);
+    while (r == 0 && (row = list_iter_next(&iter))) {
+        if (may_show(n, p, row))
+            continue;
+        if (list_find(p->known.list, row->name, row->name_len))
+            policy_allows(n->policy, POLICY_REGISTER, p->id, row->name, rule);
+        r = offer_remove_row(out, row->name);
+    }
+    return r;
+}
+
+int staging_policy_changed(struct node *n, struct peer *p)
+{
+    CLEANUP(offer_fini) struct offer denied = {0};
+    CLEANUP(lists_fini) struct lists lists = {0};
+    CLEANUP(refusals_fini) struct registry_refusals refusals = {0};
+    struct registry_change change = {0};
+    int r;
+
+    if (!p->known.offered)
+        return 0;
+    r = names_denied(n, p, &denied);
+    if (r < 0)
+        return r;
+    lists.offered = list_ref(p->known.offered);
+    if (denied.n_removed == 0)
+        lists.list = list_ref(lists.offered);
+    else
+        r = list_apply(lists.offered, NULL, 0, denied.removed, denied.n_removed, &lists.list);
+    if (r == 0)
+        r = registry_put_part(n->registry, p->id, lists.list, node_wall_s(n), &refusals, &change);
+    if (r != 0)
+        return r < 0 ? r : 0;
+    node_changed(n, &change);
+    drop_unplaced(&lists, &p->known.refused, &refusals);
+    known_list_set(n, &p->known, TAKE(&lists.offered), TAKE(&lists.list));
     peer_tell_refused(n, p);
     return 0;
 }

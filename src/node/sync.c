@@ -344,6 +344,13 @@ static void ask_again(struct node *n, struct link *l, const char *why)
     link_send(n, l, NODE_URGENT, KIND(SYNC_WANTED), &wanted.base);
 }
 
+void sync_ask_all(struct node *n, struct peer *p, const char *why)
+{
+    for (struct link *l = p->links; l; l = l->next)
+        if (link_in_session(l))
+            ask_again(n, l, why);
+}
+
 static void acknowledge(struct node *n, struct link *l, const Meshd__V1__Sync *sync, bool applied)
 {
     Meshd__V1__SyncAck ack = MESHD__V1__SYNC_ACK__INIT;
@@ -356,8 +363,8 @@ static void acknowledge(struct node *n, struct link *l, const Meshd__V1__Sync *s
     ack.applied = applied;
     if (applied) {
         ack.accepted = (uint32_t)(known->list ? list_count(known->list) : 0);
-        ack.refused_total = (uint32_t)known->refused.total;
-        if (refused_set_messages(&known->refused, &ack.n_refused, &refused) == 0)
+        ack.refused_total = (uint32_t)known_list_refused(known);
+        if (known_list_refused_messages(n, l->peer, &ack.n_refused, &refused) == 0)
             ack.refused = refused;
     }
     link_send(n, l, NODE_BULK, KIND(SYNC_ACK), &ack.base);
@@ -471,7 +478,7 @@ void sync_on_part(struct node *n, struct link *l, const Meshd__V1__Sync *sync)
     else if (!same_sync(in, sync))
         why = "a part is missing";
     if (!why && !in->repeat &&
-        (staging_add(n, &in->staging, p->label, sync->entries, sync->n_entries) < 0 ||
+        (staging_add(n, &in->staging, p, sync->entries, sync->n_entries) < 0 ||
          staging_remove(n, &in->staging, sync->removed, sync->n_removed) < 0))
         why = "out of memory";
     if (why) {

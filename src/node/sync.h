@@ -16,6 +16,7 @@
 #include "registry/list.h"
 
 struct link;
+struct peer;
 
 struct sync_change {
     struct row *row; /* a reference */
@@ -72,6 +73,9 @@ void sync_on_wanted(struct node *n, struct link *l, const Meshd__V1__SyncWanted 
 /* Compares what the heartbeat says of the peer's list with what is known, and asks if it differs.
  */
 void sync_on_heartbeat(struct node *n, struct link *l, const Meshd__V1__Heartbeat *beat);
+
+/* Asks the peer for everything again, on each session. */
+void sync_ask_all(struct node *n, struct peer *p, const char *why);
 
 /* The own list as messages, in the node's scratch space: valid until its next use. False when they
  * would not fit budget bytes. */

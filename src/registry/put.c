@@ -284,7 +284,8 @@ static void make_change(const struct plan *plan, uint64_t incarnation, uint64_t 
             skip = make_step(reg, plan, begin, &plan->steps[s], skip, now_s);
             begin = plan->steps[s].end;
         }
-        if (s + 1 >= plan->n_steps) {
+        if (s + 1 >= plan->n_steps &&
+            (owner->incarnation != incarnation || owner->version != version)) {
             owner->incarnation = incarnation;
             owner->version = version;
             owner->last_sync_s = owner->state.last_seen_s = now_s;
@@ -355,6 +356,16 @@ int registry_put_list(struct registry *reg, const char *peer_id, uint64_t incarn
         return REGISTRY_E_STALE;
     }
     return put(reg, peer, incarnation, version, list, now_s, out_refusals, out_change);
+}
+
+int registry_put_part(struct registry *reg, const char *peer_id, struct list *list, uint64_t now_s,
+                      struct registry_refusals *out_refusals, struct registry_change *out_change)
+{
+    struct peer *peer = registry_find_peer(reg, peer_id);
+
+    if (!peer)
+        return REGISTRY_E_UNKNOWN;
+    return put(reg, peer, peer->incarnation, peer->version, list, now_s, out_refusals, out_change);
 }
 
 int registry_put_local(struct registry *reg, uint64_t version, struct list *list, uint64_t now_s,

@@ -192,17 +192,17 @@ static void begin(size_t n_dials)
     const struct node_dial dial = {.host = "10.0.0.9", .port = 7400};
     const struct node_service own = {.name = "own", .backend = "127.0.0.1:80"};
     const struct registry_settings registry = {.peer_id = "n1", .epoch = 1, .limits = &st.limits};
-    const struct node_settings settings = {.peer_id = "n1",
-                                           .incarnation = 1000,
-                                           .heartbeat_ms = 3000,
-                                           .peer_timeout_ms = 30000,
-                                           .open_timeout_ms = 10000,
-                                           .call_timeout_ms = 5000,
-                                           .limits = &st.limits,
-                                           .dials = &dial,
-                                           .n_dials = n_dials,
-                                           .services = &own,
-                                           .n_services = 1};
+    struct node_settings settings = {.peer_id = "n1",
+                                     .incarnation = 1000,
+                                     .heartbeat_ms = 3000,
+                                     .peer_timeout_ms = 30000,
+                                     .open_timeout_ms = 10000,
+                                     .call_timeout_ms = 5000,
+                                     .limits = &st.limits,
+                                     .dials = &dial,
+                                     .n_dials = n_dials,
+                                     .services = &own,
+                                     .n_services = 1};
 
     st.now_ms = 1000000;
     st.wall_us = UINT64_C(1700000000000000);
@@ -230,6 +230,8 @@ static void begin(size_t n_dials)
                                  .reply = reply,
                                  .event = event};
     cr_assert_eq(registry_new(&registry, &st.registry), 0);
+    cr_assert_eq(policy_keeper_new(NULL, 0, &st.policy), 0);
+    settings.policy = st.policy;
     cr_assert_eq(node_new(&settings, st.registry, &st.port, &st.node), 0);
     node_start(st.node);
 }
@@ -242,6 +244,7 @@ void stage_end(void)
 {
     MUST(registry_check(st.registry) == 0);
     node_free(st.node);
+    policy_keeper_free(st.policy);
     registry_free(st.registry);
     arena_fini(&st.arena);
 }

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "node/node.h"
+#include "policy/policy.h"
 #include "wire/check.h"
 
 #define STAGE_MAX 512u
@@ -35,6 +36,7 @@ struct stage {
     uint64_t now_ms, wall_us, random;
     struct limits limits;
     struct registry *registry;
+    struct policy_keeper *policy; /* without rules */
     struct node *node;
     struct node_port port;
     struct arena arena;
