@@ -9,7 +9,8 @@
 #define BOUND_TEXT 64u /* "[v6]:port" */
 
 int clients_new(const struct config *config, struct registry *registry,
-                const struct forward_ops *ops, struct forward **out_forward)
+                struct policy_keeper *policy, const struct forward_ops *ops,
+                struct forward **out_forward)
 {
     struct forward_ingress *ingress = must_alloc((config->n_ingress + 1) * sizeof *ingress);
     struct forward_backend *backends = must_alloc((config->n_services + 1) * sizeof *backends);
@@ -42,6 +43,7 @@ int clients_new(const struct config *config, struct registry *registry,
                                                .open_ms = config->open_timeout_ms,
                                                .idle_ms = config->idle_timeout_ms,
                                                .half_close_ms = config->half_close_timeout_ms,
+                                               .policy = policy,
                                                .ops = *ops},
                     out_forward);
     free(ingress);

@@ -14,6 +14,7 @@
 #include <string.h>
 #include "base/cleanup.h"
 #include "daemon/owner.h"
+#include "daemon/policy.h"
 #include "gate/gate.h"
 
 #define EVENT_BYTES 2048u    /* no event is longer */
@@ -464,11 +465,24 @@ static uint64_t revision(void *ctx)
     return registry_revision(((const struct feed_source *)ctx)->registry);
 }
 
+static bool may(void *ctx, const struct gate_peer *peer, char out_text[LIMIT_STATUS_TEXT + 1])
+{
+    const char *subject = policy_subject(peer);
+    char rule[POLICY_RULE_TEXT];
+
+    if (policy_allows(((const struct feed_source *)ctx)->policy, POLICY_INTROSPECT, subject, "",
+                      rule))
+        return true;
+    policy_refusal_text(POLICY_INTROSPECT, subject, "", rule, out_text, LIMIT_STATUS_TEXT + 1);
+    return false;
+}
+
 struct gate_watch_ops feed_watch_ops(const struct feed_source *source)
 {
     return (struct gate_watch_ops){.ctx = (void *)(uintptr_t)source,
                                    .picture_part = picture_part,
                                    .picture_drop = picture_drop,
                                    .revision = revision,
+                                   .may = may,
                                    .news_free = news_free};
 }

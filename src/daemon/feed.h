@@ -17,6 +17,7 @@ struct feed;
 struct feed_source {
     const char *peer_id; /* the node's own */
     struct registry *registry;
+    struct policy_keeper *policy; /* NULL: everybody may watch */
 };
 struct gate_watch_ops feed_watch_ops(const struct feed_source *source);
 

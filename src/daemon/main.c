@@ -19,6 +19,7 @@
 #include "daemon/feed.h"
 #include "daemon/listen.h"
 #include "daemon/paths.h"
+#include "daemon/policy.h"
 #include "daemon/serve.h"
 
 #define HEAP_BLOCK (4 << 20) /* larger blocks come from the kernel, page by page, each time */
@@ -41,6 +42,7 @@ struct app {
     struct paths paths;
     struct serve serve;
     struct registry *registry;
+    struct policy_keeper *policy;
     struct printer *printer;
     struct feed_source source;
     struct feed *feed;
@@ -228,6 +230,10 @@ static int start_registry(struct app *app)
                          &app->registry);
 
     if (r == 0)
+        r = policy_start(&app->policy);
+    if (r == 0)
+        r = policy_from_config(config, app->policy);
+    if (r == 0)
         r = pages_init(&app->serve.pages, config->limits.pinned_snapshots);
     if (r == 0 && config->maps != MAPS_OFF)
         r = printer_start(config->peer_id, config->maps == MAPS_FULL ? PRINT_FULL : PRINT_SUMMARY,
@@ -240,7 +246,8 @@ static int start_gate(struct app *app)
     const struct config *config = app->config;
     int r;
 
-    app->source = (struct feed_source){.peer_id = config->peer_id, .registry = app->registry};
+    app->source = (struct feed_source){
+        .peer_id = config->peer_id, .registry = app->registry, .policy = app->policy};
     r = ports_new(&(struct ports_settings){.loop = &app->loop,
                                            .box = &app->box,
                                            .dir = app->paths.nng,
@@ -290,7 +297,8 @@ static int start_node(struct app *app)
                                          .dials = dials,
                                          .n_dials = config->n_peers,
                                          .services = services,
-                                         .n_services = config->n_services},
+                                         .n_services = config->n_services,
+                                         .policy = app->policy},
                  app->registry, &app->port, &app->node);
     free(dials);
     free(services);
@@ -306,6 +314,7 @@ static int start_rpc(struct app *app)
 
     serve_init(serve);
     serve->registry = app->registry;
+    serve->policy = app->policy;
     serve->node = app->node;
     serve->box = &app->box;
     serve->gate = app->gate;
@@ -345,7 +354,7 @@ static int start_feed(struct app *app)
 static int make_forward(struct app *app)
 {
     const struct forward_ops ops = {.ctx = app->ports, .send = ports_forward_send};
-    int r = clients_new(app->config, app->registry, &ops, &app->forward);
+    int r = clients_new(app->config, app->registry, app->policy, &ops, &app->forward);
 
     if (r == 0)
         ports_set_forward(app->ports, app->forward);
@@ -440,6 +449,7 @@ static void stop(struct app *app)
     clients_texts_free(app->serve.ingress);
     serve_fini(&app->serve);
     registry_free(app->registry);
+    policy_keeper_free(app->policy);
     uv_close((uv_handle_t *)&app->tick, NULL);
     uv_close((uv_handle_t *)&app->stop, NULL);
     uv_close((uv_handle_t *)&app->drain, NULL);

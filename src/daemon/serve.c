@@ -6,6 +6,7 @@
 #include <string.h>
 #include "base/clock.h"
 #include "daemon/owner.h"
+#include "daemon/policy.h"
 #include "wire/name.h"
 #include "wire/routes.h"
 
@@ -24,10 +25,24 @@ bool serve_who(void *ctx, uint32_t conn, struct rpc_caller *out_caller)
     memset(out_caller, 0, sizeof *out_caller);
     memcpy(out_caller->ip, peer.ip, sizeof out_caller->ip);
     memcpy(out_caller->peer_id, peer.peer_id, sizeof out_caller->peer_id);
+    snprintf(out_caller->subject, sizeof out_caller->subject, "%s", policy_subject(&peer));
+    out_caller->secure = peer.secure;
     out_caller->local = peer.local;
     out_caller->uid = peer.uid;
     out_caller->conn = conn;
     return true;
+}
+
+bool serve_may(struct serve *serve, struct rpc_call *call, enum policy_action action)
+{
+    const char *subject = rpc_call_caller(call)->subject;
+    char rule[POLICY_RULE_TEXT], text[LIMIT_STATUS_TEXT + 1];
+
+    if (policy_allows(serve->policy, action, subject, "", rule))
+        return true;
+    policy_refusal_text(action, subject, "", rule, text, sizeof text);
+    rpc_call_reply(call, STATUS_PERMISSION_DENIED, MESHD__V1__REASON__REASON_POLICY, text, NULL);
+    return false;
 }
 
 /* ---- Lookup and Explain ---- */
@@ -148,6 +163,8 @@ static void lookup(Meshd__V1__Registry_Service *service, const Meshd__V1__Lookup
     ProtobufCMessageUnknownField field;
     size_t most = request->max_routes ? request->max_routes : ROUTES_DEFAULT;
 
+    if (!serve_may(serve, call, POLICY_LOOKUP))
+        return;
     if (!request->n_names || request->n_names > LIMIT_LOOKUP_NAMES || most > ROUTES_MAX) {
         rpc_call_reply(call, STATUS_INVALID_ARGUMENT, MESHD__V1__REASON__REASON_LIMIT,
                        "a Lookup takes 1 to 1000 names and at most 256 routes for each", NULL);
@@ -212,6 +229,8 @@ static void explain(Meshd__V1__Registry_Service *service, const Meshd__V1__Expla
     enum name_error error = name_canon(request->name, strlen(request->name), name);
     bool ok = true;
 
+    if (!serve_may(serve, call, POLICY_INTROSPECT))
+        return;
     if (error != NAME_OK) {
         snprintf(text, sizeof text, "the name %s", name_error_text(error));
         rpc_call_reply(call, STATUS_INVALID_ARGUMENT, MESHD__V1__REASON__REASON_BAD_NAME, text,
@@ -262,7 +281,11 @@ static void read_call(struct letter *letter)
 {
     struct call_letter *l = CONTAINER_OF(letter, struct call_letter, letter);
     const struct rpc_caller *from = rpc_call_caller(l->call);
-    struct node_caller caller = {.peer_id = from->peer_id, .ip = from->ip, .local = from->local};
+    struct node_caller caller = {.peer_id = from->peer_id,
+                                 .subject = from->subject,
+                                 .ip = from->ip,
+                                 .local = from->local,
+                                 .secure = from->secure};
     uint64_t number = (uint64_t)(uintptr_t)l->call;
     struct node *node = l->serve->node;
 

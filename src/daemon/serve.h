@@ -15,6 +15,7 @@
 #include "forward/forward.h"
 #include "gate/gate.h"
 #include "node/node.h"
+#include "policy/policy.h"
 #include "registry/registry.h"
 #include "rpc/canary.h"
 #include "rpc/server.h"
@@ -23,6 +24,7 @@
 struct serve {
     Meshd__V1__Registry_Service service; /* first: the methods get it back */
     struct registry *registry;
+    struct policy_keeper *policy;
     struct node *node; /* main loop only */
     struct mailbox *box;
     struct gate *gate;
@@ -46,6 +48,9 @@ void serve_fini(struct serve *serve);
 
 /* Who is behind a connection number, for rpc_server_settings. ctx: the struct serve. */
 bool serve_who(void *ctx, uint32_t conn, struct rpc_caller *out_caller);
+
+/* Whether the caller may do that, which has no name; if not, it was answered so. */
+bool serve_may(struct serve *serve, struct rpc_call *call, enum policy_action action);
 
 /* Introspect (serve_introspect.c). */
 void serve_introspect(Meshd__V1__Registry_Service *service,

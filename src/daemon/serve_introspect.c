@@ -394,6 +394,8 @@ void serve_introspect(Meshd__V1__Registry_Service *service,
     struct serve *serve = (struct serve *)service;
     struct walk w = {.serve = serve, .call = closure_data, .request = request};
 
+    if (!serve_may(serve, w.call, POLICY_INTROSPECT))
+        return;
     if (request->page_rows > LIMIT_PAGE_ROWS || strlen(request->name_glob) > LIMIT_NAME) {
         rpc_call_reply(w.call, STATUS_INVALID_ARGUMENT, MESHD__V1__REASON__REASON_LIMIT,
                        "page_rows is at most 20000 and name_glob at most 253 bytes", NULL);

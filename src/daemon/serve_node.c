@@ -17,6 +17,7 @@ struct all {
     struct ports_counters ports;
     struct printer_counters printer;
     struct forward_counters forward;
+    struct policy_counters policy;
 };
 
 struct counter_row {
@@ -165,9 +166,10 @@ static const struct counter_row counter_rows[] = {
     C(forward, messages_bad),
     C(forward, resolves),
     C(forward, resolves_failed),
+    C(policy, rules),
 };
 
-/* Those of clients' ends and of phases have names that are put together. */
+/* Those of clients' ends, of phases and of refusals have names that are put together. */
 static const char *const phase_words[N_FORWARD_PHASES] = {
     [FORWARD_PHASE_NAME] = "name",
     [FORWARD_PHASE_CONNECT] = "connect",
@@ -176,7 +178,7 @@ static const char *const phase_words[N_FORWARD_PHASES] = {
 
 #define COUNTER_NAME 64u
 #define N_FIXED (sizeof counter_rows / sizeof *counter_rows)
-#define N_COUNTERS (N_FIXED + N_FORWARD_ENDS + 2u * N_FORWARD_PHASES)
+#define N_COUNTERS (N_FIXED + N_FORWARD_ENDS + 2u * N_FORWARD_PHASES + N_POLICY_ACTIONS)
 
 static void collect(struct serve *serve, struct all *out)
 {
@@ -189,6 +191,7 @@ static void collect(struct serve *serve, struct all *out)
     if (serve->printer)
         printer_counters(serve->printer, &out->printer);
     forward_counters(serve->forward, &out->forward);
+    policy_counters(serve->policy, &out->policy);
 }
 
 static void add_counter(Meshd__V1__NodeInfo *info, Meshd__V1__Counter *rows, const char *name,
@@ -230,6 +233,22 @@ static bool add_clients(const struct forward_counters *count, struct arena *aren
     return true;
 }
 
+static bool add_refusals(const struct policy_counters *count, struct arena *arena,
+                         Meshd__V1__NodeInfo *info, Meshd__V1__Counter *rows)
+{
+    char name[COUNTER_NAME];
+    char *copy;
+
+    for (int i = 0; i < N_POLICY_ACTIONS; i++) {
+        snprintf(name, sizeof name, "policy_denied_%s", policy_action_text((enum policy_action)i));
+        copy = arena_strdup(arena, name);
+        if (!copy)
+            return false;
+        add_counter(info, rows, copy, count->denied[i]);
+    }
+    return true;
+}
+
 static bool fill_counters(const struct all *all, struct arena *arena, Meshd__V1__NodeInfo *info)
 {
     Meshd__V1__Counter *rows = arena_alloc(arena, N_COUNTERS * sizeof *rows);
@@ -243,7 +262,8 @@ static bool fill_counters(const struct all *all, struct arena *arena, Meshd__V1_
         memcpy(&value, (const char *)all + counter_rows[i].offset, sizeof value);
         add_counter(info, rows, counter_rows[i].name, value);
     }
-    return add_clients(&all->forward, arena, info, rows);
+    return add_refusals(&all->policy, arena, info, rows) &&
+           add_clients(&all->forward, arena, info, rows);
 }
 
 static bool fill_link(struct arena *arena, const struct node_link_info *from, uint64_t now_ms,

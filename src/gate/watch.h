@@ -19,6 +19,7 @@
 #include "base/limits.h"
 
 struct gate;
+struct gate_peer;
 
 /* Which rows a watcher asked for; empty strings: all. */
 struct gate_filter {
@@ -60,6 +61,9 @@ struct gate_watch_ops { /* all NULL: nothing can be watched here */
     /* The revision of what is watched now, of which news may still be on its way: whoever asks is
      * told at least that before `synced`. */
     uint64_t (*revision)(void *ctx);
+    /* Whether that one may watch; asked when it begins, and once in each of its heartbeats. If it
+     * may not, out_text says why. NULL: everybody may. */
+    bool (*may)(void *ctx, const struct gate_peer *peer, char out_text[LIMIT_STATUS_TEXT + 1]);
     /* The news without its picture. */
     void (*news_free)(void *ctx, struct gate_news *news);
 };

@@ -120,11 +120,25 @@ static uint32_t heartbeat_of(uint32_t asked)
     return asked > HEARTBEAT_MOST_MS ? HEARTBEAT_MOST_MS : asked;
 }
 
+/* Answers itself when it returns false. */
+static bool may_watch(struct conn *conn, uint64_t call_id)
+{
+    const struct gate_watch_ops *ops = &conn->gate->news.ops;
+    char text[LIMIT_STATUS_TEXT + 1];
+
+    if (!ops->may || ops->may(ops->ctx, &conn->peer, text))
+        return true;
+    refuse(conn, call_id, STATUS_PERMISSION_DENIED, MESHD__V1__REASON__REASON_POLICY, text);
+    return false;
+}
+
 static void begin(struct watcher *w, uint64_t call_id, const Meshd__V1__WatchRequest *request)
 {
     struct conn *conn = w->conn;
     struct gate *gate = conn->gate;
 
+    if (!may_watch(conn, call_id))
+        return;
     if (strlen(request->name_glob) > LIMIT_NAME ||
         strlen(request->peer) >= sizeof(w->filter.peer)) {
         refuse(conn, call_id, STATUS_INVALID_ARGUMENT, MESHD__V1__REASON__REASON_LIMIT,
@@ -518,6 +532,8 @@ void watcher_timeout(struct conn *conn)
         conn_close(conn);
         return;
     }
+    if (!may_watch(conn, w->call_id))
+        return;
     due = w->said_ms + w->heartbeat_ms;
     if (now >= due) {
         due = now + w->heartbeat_ms;

@@ -30,6 +30,9 @@ struct policy_keeper {
     /* The lock is for those who have rules: everybody asks, on every thread. */
     atomic_size_t n_rules;
     atomic_uint_fast64_t denied[N_POLICY_ACTIONS];
+    void (*tell)(void *ctx, enum policy_action action, const char *subject, const char *name,
+                 const char *rule); /* or NULL */
+    void *tell_ctx;
 };
 
 const char *policy_action_text(enum policy_action action)
@@ -212,6 +215,15 @@ int policy_keeper_set(struct policy_keeper *keeper, const struct policy_rule *ru
     return 0;
 }
 
+void policy_keeper_tell(struct policy_keeper *keeper,
+                        void (*tell)(void *ctx, enum policy_action action, const char *subject,
+                                     const char *name, const char *rule),
+                        void *ctx)
+{
+    keeper->tell = tell;
+    keeper->tell_ctx = ctx;
+}
+
 /* ---- questions ---- */
 
 static void copy_name(char out_rule[POLICY_RULE_TEXT], const char *name)
@@ -259,8 +271,11 @@ bool policy_allows(struct policy_keeper *keeper, enum policy_action action, cons
 {
     if (policy_would(keeper, action, subject, name, out_rule))
         return true;
-    if (keeper)
-        atomic_fetch_add_explicit(&keeper->denied[action], 1, memory_order_relaxed);
+    if (!keeper)
+        return false;
+    atomic_fetch_add_explicit(&keeper->denied[action], 1, memory_order_relaxed);
+    if (keeper->tell)
+        keeper->tell(keeper->tell_ctx, action, subject, name, out_rule);
     return false;
 }
 

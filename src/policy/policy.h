@@ -61,6 +61,13 @@ void policy_keeper_free(struct policy_keeper *keeper); /* accepts NULL */
 /* Other rules from now on; as policy_keeper_new, and on failure all stays as it was. */
 int policy_keeper_set(struct policy_keeper *keeper, const struct policy_rule *rules, size_t n);
 
+/* Each refusal that is counted is told, on the thread that asked; tell must not block, and must ask
+ * the keeper nothing. Before others use the keeper. */
+void policy_keeper_tell(struct policy_keeper *keeper,
+                        void (*tell)(void *ctx, enum policy_action action, const char *subject,
+                                     const char *name, const char *rule),
+                        void *ctx);
+
 /* Whether subject may; name: canonical, "" where the action has none. A refusal is counted, and
  * out_rule is the name of the rule that refuses. keeper NULL: no rule at all; nothing is counted.
  */

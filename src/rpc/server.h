@@ -27,6 +27,8 @@ struct rpc_call;
 struct rpc_caller {
     char ip[LIMIT_IP_TEXT];
     char peer_id[LIMIT_PEER_ID + 1]; /* "" unless the connection's preamble named a peer */
+    char subject[LIMIT_PEER_ID + 1]; /* whom rules of the policy are about */
+    bool secure;                     /* a certificate says who it is */
     bool local;                      /* through the Unix socket */
     uint32_t uid;                    /* there */
     uint32_t conn;

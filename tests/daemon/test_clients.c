@@ -59,7 +59,7 @@ Test(clients, the_settings_reach_the_room)
     const struct forward_ops ops = {.ctx = &ports};
     struct forward *forward;
 
-    cr_assert_eq(clients_new(config, registry, &ops, &forward), 0);
+    cr_assert_eq(clients_new(config, registry, NULL, &ops, &forward), 0);
     cr_expect_eq((void *)forward, &stands_for_it);
     cr_expect_str_eq(got.peer_id, "n1");
     cr_expect_eq(got.limits, &config->limits);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "gate/gate.h"
 #include "wire/rows.h"
 
 #define EVENT_BYTES 256u
@@ -19,6 +20,7 @@ struct news {
 
 static atomic_uint pictures;
 _Atomic uint64_t maps_ahead;
+_Atomic int maps_shut;
 
 void maps_name(unsigned i, char out[16]) { snprintf(out, 16, "s%04u", i % 10000); }
 
@@ -77,9 +79,19 @@ static void news_free(void *ctx, struct gate_news *news)
 
 static uint64_t revision(void *ctx) { return atomic_load(&maps_ahead); }
 
+static bool may(void *ctx, const struct gate_peer *peer, char out_text[LIMIT_STATUS_TEXT + 1])
+{
+    snprintf(out_text, LIMIT_STATUS_TEXT + 1, "not %s", peer->local ? "a program" : peer->ip);
+    return !atomic_load(&maps_shut);
+}
+
 struct gate_watch_ops maps_ops(void)
 {
-    return (struct gate_watch_ops){NULL, picture_part, picture_drop, revision, news_free};
+    return (struct gate_watch_ops){.picture_part = picture_part,
+                                   .picture_drop = picture_drop,
+                                   .revision = revision,
+                                   .news_free = news_free,
+                                   .may = may};
 }
 
 unsigned maps_pictures(void) { return atomic_load(&pictures); }

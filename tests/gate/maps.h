@@ -16,6 +16,7 @@ struct maps {
 /* Their revision is that of the maps told last, unless maps_ahead is more. */
 struct gate_watch_ops maps_ops(void);
 extern _Atomic uint64_t maps_ahead;
+extern _Atomic int maps_shut; /* 1: nobody may watch */
 void maps_name(unsigned i,
                char out[16]); /* "s0007"; its owner is "p0" or "p1" at 192.0.2.0 or .1 */
 /* One more revision; what differs from the one before is told, or with reset only a picture. */

@@ -341,6 +341,36 @@ Test(watch, what_is_no_request_is_refused_by_its_status, .init = setup, .fini = 
     RIG_WAIT(&rig, c.watchers == 0 && c.connections == 0);
 }
 
+Test(watch, who_may_not_is_told_why_at_once_or_with_the_next_heartbeat, .init = setup,
+     .fini = teardown)
+{
+    Meshd__V1__WatchRequest request = request_of("s*", NULL);
+    struct watcher w;
+
+    start(10);
+    atomic_store(&maps_shut, 1);
+    cr_assert_eq(watcher_open(&w, &rig, SP_TCP, &request), STATUS_OK);
+    cr_assert(watcher_read(&w));
+    cr_expect_eq(w.status, STATUS_PERMISSION_DENIED);
+    cr_expect_str_eq(w.text, "not 127.0.0.1");
+    cr_expect_eq(w.events, 0u);
+    cr_expect_not(watcher_read(&w));
+    watcher_close(&w);
+    atomic_store(&maps_shut, 0);
+    request.heartbeat_ms = 200;
+    cr_assert_eq(watcher_open(&w, &rig, SP_IPC, &request), STATUS_OK);
+    cr_assert(watcher_reach(&w, maps.revision));
+    atomic_store(&maps_shut, 1);
+    while (w.status == STATUS_OK)
+        cr_assert(watcher_read(&w));
+    cr_expect_eq(w.status, STATUS_PERMISSION_DENIED);
+    cr_expect_str_eq(w.text, "not a program");
+    cr_expect_not(watcher_read(&w));
+    watcher_close(&w);
+    RIG_WAIT(&rig, c.watchers == 0);
+    atomic_store(&maps_shut, 0);
+}
+
 Test(watch, nothing_may_follow_the_request, .init = setup, .fini = teardown)
 {
     Meshd__V1__WatchRequest request = request_of(NULL, NULL);

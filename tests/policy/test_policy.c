@@ -160,6 +160,25 @@ Test(policy, refusals_are_counted_and_looks_ahead_are_not)
     cr_expect_eq(counters.denied[POLICY_LINK], 0);
 }
 
+static void note(void *ctx, enum policy_action action, const char *subject, const char *name,
+                 const char *by)
+{
+    snprintf(ctx, 100, "%s %s %s by %s", policy_action_text(action), subject, name, by);
+}
+
+Test(policy, each_refusal_is_told)
+{
+    const struct policy_rule rules[] = {{.name = "edge", .peers = edges, .n_peers = 1}};
+    char told[100] = "";
+
+    use(rules, 1);
+    policy_keeper_tell(keeper, note, told);
+    cr_expect_not(policy_would(keeper, POLICY_FORWARD, "edge-1", "web", rule));
+    cr_expect_str_empty(told);
+    cr_expect_not(may(POLICY_FORWARD, "edge-1", "web"));
+    cr_expect_str_eq(told, "forward edge-1 web by edge");
+}
+
 Test(policy, other_rules_take_the_place_of_all)
 {
     const struct policy_rule rules[] = {

@@ -1,0 +1,28 @@
+/* policy - the rules of the settings, put into force; who asks, as they know them; and a line for
+ * what they refuse.
+ */
+#ifndef DAEMON_POLICY_H
+#define DAEMON_POLICY_H
+
+#include "daemon/config.h"
+#include "gate/gate.h"
+#include "policy/policy.h"
+
+struct forward;
+struct node;
+
+/* A keeper without rules, whose refusals are logged: not more than a few lines in ten seconds, and
+ * then how many there were besides. 0 or -ENOMEM. */
+int policy_start(struct policy_keeper **out_keeper);
+/* Its rules are those of the settings from now on. 0, or a negative errno and all is as it was. */
+int policy_from_config(const struct config *config, struct policy_keeper *keeper);
+/* The same while the node runs: what is not allowed any more ends, and what is now comes back. Of
+ * config, which may be freed afterwards, nothing but the policy is looked at. Main loop. */
+int policy_reload(const struct config *config, struct policy_keeper *keeper, struct node *node,
+                  struct forward *forward);
+
+/* Whom rules are about: "@local", the peer that a preamble names, the one that a certificate does,
+ * or "@anonymous". Borrowed from peer, or a constant. */
+const char *policy_subject(const struct gate_peer *peer);
+
+#endif
