@@ -6,7 +6,7 @@
 
 void owner_session(const uint8_t session_id[SESSION_ID_LEN], char out[OWNER_SESSION_TEXT])
 {
-    for (size_t i = 0; i < SESSION_ID_LEN; i++)
+    for (size_t i = 0; i < OWNER_SESSION_BYTES; i++)
         snprintf(out + 2 * i, 3, "%02x", session_id[i]);
 }
 

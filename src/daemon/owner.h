@@ -12,8 +12,10 @@
 void owner_share(const struct snapshot_peer *peer, const char *self, bool with_link,
                  struct rows_shared *out);
 
-#define OWNER_SESSION_TEXT (2 * SESSION_ID_LEN + 1)
-/* The session of an owner's link, as rows, links and candidates show it: 32 hex digits. */
+#define OWNER_SESSION_BYTES 4u
+#define OWNER_SESSION_TEXT (2 * OWNER_SESSION_BYTES + 1)
+/* The session of an owner's link, as rows, links and candidates show it: the first 8 of its 32 hex
+ * digits. Whoever knew all of them could claim DATA connections of it where there is no TLS. */
 void owner_session(const uint8_t session_id[SESSION_ID_LEN], char out[OWNER_SESSION_TEXT]);
 
 #endif

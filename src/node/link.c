@@ -5,6 +5,7 @@
 #include <endian.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include "base/secret.h"
 #include "node/inside.h"
 
 #define SAMPLE_MS 1000u    /* how often the bytes of an unfinished message are looked at */
@@ -466,8 +467,8 @@ static enum place place_of(const struct link *l, const Meshd__V1__LinkHeader *he
         return header->kind == KIND(GOODBYE) ? IN_PLACE : OUT_OF_PLACE;
     if (len != SESSION_ID_LEN)
         return OUT_OF_PLACE;
-    return l->has_session && memcmp(header->session_id.data, l->session, len) == 0 ? IN_PLACE
-                                                                                   : OTHER_SESSION;
+    return l->has_session && secret_equal(header->session_id.data, l->session, len) ? IN_PLACE
+                                                                                    : OTHER_SESSION;
 }
 
 void link_on_message(struct node *n, struct link *l, const uint8_t *data, size_t len)

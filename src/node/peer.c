@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include "base/secret.h"
 #include "node/inside.h"
 #include "node/register.h"
 
@@ -236,11 +237,8 @@ void peer_tick(struct node *n, struct peer *p)
 
 bool peer_token_take(struct node *n, struct peer *p, const uint8_t token[TOKEN_LEN])
 {
-    volatile uint8_t differs = 0; /* as long for a near miss as for a wild guess */
-
-    for (size_t i = 0; i < TOKEN_LEN; i++)
-        differs |= p->token[i] ^ token[i];
-    if (differs || p->token_until_ms == 0 || n->now_ms > p->token_until_ms)
+    if (!secret_equal(p->token, token, TOKEN_LEN) || p->token_until_ms == 0 ||
+        n->now_ms > p->token_until_ms)
         return false;
     p->token_until_ms = 0;
     return true;

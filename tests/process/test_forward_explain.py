@@ -57,7 +57,7 @@ class ExplainTest(ForwardTest):
             self.assertEqual((candidate["route"]["ip"], candidate["session"]), ("local", ""))
         else:
             self.assertIn(candidate["route"]["ip"], self.ips())
-            self.assertEqual(len(candidate["session"]), 32)
+            self.assertEqual(len(candidate["session"]), 8)
         return candidate
 
     def is_lost(self, way):

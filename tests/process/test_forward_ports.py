@@ -223,13 +223,14 @@ class Links(ForwardTest):
         self.set(open_timeout="1s")
         self.pair()
         flow = self.flow(self.UP, "name")
-        session = bytes.fromhex(next(r["link"] for r in self.n1.rows().values() if r["name"] == "two"))
+        shown = bytes.fromhex(next(r["link"] for r in self.n1.rows().values() if r["name"] == "two"))
 
         def counted():
             count = self.n1.counters()
             return count["forward_data_unexpected"] + count["forward_data_late"]
         before, strangers = counted(), []
-        for token in (self.payload(16), session):
+        self.assertEqual(len(shown), 4)  # of 16: who may ask may not claim
+        for token in (self.payload(16), shown + self.payload(12)):
             for _ in range(20):
                 strangers.append(socket.create_connection((self.n1.host, self.n1.port), SECONDS))
                 self.addCleanup(strangers[-1].close)

@@ -257,7 +257,7 @@ class Questions(MeshTest):
             self.assertEqual([c.chosen for c in reply.candidates], [True, False, False])
             self.assertTrue(all(c.why for c in reply.candidates))
             self.assertEqual(reply.matched, "web")
-            self.assertEqual([len(c.session) for c in reply.candidates], [0, 32, 32])
+            self.assertEqual([len(c.session) for c in reply.candidates], [0, 8, 8])
             self.assertEqual([(c.active, c.last_failure) for c in reply.candidates], [(0, "")] * 3)
             self.assertTrue(all(c.seen_s_ago < 60 for c in reply.candidates))
             n3.kill()
