@@ -90,6 +90,12 @@ int forward_data(void *ctx, int fd, struct tls *tls, const struct gate_peer *fro
         *out_text = "no such session of a link that this peer dialled";
         return STATUS_UNAUTHENTICATED;
     }
+    if (!session_may(session)) {
+        session_unref(session);
+        atomic_fetch_add(&forward->count.data_unexpected, 1);
+        *out_text = "the policy does not let that peer have a link with this node";
+        return STATUS_PERMISSION_DENIED;
+    }
     /* Two full pools, and those that are quicker than their Forwards, as all are when the link's
      * own connection waits for a packet that was lost. */
     if (atomic_fetch_add(&session->nobodys, 1) >=

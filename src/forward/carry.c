@@ -79,6 +79,11 @@ static void new_id(uint8_t id[FORWARD_ID_LEN])
 
 /* ---- its end ---- */
 
+bool passage_may(const struct passage *passage)
+{
+    return !passage->session || session_may(passage->session);
+}
+
 void passage_end(struct worker *worker, struct passage *passage)
 {
     if (!passage)

@@ -43,7 +43,8 @@ struct carry_ask {
  * out_text has it for people. */
 enum forward_end carry_begin(struct worker *worker, const struct carry_ask *ask,
                              struct carry **out_carry, char out_text[LIMIT_STATUS_TEXT + 1]);
-void carry_cancel(struct carry *carry); /* the client gave up: the owner is told */
+void carry_cancel(struct carry *carry);          /* the client gave up: the owner is told */
+bool passage_may(const struct passage *passage); /* other rules are in force: may it go on? */
 void passage_end(struct worker *worker, struct passage *passage); /* accepts NULL */
 
 /* ---- for the rest of the room ---- */

@@ -151,6 +151,13 @@ static bool put_in_front(struct bytes *bytes, const char *text)
     return true;
 }
 
+static bool may_go_on(void *ctx)
+{
+    const struct client *client = ctx;
+
+    return passage_may(client->passage);
+}
+
 static void join(struct client *client, struct carry_result *result)
 {
     struct relay_settings settings = {
@@ -159,6 +166,7 @@ static void join(struct client *client, struct carry_result *result)
         .up = words_take_rest(&client->words, result->delivered),
         .down = result->early,
         .ctx = client,
+        .may = may_go_on,
         .ended = on_ended,
     };
 

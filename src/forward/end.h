@@ -26,7 +26,7 @@
     X(HEAD_TOO_BIG, "head_too_big", 431, "the request's head is above limits.ingress_head_bytes")  \
     X(BACKEND_REFUSED, "backend_refused", 502, "the backend refused the connection")               \
     X(OWNER_LOST, "owner_lost", 502, "the way to the owner broke while it was being used")         \
-    X(NOT_ALLOWED, "not_allowed", 502, "the owner does not allow it")                              \
+    X(NOT_ALLOWED, "not_allowed", 403, "the owner does not allow it")                              \
     X(NO_OWNER, "no_owner", 503, "no owner of the service is connected")                           \
     X(DRAINING, "draining", 503, "every owner is about to leave")                                  \
     X(OVER_LIMIT, "over_limit", 503, "over a limit")                                               \

@@ -106,6 +106,7 @@ int forward_new(const struct forward_settings *settings, struct forward **out_fo
     forward->half_close_ms = settings->half_close_ms;
     forward->ops = settings->ops;
     forward->tls = settings->tls;
+    forward->policy = settings->policy;
     r = make_parts(forward, settings);
     if (r < 0) {
         forward_free(forward);
@@ -239,6 +240,7 @@ static void read_check(struct worker *worker, struct mail *mail)
         return;
     relay_check_again(worker, &recheck);
     data_check_again(worker, &recheck);
+    owner_check_again(worker);
 }
 
 void forward_check_again(struct forward *forward)

@@ -33,6 +33,7 @@ struct forward {
     struct limits limits;
     struct registry *registry;
     uint32_t route_ms, dial_ms, open_ms, idle_ms, half_close_ms;
+    struct policy_keeper *policy; /* NULL: no rule */
     struct forward_ops ops;
     struct tls_keeper *tls;           /* NULL: plaintext */
     struct forward_backend *backends; /* by name */

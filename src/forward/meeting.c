@@ -36,6 +36,8 @@ void meeting_free(struct meeting *meeting)
     free(meeting);
 }
 
+/* Bytes of ids are compared where the keyed hashes agree only, so that the time tells a guesser
+ * nothing; who may guess at all has named a session first. */
 static struct waiter *find_locked(struct meeting *meeting, const uint8_t *id)
 {
     struct waiter *waiter;

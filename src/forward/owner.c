@@ -10,6 +10,7 @@
 #include "forward/relay.h"
 #include "forward/service.h"
 #include "forward/tuple.h"
+#include "policy/policy.h"
 #include "wire/name.h"
 
 #define ANSWER_MS                                                                                  \
@@ -97,6 +98,30 @@ static void refuse(struct served *s, Meshd__V1__Refusal refusal, const char *tex
     served_free(s);
 }
 
+/* Whether the peer may have a link, and that service of this node. Else out_text says why not. */
+static bool may(const struct served *s, char out_text[LIMIT_STATUS_TEXT + 1])
+{
+    struct policy_keeper *policy = s->worker->forward->policy;
+    const char *peer_id = s->waiter.session->info.peer_id;
+    char rule[POLICY_RULE_TEXT];
+    enum policy_action action = POLICY_LINK;
+
+    if (policy_allows(policy, action, peer_id, "", rule)) {
+        action = POLICY_FORWARD;
+        if (policy_allows(policy, action, peer_id, s->name, rule))
+            return true;
+    }
+    policy_refusal_text(action, peer_id, "", rule, out_text, LIMIT_STATUS_TEXT + 1);
+    return false;
+}
+
+static bool may_go_on(void *ctx)
+{
+    char text[LIMIT_STATUS_TEXT + 1];
+
+    return may(ctx, text);
+}
+
 static void on_relay_ended(void *ctx, enum forward_end end, uint64_t up, uint64_t down)
 {
     struct served *s = ctx;
@@ -129,7 +154,7 @@ static bool join_bytes(struct served *s, struct bytes *early, struct bytes *out_
 
 static void join(struct served *s)
 {
-    struct relay_settings settings = {.ctx = s, .ended = on_relay_ended};
+    struct relay_settings settings = {.ctx = s, .may = may_go_on, .ended = on_relay_ended};
     struct bytes early;
 
     if (s->data->header.offset != s->first_len) {
@@ -329,6 +354,7 @@ static void on_alarm(struct alarm *alarm)
 static void read_start(struct worker *worker, struct mail *mail)
 {
     struct served *s = CONTAINER_OF(mail, struct served, start);
+    char text[LIMIT_STATUS_TEXT + 1];
 
     s->worker = worker;
     ring_push(&worker->served, &s->all);
@@ -351,6 +377,10 @@ static void read_start(struct worker *worker, struct mail *mail)
     pool_asked(worker, s->waiter.session);
     if (forward_refuses(worker->forward)) {
         refuse(s, REFUSAL(DRAINING), "the node is about to leave");
+        return;
+    }
+    if (!may(s, text)) {
+        refuse(s, REFUSAL(NOT_ALLOWED), text);
         return;
     }
     if (!s->dial_data || dial_data(s))
@@ -485,6 +515,20 @@ void owner_session_over(struct worker *worker, struct session *session)
         next = r->next;
         if (s->waiter.session == session && s->pending)
             served_free(s);
+    }
+}
+
+void owner_check_again(struct worker *worker)
+{
+    struct ring *all = &worker->served;
+    char text[LIMIT_STATUS_TEXT + 1];
+
+    for (struct ring *r = all->next, *next; r != all; r = next) {
+        struct served *s = CONTAINER_OF(r, struct served, all);
+
+        next = r->next;
+        if (s->pending && !may(s, text))
+            refuse(s, REFUSAL(NOT_ALLOWED), text);
     }
 }
 

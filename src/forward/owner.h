@@ -15,6 +15,8 @@ void owner_forward(struct session *session, const Meshd__V1__Forward *forward);
 void owner_data(struct waiter *waiter, struct data *data);
 void owner_given_up(struct waiter *waiter); /* by a Cancel; nothing if it is joined */
 void owner_session_over(struct worker *worker, struct session *session);
+/* Other rules may be in force: what is pending and not allowed any more is refused. */
+void owner_check_again(struct worker *worker);
 void owner_worker_stop(struct worker *worker);
 
 #endif

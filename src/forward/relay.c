@@ -59,6 +59,7 @@ struct relay {
     struct alarm alarm;
     uint64_t active_ms; /* the last byte */
     void *ctx;
+    bool (*may)(void *ctx);
     void (*ended)(void *ctx, enum forward_end end, uint64_t up, uint64_t down);
 };
 
@@ -502,6 +503,7 @@ struct relay *relay_begin(struct worker *worker, const struct relay_settings *se
     relay->end = FORWARD_DONE;
     relay->active_ms = worker_now(worker);
     relay->ctx = settings->ctx;
+    relay->may = settings->may;
     relay->ended = settings->ended;
     relay->under_way = true;
     alarm_init(&relay->alarm, on_alarm);
@@ -549,7 +551,8 @@ void relay_check_again(struct worker *worker, struct recheck *recheck)
 
         ring_drop(&relay->ring);
         ring_push(&worker->relays, &relay->ring);
-        if (recheck_leg(recheck, relay->legs[CLIENT]) && recheck_leg(recheck, relay->legs[BACKEND]))
+        if (recheck_leg(recheck, relay->legs[CLIENT]) &&
+            recheck_leg(recheck, relay->legs[BACKEND]) && (!relay->may || relay->may(relay->ctx)))
             continue;
         COUNT(worker, data_revoked, 1);
         relay_cut(relay, FORWARD_REVOKED);

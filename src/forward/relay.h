@@ -24,6 +24,7 @@ struct relay_settings {
     struct bytes up, down;        /* to be sent before anything else: to the backend, to the client;
                                      taken likewise */
     void *ctx;
+    bool (*may)(void *ctx); /* asked when other rules are in force: may it go on? NULL: it may */
     /* Once, never from within relay_begin; nothing of the relay is left. up, down: bytes delivered,
      * those handed in included. */
     void (*ended)(void *ctx, enum forward_end end, uint64_t up, uint64_t down);
@@ -34,7 +35,7 @@ struct relay *relay_begin(struct worker *worker, const struct relay_settings *se
 void relay_cut(struct relay *relay, enum forward_end end);
 /* Every relay of the worker. */
 void relay_cut_all(struct worker *worker, enum forward_end end);
-/* Those with a leg that recheck does not let in any more are cut. */
+/* Those that may not go on, or have a leg that recheck does not let in any more, are cut. */
 void relay_check_again(struct worker *worker, struct recheck *recheck);
 void relay_worker_fini(struct worker *worker); /* the pool of pipes */
 

@@ -14,6 +14,8 @@ static const char *reason_phrase(int status) /* RFC 9110 15, RFC 6585 5 */
     switch (status) {
     case 400:
         return "Bad Request";
+    case 403:
+        return "Forbidden";
     case 404:
         return "Not Found";
     case 408:

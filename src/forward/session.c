@@ -7,15 +7,20 @@
 #include <string.h>
 #include <meshd/v1/mesh.pb-c.h>
 #include "base/hash.h"
+#include "base/random.h"
+#include "base/secret.h"
 #include "forward/carry.h"
 #include "forward/data.h"
 #include "forward/outbox.h"
 #include "forward/owner.h"
+#include "policy/policy.h"
 
 struct sessions {
     struct rwlock lock;
-    struct session *by_link, *by_id; /* with lock held */
-    struct carried *carried;         /* likewise, by peer id */
+    struct session *by_link; /* with lock held */
+    struct session *by_id;   /* likewise, by the hash of the id */
+    uint64_t hash_key[2];    /* set before it is shared */
+    struct carried *carried; /* likewise, by peer id */
 };
 
 int sessions_new(struct sessions **out_sessions)
@@ -25,6 +30,7 @@ int sessions_new(struct sessions **out_sessions)
     if (!sessions)
         return -ENOMEM;
     rwlock_init(&sessions->lock);
+    random_bytes(sessions->hash_key, sizeof(sessions->hash_key));
     *out_sessions = sessions;
     return 0;
 }
@@ -121,7 +127,7 @@ struct session *session_by_link(struct forward *forward, uint64_t link,
 
     rwlock_read(&forward->sessions->lock);
     HASH_FIND(by_link, forward->sessions->by_link, &link, sizeof(link), session);
-    if (session && memcmp(session->info.session_id, session_id, SESSION_ID_LEN) != 0)
+    if (session && !secret_equal(session->info.session_id, session_id, SESSION_ID_LEN))
         session = NULL;
     if (session)
         session_ref(session);
@@ -129,16 +135,34 @@ struct session *session_by_link(struct forward *forward, uint64_t link,
     return session;
 }
 
+static uint64_t hash_of_id(const struct sessions *sessions, const uint8_t id[SESSION_ID_LEN])
+{
+    return hash_sip13(sessions->hash_key, id, SESSION_ID_LEN);
+}
+
+/* The id is a secret, with which strangers try their luck. How long the look-up takes depends on
+ * its hash alone, under a key that nobody knows: of an id that is nearly right that is as far away
+ * as of any other. The id itself is then compared whole. */
 struct session *session_by_id(struct forward *forward, const uint8_t session_id[SESSION_ID_LEN])
 {
+    uint64_t id_hash = hash_of_id(forward->sessions, session_id);
     struct session *session;
 
     rwlock_read(&forward->sessions->lock);
-    HASH_FIND(by_id, forward->sessions->by_id, session_id, SESSION_ID_LEN, session);
+    HASH_FIND(by_id, forward->sessions->by_id, &id_hash, sizeof(id_hash), session);
+    if (session && !secret_equal(session->info.session_id, session_id, SESSION_ID_LEN))
+        session = NULL;
     if (session)
         session_ref(session);
     rwlock_read_done(&forward->sessions->lock);
     return session;
+}
+
+bool session_may(const struct session *session)
+{
+    char rule[POLICY_RULE_TEXT];
+
+    return policy_allows(session->forward->policy, POLICY_LINK, session->info.peer_id, "", rule);
 }
 
 int session_send(struct session *session, int kind, const ProtobufCMessage *body)
@@ -170,7 +194,7 @@ static bool add_locked(struct sessions *sessions, struct session *session)
     HASH_ADD(by_link, sessions->by_link, info.link, sizeof(session->info.link), session);
     if (!session->by_link.tbl)
         return false;
-    HASH_ADD(by_id, sessions->by_id, info.session_id, SESSION_ID_LEN, session);
+    HASH_ADD(by_id, sessions->by_id, id_hash, sizeof(session->id_hash), session);
     if (session->by_id.tbl)
         return true;
     HASH_DELETE(by_link, sessions->by_link, session);
@@ -186,6 +210,7 @@ int forward_session_begin(struct forward *forward, const struct forward_session_
         return -ENOMEM;
     session->info = *info;
     session->forward = forward;
+    session->id_hash = hash_of_id(forward->sessions, info->session_id);
     atomic_init(&session->refs, 1);
     if (pools_new(session) < 0 || outboxes_new(session) < 0) {
         session_unref(session);

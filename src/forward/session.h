@@ -26,8 +26,12 @@ struct session {
     atomic_uint nobodys;     /* DATA connections that the peer dialled and no Forward waits for */
     struct pool *pools;      /* one per worker, each touched by its worker only */
     struct outbox *outboxes; /* likewise */
+    uint64_t id_hash;        /* of info.session_id, under the table's key */
     UT_hash_handle by_link, by_id;
 };
+
+/* Whether its peer may have a link with this node now. */
+bool session_may(const struct session *session);
 
 int sessions_new(struct sessions **out_sessions);
 void sessions_free(struct sessions *sessions);                    /* accepts NULL */

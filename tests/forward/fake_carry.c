@@ -154,6 +154,8 @@ void fake_carry_answer(void)
     pthread_mutex_unlock(&fake.lock);
 }
 
+bool passage_may(const struct passage *passage) { return true; }
+
 void passage_end(struct worker *worker, struct passage *passage)
 {
     pthread_mutex_lock(&fake.lock);
