@@ -339,7 +339,8 @@ void node_link_down(struct node *n, uint64_t link, uint32_t status, uint32_t rea
 
     enter(n);
     if (l) {
-        snprintf(why, sizeof(why), status ? "the link was refused: %.200s" : "closed: %.200s",
+        snprintf(why, sizeof(why),
+                 status && !l->has_session ? "the link was refused: %.200s" : "closed: %.200s",
                  text ? text : "");
         l->refused = status && reason != REASON(TOKEN) && reason != REASON(DRAINING);
         link_gone(n, l, why);
