@@ -20,6 +20,7 @@
 #include "daemon/listen.h"
 #include "daemon/paths.h"
 #include "daemon/policy.h"
+#include "daemon/reload.h"
 #include "daemon/serve.h"
 
 #define HEAP_BLOCK (4 << 20) /* larger blocks come from the kernel, page by page, each time */
@@ -41,6 +42,7 @@ struct app {
     const struct config *config;
     struct paths paths;
     struct serve serve;
+    struct trust *trust; /* NULL: plaintext */
     struct registry *registry;
     struct policy_keeper *policy;
     struct printer *printer;
@@ -57,6 +59,7 @@ struct app {
     uv_loop_t loop;
     uv_timer_t tick, stop, drain;
     uv_signal_t term, interrupt;
+    struct reload reload;
     uint64_t next_ms;  /* for which the tick timer is armed */
     uint64_t drain_ms; /* when the end was asked for, */
     uint64_t stop_ms;  /* ... and when it began, with nothing forwarded any more */
@@ -124,6 +127,7 @@ static void say_goodbye(struct app *app)
     /* What draining takes at the least is part of the end. */
     app->stop_ms = now - (gone_ms < DRAIN_LEAST_MS ? gone_ms : DRAIN_LEAST_MS);
     alarm(STOP_ALL_S);
+    reload_stop(&app->reload);
     end_forwarding(app);
     node_stop(app->node);
     uv_timer_stop(&app->tick);
@@ -217,6 +221,8 @@ static int start_loop(struct app *app)
         r = uv_signal_start(&app->term, on_signal, SIGTERM);
     if (r == 0)
         r = uv_signal_start(&app->interrupt, on_signal, SIGINT);
+    if (r == 0)
+        r = reload_init(&app->reload, &app->loop);
     return r;
 }
 
@@ -253,6 +259,7 @@ static int start_gate(struct app *app)
                                            .dir = app->paths.nng,
                                            .peer_id = config->peer_id,
                                            .limits = &config->limits,
+                                           .near_only = !app->trust && !config->insecure,
                                            .event = on_event,
                                            .ctx = app},
                   &app->ports);
@@ -264,6 +271,7 @@ static int start_gate(struct app *app)
                                              .dial_ms = config->dial_timeout_ms,
                                              .idle_ms = IDLE_MS,
                                              .ops = ports_gate_ops(app->ports),
+                                             .tls = trust_keeper(app->trust),
                                              .epoch = registry_epoch(app->registry),
                                              .watch_ops = feed_watch_ops(&app->source)},
                      &app->gate);
@@ -323,6 +331,7 @@ static int start_rpc(struct app *app)
     serve->printer = app->printer;
     serve->limits = app->config->limits;
     serve->peer_id = app->config->peer_id;
+    serve->tls = trust_keeper(app->trust);
     r = rpc_server_open(&(struct rpc_server_settings){.path = app->paths.rep,
                                                       .contexts = CONTEXTS,
                                                       .message_bytes = serve->limits.message_bytes,
@@ -354,7 +363,8 @@ static int start_feed(struct app *app)
 static int make_forward(struct app *app)
 {
     const struct forward_ops ops = {.ctx = app->ports, .send = ports_forward_send};
-    int r = clients_new(app->config, app->registry, app->policy, &ops, &app->forward);
+    int r = clients_new(app->config, app->registry, trust_keeper(app->trust), app->policy, &ops,
+                        &app->forward);
 
     if (r == 0)
         ports_set_forward(app->ports, app->forward);
@@ -371,8 +381,11 @@ static int start_forward(struct app *app)
 static int start(struct app *app)
 {
     struct sockaddr_storage from = {.ss_family = AF_UNSPEC};
-    int r = start_registry(app);
+    int r = trust_new(app->config, &app->trust);
 
+    if (r < 0)
+        return r; /* it was told already */
+    r = start_registry(app);
     if (r == 0)
         r = start_gate(app);
     if (r == 0)
@@ -381,7 +394,7 @@ static int start(struct app *app)
         r = listen_open(app->config, app->gate, app->paths.socket, app->serve.address,
                         sizeof app->serve.address, &from);
         if (r < 0)
-            return r; /* it was told already */
+            return r; /* likewise */
         ports_set_from(app->ports, &from);
         r = start_node(app);
     }
@@ -408,9 +421,12 @@ static void run(struct app *app)
         on_event(app, &(struct node_event){.kind = NODE_MAPS_CHANGED});
     log_info("daemon", "meshd " MESHD_VERSION " %s: mesh port %s, local socket %s", config->peer_id,
              app->serve.address, app->paths.socket);
-    if (config->insecure)
+    if (config->insecure && app->trust)
+        log_warn("daemon", "insecure has no effect: there is TLS, and plaintext is closed");
+    else if (config->insecure)
         log_warn("daemon", "insecure: whoever reaches the mesh port can read and change what this "
                            "node believes; keep it inside a network that you trust");
+    reload_start(&app->reload, app->trust, app->gate, app->forward);
     node_start(app->node);
     rearm(app);
     uv_run(&app->loop, UV_RUN_DEFAULT);
@@ -446,6 +462,7 @@ static void stop(struct app *app)
     node_free(app->node);
     gate_free(app->gate);
     forward_free(app->forward);
+    trust_free(app->trust);
     clients_texts_free(app->serve.ingress);
     serve_fini(&app->serve);
     registry_free(app->registry);
@@ -455,6 +472,7 @@ static void stop(struct app *app)
     uv_close((uv_handle_t *)&app->drain, NULL);
     uv_close((uv_handle_t *)&app->term, NULL);
     uv_close((uv_handle_t *)&app->interrupt, NULL);
+    reload_close(&app->reload);
     uv_run(&app->loop, UV_RUN_DEFAULT);
     uv_loop_close(&app->loop);
     paths_close(&app->paths);
@@ -518,7 +536,9 @@ int main(int argc, char **argv)
         config_print(config, stdout);
         break;
     case CONFIG_CHECK:
-        printf("the settings are valid: node %s\n", config->peer_id);
+        code = trust_check(config, stdout, stderr) ? 0 : 2;
+        if (code == 0)
+            printf("the settings are valid: node %s\n", config->peer_id);
         break;
     case CONFIG_RUN:
         code = run_node(config);
