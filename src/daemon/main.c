@@ -413,6 +413,17 @@ static int start(struct app *app)
     return r;
 }
 
+/* Of what is read again: who is here may have to go, who was turned away may be welcome. */
+static void on_changed(void *ctx)
+{
+    struct app *app = ctx;
+
+    gate_check_again(app->gate);
+    forward_check_again(app->forward);
+    node_retry(app->node);
+    rearm(app);
+}
+
 static void run(struct app *app)
 {
     const struct config *config = app->config;
@@ -426,7 +437,7 @@ static void run(struct app *app)
     else if (config->insecure)
         log_warn("daemon", "insecure: whoever reaches the mesh port can read and change what this "
                            "node believes; keep it inside a network that you trust");
-    reload_start(&app->reload, app->trust, app->gate, app->forward);
+    reload_start(&app->reload, app->trust, on_changed, app);
     node_start(app->node);
     rearm(app);
     uv_run(&app->loop, UV_RUN_DEFAULT);

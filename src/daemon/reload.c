@@ -3,26 +3,25 @@
 
 #define LOOK_MS 10000u
 
-static void look(struct reload *reload, bool always)
+static void on_look(uv_timer_t *timer)
 {
-    if (!trust_look(reload->trust, always))
-        return;
-    gate_check_again(reload->gate);
-    forward_check_again(reload->forward);
-}
+    struct reload *reload = timer->data;
 
-static void on_look(uv_timer_t *timer) { look(timer->data, false); }
+    if (trust_look(reload->trust, false))
+        reload->changed(reload->ctx);
+}
 
 static void on_hup(uv_signal_t *handle, int number)
 {
     struct reload *reload = handle->data;
 
-    if (!reload->gate)
-        return; /* it has not started, or is about to end */
+    if (!reload->running)
+        return; /* about to end */
     log_info("daemon", "signal %d: %s", number,
              reload->trust ? "reading the files of TLS again"
                            : "nothing is read again without TLS");
-    look(reload, true);
+    if (trust_look(reload->trust, true))
+        reload->changed(reload->ctx);
 }
 
 int reload_init(struct reload *reload, uv_loop_t *loop)
@@ -37,12 +36,12 @@ int reload_init(struct reload *reload, uv_loop_t *loop)
     return r;
 }
 
-void reload_start(struct reload *reload, struct trust *trust, struct gate *gate,
-                  struct forward *forward)
+void reload_start(struct reload *reload, struct trust *trust, void (*changed)(void *ctx), void *ctx)
 {
     reload->trust = trust;
-    reload->gate = gate;
-    reload->forward = forward;
+    reload->changed = changed;
+    reload->ctx = ctx;
+    reload->running = true;
     if (trust)
         uv_timer_start(&reload->look, on_look, LOOK_MS, LOOK_MS);
 }
@@ -50,7 +49,7 @@ void reload_start(struct reload *reload, struct trust *trust, struct gate *gate,
 void reload_stop(struct reload *reload)
 {
     uv_timer_stop(&reload->look);
-    reload->gate = NULL;
+    reload->running = false;
 }
 
 void reload_close(struct reload *reload)

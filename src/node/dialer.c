@@ -160,11 +160,16 @@ void dialer_restart_all(struct node *n)
     }
 }
 
-void dialer_retry_refused(struct node *n)
+void dialer_retry_all(struct node *n)
 {
-    for (size_t i = 0; i < n->n_dialers; i++)
-        if (n->dialers[i].state == DIALER_WAITING && n->dialers[i].refused)
-            wait_for(n, &n->dialers[i], 0);
+    for (size_t i = 0; i < n->n_dialers; i++) {
+        struct dialer *d = &n->dialers[i];
+
+        if (d->state != DIALER_WAITING)
+            continue;
+        backoff_reset(&d->backoff);
+        wait_for(n, d, 0);
+    }
 }
 
 /* ---- one attempt ---- */

@@ -262,6 +262,15 @@ void node_tick(struct node *n)
     leave(n);
 }
 
+void node_retry(struct node *n)
+{
+    if (n->stopped)
+        return;
+    enter(n);
+    dialer_retry_all(n);
+    leave(n);
+}
+
 void node_drain(struct node *n)
 {
     struct link *l;
@@ -414,7 +423,7 @@ void node_policy_changed(struct node *n)
     enter(n);
     HASH_ITER(hh, n->peers, p, next)
     peer_policy_changed(n, p);
-    dialer_retry_refused(n);
+    dialer_retry_all(n);
     leave(n);
 }
 

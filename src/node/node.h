@@ -51,6 +51,8 @@ void node_free(struct node *node); /* accepts NULL */
 void node_start(struct node *node); /* begins to dial */
 uint64_t node_next_ms(const struct node *node);
 void node_tick(struct node *node);
+/* What was in the way of links may be gone: who waits to dial again does so now. */
+void node_retry(struct node *node);
 
 /* SIGTERM: draining is told to all who are linked, at once, and to whoever comes. Links stay, are
  * dialled anew when they break, and calls are answered. */

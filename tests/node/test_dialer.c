@@ -476,3 +476,18 @@ Test(node_dialer, a_live_link_that_is_ended_for_its_certificate_says_so)
     cr_expect_str_eq(st.text[NODE_LINK_LOST], "closed: its certificate is revoked");
     cr_expect_not(stage_peer_info("n9").state.connected);
 }
+
+Test(node_dialer, who_was_turned_away_is_tried_at_once_when_there_is_reason_to)
+{
+    resolved();
+    answer(STATUS_PERMISSION_DENIED, 0, "no", NULL);
+    cr_expect_str_eq(state(), "refused");
+    cr_expect_eq(st.n_calls, 1);
+    node_retry(st.node);
+    stage_wait(100);
+    resolved();
+    cr_expect_eq(st.n_calls, 2, "well before 10 s are over");
+    node_retry(st.node);
+    stage_wait(100);
+    cr_expect_eq(st.n_calls, 2, "an attempt under way is left alone");
+}
