@@ -32,8 +32,8 @@ struct trust {
     const struct config *config;
     struct tls_keeper *keeper;
     struct stamp stamps[N_FILES];
-    bool young;         /* one of them had changed just before it was read */
-    int64_t next_day_s; /* what ends soon is told again then */
+    bool young;          /* one of them had changed just before it was read */
+    int64_t next_told_s; /* what ends soon, or has ended, is told again then */
 };
 
 /* ---- what is in force, for people ---- */
@@ -79,13 +79,19 @@ static void describe(const struct tls_material *m, bool crl, char *out, size_t s
 
 static bool has_crl(const struct trust *t) { return t->files.crl[0] != '\0'; }
 
+static int64_t earlier_to_come(int64_t at_s, int64_t end_s, int64_t now)
+{
+    return end_s >= now && end_s < at_s ? end_s + 1 : at_s;
+}
+
 static void warn_of_ends(struct trust *t, const struct tls_material *m)
 {
     int64_t now = now_s();
     char text[16];
 
-    t->next_day_s = now + DAY_S;
-    if (m->not_after <= now)
+    t->next_told_s = earlier_to_come(now + DAY_S, m->not_after, now);
+    t->next_told_s = earlier_to_come(t->next_told_s, m->crl_next_update, now);
+    if (m->not_after < now)
         log_error("tls",
                   "this node's certificate has ended on %s: peers refuse it; put a new one "
                   "(meshcat ca issue %s) in the place of %s and %s, it is read within 10 s",
@@ -96,7 +102,7 @@ static void warn_of_ends(struct trust *t, const struct tls_material *m)
                  "ca issue %s) in the place of %s and %s, it is read within 10 s",
                  date(m->not_after, text), days(m->not_after), t->config->peer_id, t->files.cert,
                  t->files.key);
-    if (m->crl_next_update && m->crl_next_update <= now)
+    if (m->crl_next_update && m->crl_next_update < now)
         log_error("tls",
                   "the CRL was to be renewed by %s: nobody is let in; put a newer one in the "
                   "place of %s, it is read within 10 s",
@@ -245,7 +251,7 @@ bool trust_look(struct trust *t, bool always)
     differs = take_stamps(t);
     if ((differs || always) && read_again(t, always))
         return true;
-    if (now_s() >= t->next_day_s) {
+    if (always || now_s() >= t->next_told_s) {
         tls_keeper_material(t->keeper, &material);
         warn_of_ends(t, &material);
     }

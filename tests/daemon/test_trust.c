@@ -128,6 +128,8 @@ Test(trust, a_certificate_that_ends_within_two_weeks_is_warned_of)
               "%s", said);
     trust_look(trust, false);
     cr_expect_str_empty(told(), "once a day is enough");
+    trust_look(trust, true);
+    cr_expect(strstr(told(), ", in 5 days: "), "who asks is told: %s", said);
     trust_free(trust);
 }
 
