@@ -4,12 +4,14 @@ Certificates come from the openssl program, not from meshcat: what others make m
 """
 import contextlib
 import datetime
+import hashlib
 import os
 import pathlib
 import socket
 import ssl
 import struct
 import subprocess
+import threading
 
 from cable import SECONDS
 from forwarding import ForwardTest, receive
@@ -198,6 +200,49 @@ class TrustTest(ForwardTest):
             flow.backend.close()
 
 
+class Stream:
+    """Bytes from a client to its backend for as long as the test wants, faster than it looks."""
+
+    def __init__(self, test, flow):
+        self.flow, self.stop = flow, threading.Event()
+        self.random, self.sent, self.got, self.n = test.random, hashlib.sha256(), hashlib.sha256(), 0
+        self.error = None
+        self.threads = [threading.Thread(target=f, daemon=True) for f in (self.send, self.receive)]
+        for thread in self.threads:
+            thread.start()
+
+    def send(self):
+        data = self.random.randbytes(1 << 16)
+        try:
+            while not self.stop.wait(0.002):
+                self.flow.client.sendall(data)
+                self.sent.update(data)
+            self.flow.client.shutdown(1)
+        except OSError as error:
+            self.error = error
+
+    def receive(self):
+        try:
+            while part := self.flow.backend.recv(1 << 18):
+                self.got.update(part)
+                self.n += len(part)
+        except OSError as error:
+            self.error = error
+
+    def goes_on(self):
+        before = self.n
+        until("the stream goes on", lambda: self.n > before + (1 << 20) or self.error)
+
+    def close(self):
+        """Ends it; True when not a byte was lost."""
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+        self.flow.client.close()
+        self.flow.backend.close()
+        return self.error is None and self.sent.digest() == self.got.digest()
+
+
 # --- a peer that the test plays ---
 
 RPC, LINK, DATA, WATCH = 1, 2, 3, 4
@@ -249,9 +294,14 @@ def say(sock, word, payload):
     sock.sendall(struct.pack(">QI", len(payload) + 4, word) + payload)
 
 
+def message(sock):
+    """One SP message: its first word, and the rest."""
+    data = receive(sock, struct.unpack(">Q", receive(sock, 8))[0])
+    return struct.unpack(">I", data[:4])[0], data[4:]
+
+
 def hear(sock):
-    """One SP message without its first word."""
-    return receive(sock, struct.unpack(">Q", receive(sock, 8))[0])[4:]
+    return message(sock)[1]
 
 
 class Member:
@@ -291,11 +341,12 @@ class Member:
         return self.until_heard(self.pb.LINK_KIND_HELLO_REPLY, self.pb.HelloReply)
 
     def open(self):
-        """A session; from then on its heartbeats are the test's."""
+        """A live session; from then on its heartbeats are the test's."""
         hello = self.hello()
         self.test.assertEqual(hello.reason, 0, hello.text)
         self.session = struct.pack(">QQ", 1, hello.nonce)
         self.say(self.pb.LINK_KIND_SYNC, self.pb.Sync(incarnation=self.incarnation, version=1, last=True))
+        self.until_heard(self.pb.LINK_KIND_SYNC_ACK, self.pb.SyncAck)
         return self
 
     def beat(self):

@@ -9,7 +9,7 @@ import threading
 from cable import SECONDS
 from forwarding import Backend, breaks, receive
 from harness import PORT, main, until
-from mtls import (LINK, RPC, Member, Refused, TrustTest, answered, hear, packed, preamble, say)
+from mtls import LINK, RPC, Member, Refused, TrustTest, answered, message, packed, say, varint
 from test_strangers import load
 
 PERMISSION_DENIED, UNAUTHENTICATED = 7, 16
@@ -36,7 +36,7 @@ class Played(TrustTest):
     def opened(self, name="n3"):
         n3 = Member(self, self.pb, self.n1, name).open()
         until(f"the link of {name} is there", lambda: any(
-            row["peer_id"] == name and row["state"] in ("live", "syncing") for row in self.n1.info()["links"]))
+            row["peer_id"] == name and row["state"] == "live" for row in self.n1.info()["links"]))
         return n3
 
     def id(self):
@@ -45,6 +45,7 @@ class Played(TrustTest):
     def carried(self, n3, forward_id=None):
         """A client of n3's own, through n1; both ends."""
         forward_id = forward_id or self.id()
+        n3.beat()
         n3.forward(forward_id, "one", b"first ")
         data = n3.data(forward_id, b"second", offset=6)
         backend = self.one.accept()
@@ -63,8 +64,8 @@ class Played(TrustTest):
         flow.backend.close()
         for member in members:
             data, backend = self.carried(member)
-            data.close()
-            self.assertEqual(backend.recv(1), b"")
+            data.close()  # without a close_notify, as who cuts it off on the way:
+            self.assertTrue(breaks(backend), "what is cut off does not look like an end in order")
             backend.close()
 
     def grows(self, name, before):
@@ -98,7 +99,7 @@ class Played(TrustTest):
         backend.sendall(b"more")
         self.assertEqual(receive(data, 4), b"more")
         data.close()
-        self.assertEqual(backend.recv(1), b"")
+        self.assertTrue(breaks(backend))
         self.assertTrue(gone(n3.data(used, b"again")))  # and after it has ended
         self.assertTrue(self.one.idle())
         self.grows("forward_data_late", before)
@@ -108,7 +109,7 @@ class Played(TrustTest):
         n3, before, late = self.opened(), self.n1.counters(), self.id()
         n3.forward(late, "one", remaining_ms=700)
         backend = self.one.accept()
-        self.assertEqual(backend.recv(1), b"")  # given up
+        self.assertTrue(gone(backend))  # given up
         self.assertTrue(gone(n3.data(late, b"late")))
         self.grows("forward_data_late", before)
         self.assertTrue(self.one.idle())
@@ -191,8 +192,11 @@ class Impostor(TrustTest):
                     if head[5] != RPC:
                         continue
                     tls.sendall(b"MSHD\x01\0\0\0")
-                    hear(tls)
-                    say(tls, 0x80000001, packed(*self.answer))
+                    word, call = message(tls)
+                    size, at = varint(call)
+                    header, reply = self.answer
+                    header.call_id = self.pb.CallHeader.FromString(call[at:at + size]).call_id
+                    say(tls, word, packed(header, reply))
                     tls.recv(1)
             except (OSError, AssertionError, ValueError):
                 if self.sock.fileno() < 0:
@@ -210,13 +214,13 @@ class Impostor(TrustTest):
 
     def test_who_claims_another_id_in_its_answer_gets_no_link(self):
         pb = self.pb
-        self.refuses(pb.ReplyHeader(call_id=1, wire_version_min=1, wire_version_max=1),
+        self.refuses(pb.ReplyHeader(wire_version_min=1, wire_version_max=1),
                      pb.RegisterReply(peer_id="n1", incarnation=5, token=b"t" * 16, wire_version=1),
                      "its certificate names n5, but it says that it is n1")
 
     def test_who_claims_to_be_the_node_itself_does_not_stop_it(self):
         pb = self.pb
-        self.refuses(pb.ReplyHeader(call_id=1, status=9, reason=pb.REASON_SELF, text="that is me"), pb.RegisterReply(),
+        self.refuses(pb.ReplyHeader(status=9, reason=pb.REASON_SELF, text="that is me"), pb.RegisterReply(),
                      "its certificate names n5, but it says that it is n2")
 
 
