@@ -40,6 +40,8 @@
 
 struct app {
     const struct config *config;
+    int argc;
+    char *const *argv;
     struct paths paths;
     struct serve serve;
     struct trust *trust; /* NULL: plaintext */
@@ -437,7 +439,14 @@ static void run(struct app *app)
     else if (config->insecure)
         log_warn("daemon", "insecure: whoever reaches the mesh port can read and change what this "
                            "node believes; keep it inside a network that you trust");
-    reload_start(&app->reload, app->trust, on_changed, app);
+    reload_start(&app->reload, &(struct reload_from){.trust = app->trust,
+                                                     .argc = app->argc,
+                                                     .argv = app->argv,
+                                                     .policy = app->policy,
+                                                     .node = app->node,
+                                                     .forward = app->forward,
+                                                     .changed = on_changed,
+                                                     .ctx = app});
     node_start(app->node);
     rearm(app);
     uv_run(&app->loop, UV_RUN_DEFAULT);
@@ -489,12 +498,14 @@ static void stop(struct app *app)
     paths_close(&app->paths);
 }
 
-static int run_node(const struct config *config)
+static int run_node(const struct config *config, int argc, char *const *argv)
 {
     struct app *app = must_alloc(sizeof *app);
     int r;
 
     app->config = config;
+    app->argc = argc;
+    app->argv = argv;
     /* Pages of an introspection come and go by the megabyte: fresh memory would cost as much again.
      */
     mallopt(M_MMAP_THRESHOLD, HEAP_BLOCK);
@@ -552,7 +563,7 @@ int main(int argc, char **argv)
             printf("the settings are valid: node %s\n", config->peer_id);
         break;
     case CONFIG_RUN:
-        code = run_node(config);
+        code = run_node(config, argc, argv);
         break;
     }
     config_free(config);

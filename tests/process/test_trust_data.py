@@ -39,12 +39,12 @@ class Played(TrustTest):
             row["peer_id"] == name and row["state"] == "live" for row in self.n1.info()["links"]))
         return n3
 
-    def id(self):
+    def draw(self):
         return self.random.randbytes(16)
 
     def carried(self, n3, forward_id=None):
         """A client of n3's own, through n1; both ends."""
-        forward_id = forward_id or self.id()
+        forward_id = forward_id or self.draw()
         n3.beat()
         n3.forward(forward_id, "one", b"first ")
         data = n3.data(forward_id, b"second", offset=6)
@@ -85,13 +85,13 @@ class Played(TrustTest):
 
     def test_an_id_that_nobody_gave_reaches_nobody(self):
         n3, before = self.opened(), self.n1.counters()
-        self.assertTrue(gone(n3.data(self.id(), b"GET / HTTP/1.1\r\n\r\n")))
+        self.assertTrue(gone(n3.data(self.draw(), b"GET / HTTP/1.1\r\n\r\n")))
         self.grows("forward_data_late", before)
         self.assertTrue(self.one.idle())
         self.serves(n3)
 
     def test_a_used_id_reaches_nobody_again(self):
-        n3, before, used = self.opened(), self.n1.counters(), self.id()
+        n3, before, used = self.opened(), self.n1.counters(), self.draw()
         data, backend = self.carried(n3, used)
         again = n3.data(used, b"again")  # while it runs,
         self.assertTrue(gone(again))
@@ -106,7 +106,7 @@ class Played(TrustTest):
         self.serves(n3)
 
     def test_an_id_whose_time_is_over_reaches_nobody(self):
-        n3, before, late = self.opened(), self.n1.counters(), self.id()
+        n3, before, late = self.opened(), self.n1.counters(), self.draw()
         n3.forward(late, "one", remaining_ms=700)
         backend = self.one.accept()
         self.assertTrue(gone(backend))  # given up
@@ -124,7 +124,7 @@ class Played(TrustTest):
         }
         for what, (member, more, status) in rows.items():
             with self.subTest(what):
-                before, forward_id = self.n1.counters(), self.id()
+                before, forward_id = self.n1.counters(), self.draw()
                 n3.forward(forward_id, "one")
                 backend = self.one.accept()
                 with self.assertRaises(Refused) as refused:

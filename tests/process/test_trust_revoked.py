@@ -82,6 +82,66 @@ class Revoked(TrustTest):
         self.assertEqual(self.n1.counters()["gate_tls_revoked"], 0)
 
 
+class Denied(TrustTest):
+    """The same by the policy of the settings, which is read again on SIGHUP."""
+
+    def setUp(self):
+        super().setUp()
+        self.file = self.mesh.dir / "n1.yaml"
+        self.rules("n2")
+        self.mesh.kind = lambda mesh, name, host, **settings: SecureNode(
+            mesh, name, host, MESHD_CONFIG=self.file if name == "n1" else None, **settings)
+        self.pair()
+
+    def rules(self, peers, forward="*"):
+        self.file.write_text(f"policy: [{{rule: friends, peers: '{peers}', link: true, register: '*', "
+                             f"forward: '{forward}'}}]\n")
+
+    def take_rules(self, text="rules are in force"):
+        before = len(self.n1.log())
+        self.n1.signal(1)
+        self.n1.until_logged("nothing is different", after=before)  # of the files
+        self.assertIn(text, self.n1.log()[before:])
+
+    def test_who_may_have_no_link_any_more_loses_it_and_its_streams(self):
+        streams = [self.flow(way, "port") for way in self.REMOTE.values()]
+        for flow in streams:
+            self.passes(flow)
+        before = self.n1.counters()
+        self.rules("n9")
+        self.take_rules()
+        self.n1.until_logged(f"link to n2 ({self.n2.host}")
+        for flow in streams:
+            self.assertTrue(breaks(flow.client))
+            self.assertTrue(breaks(flow.backend))
+        until("its rows go", lambda: "n2" not in self.n1.peer_rows())
+        until("it tries again and is refused",
+              lambda: self.n1.counters()["policy_denied_link"] > before["policy_denied_link"])
+        self.passes(self.flow(self.LOCAL, "port"))
+        self.rules("n?")
+        self.take_rules()
+        self.n1.until_live(self.n2)
+        self.mesh.until_agreed()
+        for way in self.REMOTE.values():
+            self.passes(self.flow(way, "port"))
+
+    def test_who_may_not_be_forwarded_to_a_name_any_more_loses_those_streams_only(self):
+        session = self.n1.until_live(self.n2)["session_id"]
+        denied, other = self.flow(self.UP, "port"), self.flow(self.DOWN, "port")
+        self.rules("n2", forward="else")
+        self.take_rules()
+        self.assertTrue(breaks(denied.client))
+        self.assertTrue(breaks(denied.backend))
+        self.passes(other)
+        self.assertEqual(self.n1.link(self.n2)["session_id"], session)
+
+    def test_settings_that_will_not_do_change_nothing(self):
+        with self.counted(self.n1):
+            self.file.write_text("policy: [{rule: friends, peers: n9, color: red}]\n")
+            self.take_rules("n1.yaml:1:37: policy: unknown key 'color'")
+            self.assertIn("the settings will not do: the policy stays as it was", self.n1.log())
+
+
 del TrustTest
 if __name__ == "__main__":
     main()
