@@ -156,6 +156,23 @@ static void field_number(struct table *t, const char *field, uint64_t number)
     table_number(t, number);
 }
 
+static void tls_rows(struct table *t, const Meshd__V1__TlsInfo *tls)
+{
+    for (size_t i = 0; i < tls->n_names; i++)
+        field_text(t, "certificate of", tls->names[i]);
+    field_text(t, "certificate by", tls->issuer);
+    field_text(t, "fingerprint", tls->fingerprint);
+    table_cell(t, "valid until");
+    table_time(t, tls->not_after);
+    field_number(t, "CAs trusted", tls->cas);
+    field_number(t, "revoked", tls->revoked);
+    if (tls->crl_next_update) {
+        table_cell(t, "CRL until");
+        table_time(t, tls->crl_next_update);
+    }
+    field_number(t, "files taken", tls->loads);
+}
+
 static void node_table(const Meshd__V1__NodeInfo *node)
 {
     CLEANUP(table_freep) struct table *t = TABLE("FIELD", "VALUE");
@@ -178,13 +195,16 @@ static void node_table(const Meshd__V1__NodeInfo *node)
     field_text(t, "wire versions", text);
     field_text(t, "draining", node->draining ? "yes" : "no");
     field_text(t, "nng healthy", node->nng_healthy ? "yes" : "no");
+    field_text(t, "TLS", node->tls ? "yes" : "no");
+    if (node->tls)
+        tls_rows(t, node->tls);
     table_print(t, stdout);
 }
 
 static void links_table(const Meshd__V1__NodeInfo *node)
 {
     CLEANUP(table_freep)
-    struct table *t = TABLE("LINK", "ADDRESS", "CONFIGURED", "STATE", "SINCE", "SILENT MS",
+    struct table *t = TABLE("LINK", "ADDRESS", "CONFIGURED", "STATE", "TLS", "SINCE", "SILENT MS",
                             "ATTEMPTS", "LAST ERROR");
 
     for (size_t i = 0; i < node->n_links; i++) {
@@ -194,6 +214,7 @@ static void links_table(const Meshd__V1__NodeInfo *node)
         table_cell(t, row->address);
         table_cell(t, row->configured);
         table_state(t, row->state);
+        table_cell(t, row->tls ? "yes" : "no");
         table_time(t, row->since);
         table_number(t, row->silent_ms);
         table_number(t, row->attempts);

@@ -8,7 +8,7 @@
 
 #define BOUND_TEXT 64u /* "[v6]:port" */
 
-int clients_new(const struct config *config, struct registry *registry,
+int clients_new(const struct config *config, struct registry *registry, struct tls_keeper *tls,
                 struct policy_keeper *policy, const struct forward_ops *ops,
                 struct forward **out_forward)
 {
@@ -43,6 +43,7 @@ int clients_new(const struct config *config, struct registry *registry,
                                                .open_ms = config->open_timeout_ms,
                                                .idle_ms = config->idle_timeout_ms,
                                                .half_close_ms = config->half_close_timeout_ms,
+                                               .tls = tls,
                                                .policy = policy,
                                                .ops = *ops},
                     out_forward);

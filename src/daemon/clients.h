@@ -6,8 +6,9 @@
 #include "forward/forward.h"
 #include "registry/registry.h"
 
-/* 0 and *out_forward, or a negative errno. registry and policy are borrowed until forward_free. */
-int clients_new(const struct config *config, struct registry *registry,
+/* 0 and *out_forward, or a negative errno. registry, tls (NULL: plaintext) and policy are borrowed
+ * until forward_free. */
+int clients_new(const struct config *config, struct registry *registry, struct tls_keeper *tls,
                 struct policy_keeper *policy, const struct forward_ops *ops,
                 struct forward **out_forward);
 /* Binds every ingress port, before forward_start; which one cannot be bound is told. Of each a text

@@ -159,20 +159,6 @@ static void find_runtime_dir(struct config_reading *r)
                      config_quote(dir, quoted), why, s->allowed);
 }
 
-static void check_plaintext(struct config_reading *r)
-{
-    const struct config *c = r->config;
-    bool loopback = strncmp(c->bind_host, "127.", 4) == 0 || strcmp(c->bind_host, "::1") == 0;
-
-    if (loopback || c->insecure || r->bad[SETTING_BIND] || r->bad[SETTING_INSECURE])
-        return;
-    config_error(r, &r->where[SETTING_BIND], &settings[SETTING_BIND],
-                 "%s%s is not loopback, and this version has no TLS; allowed: an address of "
-                 "127.0.0.0/8 or [::1], or plaintext by insecure: true, PEER_INSECURE=true or "
-                 "--insecure",
-                 c->bind_host[0] ? "" : "every address", c->bind_host);
-}
-
 static void check_times(struct config_reading *r)
 {
     const struct config *c = r->config;
@@ -259,7 +245,7 @@ int config_reading_finish(struct config_reading *r, struct config **out_config)
     find_peer_id(r);
     find_runtime_dir(r);
     take_lists(r);
-    check_plaintext(r);
+    config_check_trust(r);
     check_times(r);
     check_sizes(r);
     check_count(r, SETTING_PEERS, SETTING_LIMIT_peers, limits->peers);

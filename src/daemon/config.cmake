@@ -10,6 +10,7 @@ add_library(meshd_config STATIC
   ${CMAKE_CURRENT_LIST_DIR}/config_process.c
   ${CMAKE_CURRENT_LIST_DIR}/config_source.c
   ${CMAKE_CURRENT_LIST_DIR}/config_table.c
+  ${CMAKE_CURRENT_LIST_DIR}/config_trust.c
   ${CMAKE_CURRENT_LIST_DIR}/config_value.c
   ${CMAKE_CURRENT_LIST_DIR}/config_yaml.c)
 target_link_libraries(meshd_config PUBLIC meshd_flags meshd_base meshd_policy meshd_wire PkgConfig::YAML)

@@ -69,6 +69,8 @@ struct config_rule { /* one of `policy:`; as struct policy_rule */
     bool link, lookup, introspect;
 };
 
+#define CONFIG_PATH 512u /* bytes of a file's path with its NUL */
+
 /* The longest name in a runtime_dir, with the "/" before it, that fits a socket's path there. */
 #define CONFIG_PRIVATE_NAME 24u
 
@@ -76,7 +78,10 @@ struct config {
     char peer_id[LIMIT_PEER_ID + 1];
     char bind_host[LIMIT_IP_TEXT]; /* canonical text; "": every address, v4 and v6 */
     uint16_t bind_port;            /* 0: any free one (tests) */
-    bool insecure;                 /* always true when bind_host is not loopback */
+    bool insecure;                 /* without TLS: true when bind_host is not loopback */
+    /* PEM files, relative ones from the working directory. ca, cert and key: all or none ("").
+     * crl: "" is none, and always without them. */
+    char tls_ca[CONFIG_PATH], tls_cert[CONFIG_PATH], tls_key[CONFIG_PATH], tls_crl[CONFIG_PATH];
     struct config_peer *peers;
     size_t n_peers;
     struct config_service *services;
@@ -108,8 +113,12 @@ int config_load(int argc, char *const *argv, FILE *err, enum config_action *out_
                 struct config **out_config);
 void config_free(struct config *config); /* accepts NULL */
 
-/* Every setting in force, as YAML that config_load accepts and reads back the same. Secrets would
- * be hidden here; no setting is one yet. */
+bool config_has_tls(const struct config *config);
+/* Of an address without brackets or port. */
+bool config_is_loopback(const char *ip);
+
+/* Every setting in force, as YAML that config_load accepts and reads back the same. No setting is a
+ * secret: keys are named by their files. */
 void config_print(const struct config *config, FILE *out);
 void config_help(FILE *out);
 

@@ -18,6 +18,10 @@ enum setting_id {
     SETTING_PEER_NAME,
     SETTING_BIND,
     SETTING_INSECURE,
+    SETTING_TLS_CA,
+    SETTING_TLS_CERT,
+    SETTING_TLS_KEY,
+    SETTING_TLS_CRL,
     SETTING_PEERS,
     SETTING_SERVICES,
     SETTING_INGRESS,
@@ -178,6 +182,9 @@ void config_flags_fini(struct config_flags *flags);
 void config_env(struct config_reading *r);
 void config_yaml(struct config_reading *r, const char *file, const void *data, size_t len);
 
+/* Whom plaintext may reach, and whether the files of TLS are all there (config_trust.c). */
+void config_check_trust(struct config_reading *r);
+
 /* Parts that the tests look at alone. */
 const struct setting *setting_find(const char *key, size_t len); /* or NULL */
 /* The peer id that a host of that name gets; false if it gives none. */
@@ -190,7 +197,7 @@ void config_where(const struct where *where, char out[CONFIG_TEXT_MAX]);
 const char *config_listen(const char *text, char out_host[LIMIT_IP_TEXT], uint16_t *out_port);
 
 extern const struct setting_type type_peer_id, type_bind, type_bool, type_word, type_duration,
-    type_number, type_dir, type_list;
+    type_number, type_dir, type_file, type_list;
 extern const struct setting_type type_user, type_group, type_mode;
 extern const struct list_type list_peers, list_services, list_ingress, list_policy;
 extern const char config_no_memory[];

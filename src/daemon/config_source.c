@@ -225,9 +225,6 @@ void config_env(struct config_reading *r)
     static const struct {
         const char *name, *what, *off;
     } later[] = {
-        {"PEER_TLS_CA", "TLS", NULL},
-        {"PEER_TLS_CERT", "TLS", NULL},
-        {"PEER_TLS_KEY", "TLS", NULL},
         {"ADMIN_ADDR", "an admin port", "off"},
     };
     const char *value;

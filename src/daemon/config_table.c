@@ -17,6 +17,12 @@ static const char *const maps_words[] = {"full", "summary", "off", NULL};
     .type = &type_duration, .arg = "TIME", .least = (from), .most = (to),                          \
     .offset = offsetof(struct config, field)
 
+#define PEM(field)                                                                                 \
+    .type = &type_file, .arg = "FILE", .def_text = "none",                                         \
+    .allowed = "a path of at most 511 printable ASCII bytes, a relative one from the working "     \
+               "directory",                                                                        \
+    .offset = offsetof(struct config, field)
+
 const struct setting settings[N_SETTINGS] = {
     [SETTING_PEER_NAME] = {.key = "peer_name",
                            .flag = "peer-name",
@@ -39,9 +45,32 @@ const struct setting settings[N_SETTINGS] = {
                           .flag = "insecure",
                           .env = "PEER_INSECURE",
                           .arg = "BOOL",
-                          .what = "plaintext on an address that is not loopback",
+                          .what = "without TLS: plaintext to and from addresses that are not "
+                                  "loopback",
                           .def = "false",
                           BOOL(insecure)},
+    [SETTING_TLS_CA] = {.key = "tls.ca",
+                        .flag = "tls-ca",
+                        .env = "PEER_TLS_CA",
+                        .what = "PEM: the CA whose certificates are let in; with tls.cert and "
+                                "tls.key every connection of the mesh port is TLS, both ways",
+                        PEM(tls_ca)},
+    [SETTING_TLS_CERT] = {.key = "tls.cert",
+                          .flag = "tls-cert",
+                          .env = "PEER_TLS_CERT",
+                          .what = "PEM: this node's certificate, whose DNS names include the peer "
+                                  "id; then intermediate ones",
+                          PEM(tls_cert)},
+    [SETTING_TLS_KEY] = {.key = "tls.key",
+                         .flag = "tls-key",
+                         .env = "PEER_TLS_KEY",
+                         .what = "PEM: the private key of tls.cert",
+                         PEM(tls_key)},
+    [SETTING_TLS_CRL] = {.key = "tls.crl",
+                         .flag = "tls-crl",
+                         .env = "PEER_TLS_CRL",
+                         .what = "PEM: certificates that are revoked, a list of each CA",
+                         PEM(tls_crl)},
     [SETTING_PEERS] = {.key = "peers",
                        .flag = "peer",
                        .env = "REMOTE_PEER_ADDR",

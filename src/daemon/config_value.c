@@ -273,12 +273,36 @@ static const char *parse_dir(const struct setting *s, const char *text, struct c
     return NULL;
 }
 
-static void print_dir(const struct setting *s, const struct config *config, FILE *out)
+static void print_quoted(const char *text, FILE *out)
 {
     fputc('"', out);
-    for (const char *c = config->runtime_dir; *c; c++)
+    for (const char *c = text; *c; c++)
         fprintf(out, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
     fputc('"', out);
+}
+
+static void print_dir(const struct setting *s, const struct config *config, FILE *out)
+{
+    print_quoted(config->runtime_dir, out);
+}
+
+static const char *parse_file(const struct setting *s, const char *text, struct config *config)
+{
+    size_t len = strlen(text);
+
+    if (len >= CONFIG_PATH)
+        return "is too long";
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] < 0x20 || text[i] > 0x7e)
+            return "has bytes that are not printable ASCII";
+    }
+    memcpy(field_of(s, config), text, len + 1);
+    return NULL;
+}
+
+static void print_file(const struct setting *s, const struct config *config, FILE *out)
+{
+    print_quoted(value_of(s, config), out);
 }
 
 const struct setting_type type_peer_id = {parse_peer_id, print_peer_id};
@@ -288,3 +312,4 @@ const struct setting_type type_word = {parse_word, print_word};
 const struct setting_type type_duration = {parse_duration, print_duration};
 const struct setting_type type_number = {parse_number, print_number};
 const struct setting_type type_dir = {parse_dir, print_dir};
+const struct setting_type type_file = {parse_file, print_file};

@@ -65,6 +65,7 @@ struct line {
     bool ended, gone, done;   /* by the gate; nng's pipe; a call's answer was handed on */
     struct gate_end end;
     struct sockaddr_storage to, from; /* dialled */
+    struct gate_peer peer;            /* of a call, once it is up */
 };
 
 struct ports {
@@ -89,9 +90,10 @@ struct slot *slot_take_pair(struct ports *ports, int *out_error);
 void slot_give_back(struct slot *slot, bool rested);
 void slot_free(struct slot *slot);
 
-/* Dials `to` with a preamble of kind; joins slot. A negative errno: nothing was begun. */
+/* Dials `to`, where expect must be met ("": anybody), with a preamble of kind; joins slot. A
+ * negative errno: nothing was begun; -EPERM: plaintext may not go there. */
 int line_dial(struct line *line, enum preamble_kind kind, const struct node_addr *to,
-              const uint8_t *token);
+              const char *expect, const uint8_t *token);
 void line_add(struct line *line);
 /* Frees line and gives its socket back when nothing of it is left. */
 void line_settle(struct line *line);
@@ -105,8 +107,8 @@ void line_quiet(struct line *line, bool flush);
 void line_tell_down(struct line *line, const struct gate_end *why);
 
 /* Calls (ports_call.c). */
-void call_begin(void *ctx, uint64_t number, const struct node_addr *to, const char *method,
-                const ProtobufCMessage *request, uint32_t deadline_ms);
+void call_begin(void *ctx, uint64_t number, const struct node_addr *to, const char *expect,
+                const char *method, const ProtobufCMessage *request, uint32_t deadline_ms);
 void call_ended(struct line *line); /* the gate let go, or the network is lost */
 
 /* Who carries clients (ports_forward.c). slot_pass: nng's threads. */

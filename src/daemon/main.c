@@ -21,6 +21,7 @@
 #include "daemon/paths.h"
 #include "daemon/policy.h"
 #include "daemon/privileges.h"
+#include "daemon/reload.h"
 #include "daemon/sandbox.h"
 #include "daemon/serve.h"
 
@@ -41,8 +42,11 @@
 
 struct app {
     const struct config *config;
+    int argc;
+    char *const *argv;
     struct paths paths;
     struct serve serve;
+    struct trust *trust; /* NULL: plaintext */
     struct registry *registry;
     struct policy_keeper *policy;
     struct printer *printer;
@@ -59,6 +63,7 @@ struct app {
     uv_loop_t loop;
     uv_timer_t tick, stop, drain;
     uv_signal_t term, interrupt;
+    struct reload reload;
     uint64_t next_ms;  /* for which the tick timer is armed */
     uint64_t drain_ms; /* when the end was asked for, */
     uint64_t stop_ms;  /* ... and when it began, with nothing forwarded any more */
@@ -127,6 +132,7 @@ static void say_goodbye(struct app *app)
     /* What draining takes at the least is part of the end. */
     app->stop_ms = now - (gone_ms < DRAIN_LEAST_MS ? gone_ms : DRAIN_LEAST_MS);
     alarm(STOP_ALL_S);
+    reload_stop(&app->reload);
     end_forwarding(app);
     node_stop(app->node);
     uv_timer_stop(&app->tick);
@@ -220,6 +226,8 @@ static int start_loop(struct app *app)
         r = uv_signal_start(&app->term, on_signal, SIGTERM);
     if (r == 0)
         r = uv_signal_start(&app->interrupt, on_signal, SIGINT);
+    if (r == 0)
+        r = reload_init(&app->reload, &app->loop);
     return r;
 }
 
@@ -263,6 +271,7 @@ static int start_gate(struct app *app)
                                            .dir = app->paths.nng,
                                            .peer_id = config->peer_id,
                                            .limits = &config->limits,
+                                           .near_only = !app->trust && !config->insecure,
                                            .event = on_event,
                                            .ctx = app},
                   &app->ports);
@@ -274,6 +283,7 @@ static int start_gate(struct app *app)
                                              .dial_ms = config->dial_timeout_ms,
                                              .idle_ms = IDLE_MS,
                                              .ops = ports_gate_ops(app->ports),
+                                             .tls = trust_keeper(app->trust),
                                              .epoch = registry_epoch(app->registry),
                                              .watch_ops = feed_watch_ops(&app->source)},
                      &app->gate);
@@ -333,6 +343,7 @@ static int start_rpc(struct app *app)
     serve->printer = app->printer;
     serve->limits = app->config->limits;
     serve->peer_id = app->config->peer_id;
+    serve->tls = trust_keeper(app->trust);
     r = rpc_server_open(&(struct rpc_server_settings){.path = app->paths.rep,
                                                       .contexts = CONTEXTS,
                                                       .message_bytes = serve->limits.message_bytes,
@@ -364,7 +375,8 @@ static int start_feed(struct app *app)
 static int make_forward(struct app *app)
 {
     const struct forward_ops ops = {.ctx = app->ports, .send = ports_forward_send};
-    int r = clients_new(app->config, app->registry, app->policy, &ops, &app->forward);
+    int r = clients_new(app->config, app->registry, trust_keeper(app->trust), app->policy, &ops,
+                        &app->forward);
 
     if (r == 0)
         ports_set_forward(app->ports, app->forward);
@@ -396,8 +408,11 @@ static int confine(const struct config *config)
 static int start(struct app *app)
 {
     struct sockaddr_storage from = {.ss_family = AF_UNSPEC};
-    int r = start_registry(app);
+    int r = trust_new(app->config, &app->trust);
 
+    if (r < 0)
+        return r; /* it was told already */
+    r = start_registry(app);
     if (r == 0)
         r = start_gate(app);
     if (r == 0)
@@ -406,7 +421,7 @@ static int start(struct app *app)
         r = listen_open(app->config, app->gate, app->paths.socket, app->serve.address,
                         sizeof app->serve.address, &from);
         if (r < 0)
-            return r; /* it was told already */
+            return r; /* likewise */
         ports_set_from(app->ports, &from);
         if (clients_listen(app->config, app->forward, &app->serve.ingress) < 0 ||
             confine(app->config) < 0)
@@ -428,6 +443,17 @@ static int start(struct app *app)
     return r;
 }
 
+/* Of what is read again: who is here may have to go, who was turned away may be welcome. */
+static void on_changed(void *ctx)
+{
+    struct app *app = ctx;
+
+    gate_check_again(app->gate);
+    forward_check_again(app->forward);
+    node_retry(app->node);
+    rearm(app);
+}
+
 static void run(struct app *app)
 {
     const struct config *config = app->config;
@@ -436,9 +462,19 @@ static void run(struct app *app)
         on_event(app, &(struct node_event){.kind = NODE_MAPS_CHANGED});
     log_info("daemon", "meshd " MESHD_VERSION " %s: mesh port %s, local socket %s", config->peer_id,
              app->serve.address, app->paths.socket);
-    if (config->insecure)
+    if (config->insecure && app->trust)
+        log_warn("daemon", "insecure has no effect: there is TLS, and plaintext is closed");
+    else if (config->insecure)
         log_warn("daemon", "insecure: whoever reaches the mesh port can read and change what this "
                            "node believes; keep it inside a network that you trust");
+    reload_start(&app->reload, &(struct reload_from){.trust = app->trust,
+                                                     .argc = app->argc,
+                                                     .argv = app->argv,
+                                                     .policy = app->policy,
+                                                     .node = app->node,
+                                                     .forward = app->forward,
+                                                     .changed = on_changed,
+                                                     .ctx = app});
     node_start(app->node);
     rearm(app);
     uv_run(&app->loop, UV_RUN_DEFAULT);
@@ -474,6 +510,7 @@ static void stop(struct app *app)
     node_free(app->node);
     gate_free(app->gate);
     forward_free(app->forward);
+    trust_free(app->trust);
     clients_texts_free(app->serve.ingress);
     serve_fini(&app->serve);
     registry_free(app->registry);
@@ -483,17 +520,20 @@ static void stop(struct app *app)
     uv_close((uv_handle_t *)&app->drain, NULL);
     uv_close((uv_handle_t *)&app->term, NULL);
     uv_close((uv_handle_t *)&app->interrupt, NULL);
+    reload_close(&app->reload);
     uv_run(&app->loop, UV_RUN_DEFAULT);
     uv_loop_close(&app->loop);
     paths_close(&app->paths);
 }
 
-static int run_node(const struct config *config)
+static int run_node(const struct config *config, int argc, char *const *argv)
 {
     struct app *app = must_alloc(sizeof *app);
     int r;
 
     app->config = config;
+    app->argc = argc;
+    app->argv = argv;
     /* Pages of an introspection come and go by the megabyte: fresh memory would cost as much again.
      */
     mallopt(M_MMAP_THRESHOLD, HEAP_BLOCK);
@@ -553,10 +593,12 @@ int main(int argc, char **argv)
         config_print(config, stdout);
         break;
     case CONFIG_CHECK:
-        printf("the settings are valid: node %s\n", config->peer_id);
+        code = trust_check(config, stdout, stderr) ? 0 : 2;
+        if (code == 0)
+            printf("the settings are valid: node %s\n", config->peer_id);
         break;
     case CONFIG_RUN:
-        code = run_node(config);
+        code = run_node(config, argc, argv);
         break;
     }
     config_free(config);

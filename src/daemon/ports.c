@@ -101,7 +101,7 @@ static void choose_from(const struct ports *ports, struct gate_target *target)
 }
 
 int line_dial(struct line *line, enum preamble_kind kind, const struct node_addr *to,
-              const uint8_t *token)
+              const char *expect, const uint8_t *token)
 {
     struct ports *ports = line->ports;
     struct gate_target target = {.ipc_path = line->slot->path};
@@ -109,7 +109,10 @@ int line_dial(struct line *line, enum preamble_kind kind, const struct node_addr
 
     if (!to_sockaddr(to, &target.to))
         return -EAFNOSUPPORT;
+    if (ports->settings.near_only && !is_loopback(&target.to))
+        return -EPERM;
     choose_from(ports, &target);
+    snprintf(target.expect, sizeof target.expect, "%s", expect);
     target.preamble.version = PREAMBLE_VERSION;
     target.preamble.kind = kind;
     memcpy(target.preamble.peer_id, ports->peer_id, sizeof ports->peer_id);
@@ -214,6 +217,7 @@ static void read_gate(struct letter *letter)
         break;
     case GATE_UP:
         line->gate_up = true;
+        line->peer = l->from;
         if (!line->is_call && line->pipe_up && !line->told_up && !line->left) {
             line->told_up = true;
             node_link_up(l->ports->node, line->number);
@@ -259,7 +263,10 @@ static void on_link_asked(void *ctx, uint32_t conn, const struct gate_peer *from
 
 static void on_up(void *ctx, uint32_t conn, const struct gate_peer *peer)
 {
-    post(gate_letter(ctx, GATE_UP, conn));
+    struct gate_letter *l = gate_letter(ctx, GATE_UP, conn);
+
+    l->from = *peer;
+    post(l);
 }
 
 static void on_ending(void *ctx, uint32_t conn) { post(gate_letter(ctx, GATE_ENDING, conn)); }
@@ -311,7 +318,7 @@ static void down_soon(struct ports *ports, uint64_t number, int error)
     mailbox_post(ports->settings.box, &l->letter);
 }
 
-static void link_dial(void *ctx, uint64_t number, const struct node_addr *to,
+static void link_dial(void *ctx, uint64_t number, const struct node_addr *to, const char *expect,
                       const uint8_t token[TOKEN_LEN])
 {
     struct ports *ports = ctx;
@@ -322,7 +329,7 @@ static void link_dial(void *ctx, uint64_t number, const struct node_addr *to,
     line->number = number;
     line->slot = slot_take_pair(ports, &r);
     if (line->slot)
-        r = line_dial(line, PREAMBLE_LINK, to, token);
+        r = line_dial(line, PREAMBLE_LINK, to, expect, token);
     if (r < 0) {
         if (line->slot)
             slot_give_back(line->slot, true);

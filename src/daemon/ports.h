@@ -22,6 +22,7 @@ struct ports_settings {
     const char *dir;             /* private: nng's ipc paths; copied */
     const char *peer_id;         /* copied */
     const struct limits *limits; /* copied */
+    bool near_only; /* plaintext, and addresses that are not loopback are not dialled */
     void (*event)(void *ctx, const struct node_event *event);
     void *ctx;
 };

@@ -49,6 +49,8 @@ static void read_result(struct letter *letter)
         l->result.error = -ECONNRESET;
         snprintf(l->text, sizeof l->text, "the connection ended before the answer");
     }
+    l->result.secure = line && line->peer.secure;
+    l->result.names = line ? line->peer.names : NULL;
     node_call_done(l->ports->node, l->number, &l->result);
     if (line) {
         line->done = true;
@@ -92,8 +94,17 @@ static void fail_soon(struct ports *ports, uint64_t number, int error)
                 &(struct rpc_result){.error = error, .text = strerror(-error)});
 }
 
-void call_begin(void *ctx, uint64_t number, const struct node_addr *to, const char *method,
-                const ProtobufCMessage *request, uint32_t deadline_ms)
+static void refuse_plaintext(struct ports *ports, uint64_t number)
+{
+    post_result(ports, NULL, number,
+                &(struct rpc_result){.error = -EACCES,
+                                     .text = "it is not loopback, and there is no TLS: set "
+                                             "PEER_TLS_CA, PEER_TLS_CERT and PEER_TLS_KEY (meshcat "
+                                             "ca makes the files), or PEER_INSECURE=true"});
+}
+
+void call_begin(void *ctx, uint64_t number, const struct node_addr *to, const char *expect,
+                const char *method, const ProtobufCMessage *request, uint32_t deadline_ms)
 {
     struct ports *ports = ctx;
     struct line *line = must_alloc(sizeof *line);
@@ -108,11 +119,14 @@ void call_begin(void *ctx, uint64_t number, const struct node_addr *to, const ch
         fail_soon(ports, number, r);
         return;
     }
-    r = line_dial(line, PREAMBLE_RPC, to, NULL);
+    r = line_dial(line, PREAMBLE_RPC, to, expect, NULL);
     if (r < 0) {
         slot_give_back(line->slot, true);
         free(line);
-        fail_soon(ports, number, r);
+        if (r == -EPERM)
+            refuse_plaintext(ports, number);
+        else
+            fail_soon(ports, number, r);
         return;
     }
     r = rpc_client_call(line->slot->client, method, request, deadline_ms, on_done, line);

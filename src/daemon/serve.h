@@ -32,7 +32,8 @@ struct serve {
     struct ports *ports;     /* main loop only */
     struct printer *printer; /* or NULL */
     struct forward *forward;
-    char **ingress; /* of NodeInfo; ends with NULL */
+    struct tls_keeper *tls; /* or NULL */
+    char **ingress;         /* of NodeInfo; ends with NULL */
     struct canary *canary;
     struct pages pages;
     struct limits limits;

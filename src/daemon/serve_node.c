@@ -86,6 +86,10 @@ static const struct counter_row counter_rows[] = {
     C(gate, lanes_lost),
     C(gate, data_handed),
     C(gate, data_refused),
+    C(gate, closed_plaintext),
+    C(gate, tls_handshakes),
+    C(gate, tls_resumed),
+    C(gate, tls_revoked),
     C(gate, bytes_in),
     C(gate, bytes_out),
     C(rpc, in_progress),
@@ -179,9 +183,20 @@ static const char *const phase_words[N_FORWARD_PHASES] = {
     [FORWARD_PHASE_OPEN] = "open",
 };
 
+static const char *const failure_words[N_TLS_FAILURES] = {
+    [TLS_NO_CERTIFICATE] = "no_certificate",
+    [TLS_UNTRUSTED] = "untrusted",
+    [TLS_EXPIRED] = "expired",
+    [TLS_REVOKED] = "revoked",
+    [TLS_IDENTITY] = "identity",
+    [TLS_REFUSED] = "refused",
+    [TLS_BROKEN] = "broken",
+};
+
 #define COUNTER_NAME 64u
 #define N_FIXED (sizeof counter_rows / sizeof *counter_rows)
-#define N_COUNTERS (N_FIXED + N_FORWARD_ENDS + 2u * N_FORWARD_PHASES + N_POLICY_ACTIONS)
+#define N_COUNTERS                                                                                 \
+    (N_FIXED + N_FORWARD_ENDS + 2u * N_FORWARD_PHASES + N_POLICY_ACTIONS + N_TLS_FAILURES)
 
 static void collect(struct serve *serve, struct all *out)
 {
@@ -252,6 +267,23 @@ static bool add_refusals(const struct policy_counters *count, struct arena *aren
     return true;
 }
 
+/* Handshakes that failed, by why. False: no memory. */
+static bool add_failures(const struct gate_counters *count, struct arena *arena,
+                         Meshd__V1__NodeInfo *info, Meshd__V1__Counter *rows)
+{
+    char name[COUNTER_NAME];
+    char *copy;
+
+    for (unsigned i = TLS_OK + 1; i < N_TLS_FAILURES; i++) {
+        snprintf(name, sizeof name, "gate_tls_failed_%s", failure_words[i]);
+        copy = arena_strdup(arena, name);
+        if (!copy)
+            return false;
+        add_counter(info, rows, copy, count->tls_failed[i]);
+    }
+    return true;
+}
+
 static bool fill_counters(const struct all *all, struct arena *arena, Meshd__V1__NodeInfo *info)
 {
     Meshd__V1__Counter *rows = arena_alloc(arena, N_COUNTERS * sizeof *rows);
@@ -265,12 +297,45 @@ static bool fill_counters(const struct all *all, struct arena *arena, Meshd__V1_
         memcpy(&value, (const char *)all + counter_rows[i].offset, sizeof value);
         add_counter(info, rows, counter_rows[i].name, value);
     }
-    return add_refusals(&all->policy, arena, info, rows) &&
+    return add_failures(&all->gate, arena, info, rows) &&
+           add_refusals(&all->policy, arena, info, rows) &&
            add_clients(&all->forward, arena, info, rows);
 }
 
+#define TLS_INFO_BYTES 1536u /* at most, packed */
+
+/* False: no memory. */
+static bool fill_tls(struct tls_keeper *keeper, struct arena *arena, Meshd__V1__NodeInfo *info)
+{
+    struct tls_material *m = arena_alloc(arena, sizeof *m);
+    Meshd__V1__TlsInfo *tls = arena_alloc(arena, sizeof *tls);
+
+    if (!m || !tls)
+        return false;
+    tls_keeper_material(keeper, m);
+    meshd__v1__tls_info__init(tls);
+    tls->names = arena_alloc(arena, LIMIT_CERT_NAMES * sizeof *tls->names);
+    if (!tls->names)
+        return false;
+    while (tls->n_names < LIMIT_CERT_NAMES && m->names[tls->n_names][0]) {
+        tls->names[tls->n_names] = m->names[tls->n_names];
+        tls->n_names++;
+    }
+    tls->subject = m->subject;
+    tls->issuer = m->issuer;
+    tls->fingerprint = m->fingerprint;
+    tls->not_before = (uint64_t)m->not_before;
+    tls->not_after = (uint64_t)m->not_after;
+    tls->cas = m->n_cas;
+    tls->revoked = m->n_revoked;
+    tls->crl_next_update = (uint64_t)m->crl_next_update;
+    tls->loads = m->loads;
+    info->tls = tls;
+    return true;
+}
+
 static bool fill_link(struct arena *arena, const struct node_link_info *from, uint64_t now_ms,
-                      Meshd__V1__LinkRow *out)
+                      bool tls, Meshd__V1__LinkRow *out)
 {
     char text[LIMIT_IP_TEXT + 16], session[OWNER_SESSION_TEXT] = "";
 
@@ -291,6 +356,7 @@ static bool fill_link(struct arena *arena, const struct node_link_info *from, ui
     out->since = (clock_wall_us() / 1000 - (now_ms - from->since_ms)) / 1000;
     out->last_error = arena_strdup(arena, from->last_error);
     out->attempts = from->attempts;
+    out->tls = tls; /* all are, or none */
     return out->peer_id && out->address && out->configured && out->session_id && out->last_error;
 }
 
@@ -313,7 +379,7 @@ static bool fill_links(struct serve *serve, struct arena *arena, size_t room,
         return false;
     node_links(serve->node, links, n);
     for (size_t i = 0; i < n; i++) {
-        if (!fill_link(arena, &links[i], now_ms, &rows[i]))
+        if (!fill_link(arena, &links[i], now_ms, serve->tls != NULL, &rows[i]))
             return false;
         size = protobuf_c_message_get_packed_size(&rows[i].base) + 4; /* tag, length */
         if (size > room)
@@ -342,6 +408,10 @@ static bool fill_node(struct serve *serve, const struct all *all, struct arena *
     if (!info->addresses)
         return false;
     info->addresses[info->n_addresses++] = serve->address;
+    if (serve->tls && !fill_tls(serve->tls, arena, info))
+        return false;
+    if (serve->tls)
+        room -= room < TLS_INFO_BYTES ? room : TLS_INFO_BYTES;
     info->ingress = serve->ingress;
     for (size_t size; serve->ingress[info->n_ingress]; room -= size) {
         size = strlen(serve->ingress[info->n_ingress]) + 4; /* tag, length */

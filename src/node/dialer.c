@@ -160,11 +160,16 @@ void dialer_restart_all(struct node *n)
     }
 }
 
-void dialer_retry_refused(struct node *n)
+void dialer_retry_all(struct node *n)
 {
-    for (size_t i = 0; i < n->n_dialers; i++)
-        if (n->dialers[i].state == DIALER_WAITING && n->dialers[i].refused)
-            wait_for(n, &n->dialers[i], 0);
+    for (size_t i = 0; i < n->n_dialers; i++) {
+        struct dialer *d = &n->dialers[i];
+
+        if (d->state != DIALER_WAITING)
+            continue;
+        backoff_reset(&d->backoff);
+        wait_for(n, d, 0);
+    }
 }
 
 /* ---- one attempt ---- */
@@ -193,7 +198,8 @@ static void call(struct node *n, struct dialer *d)
     d->call = node_number(n);
     set_state(n, d, DIALER_CALLING);
     wake_at(n, d, n->now_ms + deadline_ms + CALL_SLACK_MS);
-    n->port->call(n->port->ctx, d->call, &d->addr, METHOD_REGISTER, &request.base, deadline_ms);
+    n->port->call(n->port->ctx, d->call, &d->addr, d->expected, METHOD_REGISTER, &request.base,
+                  deadline_ms);
 }
 
 static void begin(struct node *n, struct dialer *d)
@@ -250,7 +256,7 @@ static void open_link(struct node *n, struct dialer *d)
     d->refused = false;
     set_state(n, d, DIALER_LINKED);
     d->wake_ms = UINT64_MAX;
-    n->port->link_dial(n->port->ctx, l->number, &d->addr, d->token);
+    n->port->link_dial(n->port->ctx, l->number, &d->addr, d->met, d->token);
 }
 
 void dialer_on_probed(struct node *n, struct dialer *d, bool in_use, const char *where)
@@ -267,8 +273,27 @@ void dialer_on_probed(struct node *n, struct dialer *d, bool in_use, const char 
     }
 }
 
+static bool proves(const struct node_call_result *result, const char *peer_id)
+{
+    for (size_t i = 0; result->secure && i < LIMIT_CERT_NAMES && result->names[i][0]; i++)
+        if (strcmp(result->names[i], peer_id) == 0)
+            return true;
+    return !result->secure;
+}
+
+static void fail_unproved(struct node *n, struct dialer *d, const struct node_call_result *result,
+                          const char *peer_id)
+{
+    char text[LIMIT_STATUS_TEXT + 1];
+
+    snprintf(text, sizeof(text), "its certificate names %s, but it says that it is %s",
+             result->names[0][0] ? result->names[0] : "no peer", peer_id);
+    fail(n, d, text, true);
+}
+
 /* Somebody answered who is willing: is it who we look for, and do we need this link? */
-static void meet(struct node *n, struct dialer *d, const Meshd__V1__RegisterReply *reply)
+static void meet(struct node *n, struct dialer *d, const struct node_call_result *result,
+                 const Meshd__V1__RegisterReply *reply)
 {
     char text[LIMIT_STATUS_TEXT + 1];
     struct peer *p;
@@ -276,6 +301,10 @@ static void meet(struct node *n, struct dialer *d, const Meshd__V1__RegisterRepl
     if (reply->token.len != TOKEN_LEN || !peer_id_valid(reply->peer_id, strlen(reply->peer_id)) ||
         reply->incarnation == 0 || reply->incarnation > INCARNATION_MAX) {
         fail(n, d, "the answer to Register makes no sense", true);
+        return;
+    }
+    if (!proves(result, reply->peer_id)) {
+        fail_unproved(n, d, result, reply->peer_id);
         return;
     }
     text_copy(d->met, sizeof(d->met), reply->peer_id);
@@ -322,8 +351,12 @@ static void refused(struct node *n, struct dialer *d, const struct node_call_res
     bool for_long = result->reason == REASON(ID_IN_USE) || result->reason == REASON(WIRE_VERSION) ||
                     result->status == STATUS_PERMISSION_DENIED;
 
+    /* For ever: not on the word of somebody else. */
     if (result->reason == REASON(SELF)) {
-        dialer_stop_for_ever(n, d);
+        if (proves(result, n->peer_id))
+            dialer_stop_for_ever(n, d);
+        else
+            fail_unproved(n, d, result, n->peer_id);
         return;
     }
     if (result->reason == REASON(INCARNATION) &&
@@ -356,14 +389,14 @@ void dialer_on_answer(struct node *n, struct dialer *d, const struct node_call_r
         d->list_later = true;
     if (result->error != 0)
         fail(n, d, result->text && result->text[0] ? result->text : strerror(-result->error),
-             false);
+             result->error == -EACCES);
     else if (result->status != STATUS_OK)
         refused(n, d, result);
     else if (wire_unpack(&meshd__v1__register_reply__descriptor, result->body, result->body_len,
                          &n->arena, &message) != 0)
         fail(n, d, "the answer to Register cannot be read", true);
     else
-        meet(n, d, (const Meshd__V1__RegisterReply *)message);
+        meet(n, d, result, (const Meshd__V1__RegisterReply *)message);
 }
 
 void dialer_on_live(struct node *n, struct dialer *d)

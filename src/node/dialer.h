@@ -68,7 +68,7 @@ void dialer_stop_for_ever(struct node *n, struct dialer *d); /* it met the node 
  * under the old one begin anew. */
 void dialer_unpark_all(struct node *n);
 void dialer_restart_all(struct node *n);
-/* Who was turned down may be welcome now. */
-void dialer_retry_refused(struct node *n);
+/* Who was turned down may be welcome now: none waits any longer. */
+void dialer_retry_all(struct node *n);
 
 #endif

@@ -160,7 +160,9 @@ static bool check_caller(struct node *n, uint64_t call, const struct node_caller
                    NULL);
     else if (!caller->local && !caller->secure)
         node_reply(n, call, STATUS_PERMISSION_DENIED, REASON(POLICY),
-                   "only programs on the local socket, and over TLS, may offer and withdraw", NULL);
+                   "only programs on the local socket may offer and withdraw, and over the network "
+                   "who proves by a certificate who it is",
+                   NULL);
     else
         return true;
     return false;

@@ -262,6 +262,15 @@ void node_tick(struct node *n)
     leave(n);
 }
 
+void node_retry(struct node *n)
+{
+    if (n->stopped)
+        return;
+    enter(n);
+    dialer_retry_all(n);
+    leave(n);
+}
+
 void node_drain(struct node *n)
 {
     struct link *l;
@@ -339,7 +348,8 @@ void node_link_down(struct node *n, uint64_t link, uint32_t status, uint32_t rea
 
     enter(n);
     if (l) {
-        snprintf(why, sizeof(why), status ? "the link was refused: %.200s" : "closed: %.200s",
+        snprintf(why, sizeof(why),
+                 status && !l->has_session ? "the link was refused: %.200s" : "closed: %.200s",
                  text ? text : "");
         l->refused = status && reason != REASON(TOKEN) && reason != REASON(DRAINING);
         link_gone(n, l, why);
@@ -413,7 +423,7 @@ void node_policy_changed(struct node *n)
     enter(n);
     HASH_ITER(hh, n->peers, p, next)
     peer_policy_changed(n, p);
-    dialer_retry_refused(n);
+    dialer_retry_all(n);
     leave(n);
 }
 

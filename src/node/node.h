@@ -51,6 +51,8 @@ void node_free(struct node *node); /* accepts NULL */
 void node_start(struct node *node); /* begins to dial */
 uint64_t node_next_ms(const struct node *node);
 void node_tick(struct node *node);
+/* What was in the way of links may be gone: who waits to dial again does so now. */
+void node_retry(struct node *node);
 
 /* SIGTERM: draining is told to all who are linked, at once, and to whoever comes. Links stay, are
  * dialled anew when they break, and calls are answered. */
@@ -67,11 +69,15 @@ void node_policy_changed(struct node *node);
 void node_resolved(struct node *node, uint64_t ask, int error, const struct node_addr *addrs,
                    size_t n);
 struct node_call_result {
-    int error; /* 0: answered, by status */
+    int error; /* 0: answered, by status; -EACCES: its certificate will not do */
     uint32_t status, reason;
     const char *text;
     const uint8_t *body; /* the reply message, packed */
     size_t body_len;
+    /* Who answered showed a certificate of the mesh, which names these peers ("" ends, else
+     * LIMIT_CERT_NAMES) and nobody else. False: plaintext, where nothing is shown. */
+    bool secure;
+    const char (*names)[LIMIT_PEER_ID + 1];
 };
 void node_call_done(struct node *node, uint64_t call, const struct node_call_result *result);
 void node_link_up(struct node *node, uint64_t link);

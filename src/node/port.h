@@ -54,12 +54,13 @@ struct node_port {
     void (*resolve)(void *ctx, uint64_t ask, const char *host, uint16_t port);
 
     /* One call to the peer at `to`, on a connection of its own whose preamble names this node;
-     * answer: node_call_done, exactly once, within deadline_ms and a little. */
-    void (*call)(void *ctx, uint64_t call, const struct node_addr *to, const char *method,
-                 const ProtobufCMessage *request, uint32_t deadline_ms);
+     * answer: node_call_done, exactly once, within deadline_ms and a little. expect: where there is
+     * TLS, a peer id that the certificate there must name; "": any. */
+    void (*call)(void *ctx, uint64_t call, const struct node_addr *to, const char *expect,
+                 const char *method, const ProtobufCMessage *request, uint32_t deadline_ms);
 
-    /* Opens a link; answer: node_link_up, or node_link_down at once. */
-    void (*link_dial)(void *ctx, uint64_t link, const struct node_addr *to,
+    /* Opens a link; answer: node_link_up, or node_link_down at once. expect: as above. */
+    void (*link_dial)(void *ctx, uint64_t link, const struct node_addr *to, const char *expect,
                       const uint8_t token[TOKEN_LEN]);
     /* Answers node_link_asked. After accept: node_link_up, or node_link_down. After refuse the
      * link's number is not heard of again. */

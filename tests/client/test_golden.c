@@ -16,6 +16,7 @@ static Meshd__V1__PeerServiceInfo db_info = MESHD__V1__PEER_SERVICE_INFO__INIT,
 static Meshd__V1__PeerServicesRow peer = MESHD__V1__PEER_SERVICES_ROW__INIT,
                                   bare = MESHD__V1__PEER_SERVICES_ROW__INIT;
 static Meshd__V1__LinkRow link_row = MESHD__V1__LINK_ROW__INIT;
+static Meshd__V1__TlsInfo tls = MESHD__V1__TLS_INFO__INIT;
 static Meshd__V1__Counter counter = MESHD__V1__COUNTER__INIT;
 static Meshd__V1__Limit limit = MESHD__V1__LIMIT__INIT;
 static Meshd__V1__NodeInfo node = MESHD__V1__NODE_INFO__INIT;
@@ -68,6 +69,7 @@ static void about_node(void)
 {
     static char *addresses[] = {S("127.0.0.1:7400")};
     static char *ingress[] = {S("127.0.0.1:8080 default=web"), S("[::]:5432=db")};
+    static char *names[] = {S("n1")};
     static Meshd__V1__LinkRow *links[] = {&link_row};
     static Meshd__V1__Counter *counters[] = {&counter};
 
@@ -77,6 +79,18 @@ static void about_node(void)
     link_row.state = S("live");
     link_row.since = 1234567890;
     link_row.silent_ms = 12;
+    link_row.tls = true;
+    tls.names = names;
+    tls.n_names = 1;
+    tls.subject = S("CN=n1");
+    tls.issuer = S("CN=meshd CA");
+    tls.fingerprint = S("00ff");
+    tls.not_before = 1700000000;
+    tls.not_after = 1731536000;
+    tls.cas = tls.loads = 1;
+    tls.revoked = 2;
+    tls.crl_next_update = 1700600000;
+    node.tls = &tls;
     counter.name = S("calls");
     counter.value = 99;
     limit.name = S("peers");
@@ -381,23 +395,33 @@ Test(golden, node_shows_links_limits_and_counters)
 {
     GOLDEN(
         0,
-        "FIELD          VALUE\n"
-        "peer id        n1\n"
-        "software       meshd 0.1.0\n"
-        "address        127.0.0.1:7400\n"
-        "ingress        127.0.0.1:8080 default=web\n"
-        "ingress        [::]:5432=db\n"
-        "started        2023-11-14T22:13:20Z\n"
-        "up for         61.042 s\n"
-        "incarnation    1700000000000000\n"
-        "version        3\n"
-        "wire versions  1 to 1\n"
-        "draining       no\n"
-        "nng healthy    yes\n"
+        "FIELD           VALUE\n"
+        "peer id         n1\n"
+        "software        meshd 0.1.0\n"
+        "address         127.0.0.1:7400\n"
+        "ingress         127.0.0.1:8080 default=web\n"
+        "ingress         [::]:5432=db\n"
+        "started         2023-11-14T22:13:20Z\n"
+        "up for          61.042 s\n"
+        "incarnation     1700000000000000\n"
+        "version         3\n"
+        "wire versions   1 to 1\n"
+        "draining        no\n"
+        "nng healthy     yes\n"
+        "TLS             yes\n"
+        "certificate of  n1\n"
+        "certificate by  CN=meshd CA\n"
+        "fingerprint     00ff\n"
+        "valid until     2024-11-13T22:13:20Z\n"
+        "CAs trusted     1\n"
+        "revoked         2\n"
+        "CRL until       2023-11-21T20:53:20Z\n"
+        "files taken     1\n"
         "\n"
-        "LINK  ADDRESS         CONFIGURED  STATE  SINCE                 SILENT MS  ATTEMPTS  LAST "
-        "ERROR\n"
-        "n2    127.0.0.2:7400  two:7400    live   2009-02-13T23:31:30Z  12         0         -\n"
+        "LINK  ADDRESS         CONFIGURED  STATE  TLS  SINCE                 SILENT MS  ATTEMPTS  "
+        "LAST ERROR\n"
+        "n2    127.0.0.2:7400  two:7400    live   yes  2009-02-13T23:31:30Z  12         0         "
+        "-\n"
         "\n"
         "LIMIT  USED  MOST  UNIT\n"
         "peers  1     4096  peers\n"
@@ -412,10 +436,13 @@ Test(golden, node_shows_links_limits_and_counters)
            "\"addresses\":[\"127.0.0.1:7400\"],\"wire_version_min\":1,\"wire_version_max\":1,"
            "\"links\":[{\"peer_id\":\"n2\",\"address\":\"127.0.0.2:7400\","
            "\"configured\":\"two:7400\",\"state\":\"live\",\"session_id\":\"\",\"silent_ms\":12,"
-           "\"since\":1234567890,\"last_error\":\"\",\"attempts\":0}],"
+           "\"since\":1234567890,\"last_error\":\"\",\"attempts\":0,\"tls\":true}],"
            "\"counters\":[{\"name\":\"calls\",\"value\":99}],\"draining\":false,"
            "\"nng_healthy\":true,\"links_total\":0,"
-           "\"ingress\":[\"127.0.0.1:8080 default=web\",\"[::]:5432=db\"]},"
+           "\"ingress\":[\"127.0.0.1:8080 default=web\",\"[::]:5432=db\"],"
+           "\"tls\":{\"names\":[\"n1\"],\"subject\":\"CN=n1\",\"issuer\":\"CN=meshd CA\","
+           "\"fingerprint\":\"00ff\",\"not_before\":1700000000,\"not_after\":1731536000,\"cas\":1,"
+           "\"revoked\":2,\"crl_next_update\":1700600000,\"loads\":1}},"
            "\"limits\":[{\"name\":\"peers\",\"limit\":4096,\"used\":1,\"unit\":\"peers\"}]}\n",
            "node", "--format", "json");
 }

@@ -111,6 +111,10 @@ void config_expect_same(const struct config *a, const struct config *b)
     cr_expect_str_eq(a->bind_host, b->bind_host);
     cr_expect_eq(a->bind_port, b->bind_port);
     cr_expect_eq(a->insecure, b->insecure);
+    cr_expect_str_eq(a->tls_ca, b->tls_ca);
+    cr_expect_str_eq(a->tls_cert, b->tls_cert);
+    cr_expect_str_eq(a->tls_key, b->tls_key);
+    cr_expect_str_eq(a->tls_crl, b->tls_crl);
     cr_assert_eq(a->n_peers, b->n_peers);
     for (size_t i = 0; i < a->n_peers; i++) {
         cr_expect_str_eq(a->peers[i].host, b->peers[i].host);

@@ -56,14 +56,16 @@ Test(clients, the_settings_reach_the_room)
 {
     struct config *config = settings();
     struct registry *registry = (struct registry *)&listened;
+    struct tls_keeper *tls = (struct tls_keeper *)&refuse_at;
     const struct forward_ops ops = {.ctx = &ports};
     struct forward *forward;
 
-    cr_assert_eq(clients_new(config, registry, NULL, &ops, &forward), 0);
+    cr_assert_eq(clients_new(config, registry, tls, NULL, &ops, &forward), 0);
     cr_expect_eq((void *)forward, &stands_for_it);
     cr_expect_str_eq(got.peer_id, "n1");
     cr_expect_eq(got.limits, &config->limits);
     cr_expect_eq(got.registry, registry);
+    cr_expect_eq(got.tls, tls);
     cr_expect_eq(got.ops.ctx, &ports);
     cr_expect_eq(got.workers, 3u);
     cr_expect_eq(got.dial_ms, 1000u);

@@ -71,6 +71,7 @@ Test(config, a_list_replaces_that_of_the_weaker_source)
 {
     static const char yaml[] = "peers:\n  - address: a.example:1\n    id: n2\n"
                                "  - {address: '[2001:DB8:0::1]:2'}\n"
+                               "insecure: true\n"
                                "services: [{name: WEB., backend: LocalHost:080}]\n";
     struct config *c = load_good(LOAD(.yaml = yaml));
 
@@ -149,6 +150,12 @@ Test(config, a_bind_address_is_an_ip_in_canonical_text)
     }
 }
 
+#define NEEDS_TLS                                                                                  \
+    ", and there is no TLS; allowed: TLS (meshcat ca init; meshcat ca issue n1; then "             \
+    "PEER_TLS_CA=meshd-ca/ca.pem PEER_TLS_CERT=meshd-ca/n1.pem PEER_TLS_KEY=meshd-ca/n1-key.pem)"  \
+    ", an address of 127.0.0.0/8 or [::1], or plaintext by insecure: true, PEER_INSECURE=true or " \
+    "--insecure\n"
+
 Test(config, plaintext_on_an_open_address_wants_insecure)
 {
     static const char *const open[] = {"0.0.0.0:1", "[::]:1", "192.0.2.1:1", "128.0.0.1:1"};
@@ -156,9 +163,7 @@ Test(config, plaintext_on_an_open_address_wants_insecure)
                                            "[::ffff:127.0.0.1]:1"};
 
     load_bad(LOAD(.yaml = "bind: :7400"),
-             "meshd.yaml:1:7: bind: every address is not loopback, and this version has no TLS; "
-             "allowed: an address of 127.0.0.0/8 or [::1], or plaintext by insecure: true, "
-             "PEER_INSECURE=true or --insecure\n");
+             "meshd.yaml:1:7: bind: every address is not loopback" NEEDS_TLS);
     for (size_t i = 0; i < 4; i++) {
         struct loaded l = load(LOAD(.flags = {"--bind", open[i]}));
 
@@ -171,9 +176,61 @@ Test(config, plaintext_on_an_open_address_wants_insecure)
         config_free(load_good(LOAD(.flags = {"--bind", loopback[i]})));
     }
     load_bad(LOAD(.yaml = "insecure: true", .flags = {"--bind", "0.0.0.0:1", "--insecure=false"}),
-             "--bind: 0.0.0.0 is not loopback, and this version has no TLS; allowed: an address of "
-             "127.0.0.0/8 or [::1], or plaintext by insecure: true, PEER_INSECURE=true or "
-             "--insecure\n");
+             "--bind: 0.0.0.0 is not loopback" NEEDS_TLS);
+}
+
+Test(config, plaintext_is_not_dialled_to_an_open_address_either)
+{
+    static const char *const near[] = {"localhost:1", "name.example:1", "127.3.4.5:1", "[::1]:1",
+                                       "[::ffff:127.0.0.1]:1"};
+
+    load_bad(LOAD(.yaml = "peers: [{address: 'a:1'}, {address: '192.0.2.1:1'}]"),
+             "meshd.yaml:1:27: peers: 192.0.2.1 is not loopback" NEEDS_TLS);
+    load_bad(LOAD(.flags = {"--peer", "[2001:db8::1]:1", "--peer", "192.0.2.1:2"}),
+             "--peer: 2001:db8::1 is not loopback" NEEDS_TLS);
+    for (size_t i = 0; i < sizeof(near) / sizeof(near[0]); i++)
+        config_free(load_good(LOAD(.flags = {"--peer", near[i]})));
+    config_free(load_good(LOAD(.flags = {"--peer", "192.0.2.1:1", "--insecure"})));
+}
+
+#define TLS_FLAGS "--tls-ca=a", "--tls-cert=b", "--tls-key=c"
+
+Test(config, with_tls_every_address_will_do)
+{
+    struct config *c = load_good(
+        LOAD(.flags = {TLS_FLAGS, "--tls-crl=d", "--bind", ":1", "--peer", "192.0.2.1:1"}));
+
+    cr_expect(config_has_tls(c));
+    cr_expect_str_eq(c->tls_ca, "a");
+    cr_expect_str_eq(c->tls_cert, "b");
+    cr_expect_str_eq(c->tls_key, "c");
+    cr_expect_str_eq(c->tls_crl, "d");
+    config_free(c);
+    c = load_good(LOAD(.env = {"PEER_TLS_CA=a", "PEER_TLS_CERT=b", "PEER_TLS_KEY=c"},
+                       .flags = {"--bind", "[::]:1", "--insecure"}));
+    cr_expect(config_has_tls(c));
+    cr_expect_str_empty(c->tls_crl);
+    config_free(c);
+}
+
+Test(config, tls_is_set_up_whole_or_not_at_all)
+{
+#define ALL                                                                                        \
+    "; allowed: all of tls.ca, tls.cert and tls.key (PEER_TLS_CA, PEER_TLS_CERT, PEER_TLS_KEY), "  \
+    "or none\n"
+    load_bad(LOAD(.yaml = "tls: {ca: a, cert: b}\nbind: :1"),
+             "meshd.yaml:1:11: tls.ca is set, and tls.key is not" ALL);
+    load_bad(LOAD(.env = {"PEER_TLS_KEY=k"}),
+             "environment PEER_TLS_KEY: tls.key is set, and tls.ca is not" ALL);
+    load_bad(LOAD(.flags = {"--tls-crl", "c"}), "--tls-crl: tls.crl is set, and tls.ca is not" ALL);
+    load_bad(LOAD(.yaml = "tls: {ca: a, cert: b, key: \"\\x01\"}"),
+             "meshd.yaml:1:28: tls.key: '\\x01' has bytes that are not printable ASCII; allowed: a "
+             "path of at most 511 printable ASCII bytes, a relative one from the working "
+             "directory\n");
+    /* What a weaker source says is taken back by an empty text. */
+    config_free(load_good(LOAD(.yaml = "tls: {ca: a, cert: b, key: c}",
+                               .flags = {"--tls-ca=", "--tls-cert=", "--tls-key="})));
+#undef ALL
 }
 
 Test(config, an_error_is_not_told_again_by_a_check_that_needs_the_value)
@@ -305,15 +362,8 @@ Test(config, a_peer_id_is_the_name_of_a_folder_too)
 
 Test(config, what_later_versions_do_is_refused_and_not_passed_over)
 {
-    load_bad(LOAD(.env = {"PEER_TLS_CA=ca.pem", "PEER_TLS_CERT=c.pem", "PEER_TLS_KEY=k.pem",
-                          "ADMIN_ADDR=:9090"}),
-             "environment PEER_TLS_CA: TLS: this version of meshd does not have it; allowed: leave "
-             "it unset\n"
-             "environment PEER_TLS_CERT: TLS: this version of meshd does not have it; allowed: "
-             "leave it unset\n"
-             "environment PEER_TLS_KEY: TLS: this version of meshd does not have it; allowed: "
-             "leave it unset\n"
+    load_bad(LOAD(.env = {"ADMIN_ADDR=:9090"}),
              "environment ADMIN_ADDR: an admin port: this version of meshd does not have it; "
              "allowed: off, or leave it unset\n");
-    config_free(load_good(LOAD(.env = {"ADMIN_ADDR=off", "PEER_TLS_CA="})));
+    config_free(load_good(LOAD(.env = {"ADMIN_ADDR=off"})));
 }

@@ -65,6 +65,8 @@ static bool draw_value(const struct setting *s, char out[CONFIG_TEXT_MAX])
         snprintf(out, CONFIG_TEXT_MAX, "%" PRIu64 "ms", value);
     } else if (s->type == &type_number) {
         snprintf(out, CONFIG_TEXT_MAX, "%" PRIu64, value);
+    } else if (s->type == &type_file) {
+        draw_word(out, 80, "ab \"\\'#:&*!{}[]%~/.,-");
     } else if (s->type == &type_dir) {
         strcpy(out, "/r");
         draw_word(out + 2, 80, "ab \"\\'#:&*!{}[]%~/.,-");
@@ -129,12 +131,15 @@ static struct config *draw_config(void)
     struct config *config = NULL;
     size_t size, n;
     FILE *err = open_memstream(&err_text, &size);
+    bool tls = draw(2);
 
     cr_assert_eq(config_reading_init(&r, err), 0);
     config_set(&r, &settings[SETTING_INSECURE], "true", &where);
     config_set(&r, &settings[SETTING_PEER_NAME], "n1", &where);
     for (const struct setting *s = settings; s < settings + N_SETTINGS; s++) {
-        if (!s->list && draw(2) && draw_value(s, text))
+        bool drawn = s->type == &type_file ? tls : draw(2);
+
+        if (!s->list && drawn && draw_value(s, text))
             config_set(&r, s, text, &where);
         for (n = s->list ? draw(5) : 0; n > 0; n--)
             draw_entry(&r, s, n, &where);
@@ -177,6 +182,11 @@ Test(config_print, the_defaults_are_printed_so)
     cr_expect_str_eq(text, "peer_name: \"n1\"\n"
                            "bind: \"127.0.0.1:7400\"\n"
                            "insecure: false\n"
+                           "tls:\n"
+                           "  ca: \"\"\n"
+                           "  cert: \"\"\n"
+                           "  key: \"\"\n"
+                           "  crl: \"\"\n"
                            "peers:\n"
                            "  - address: \"h:1\"\n"
                            "services:\n"

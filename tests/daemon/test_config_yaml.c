@@ -104,7 +104,7 @@ Test(config_yaml, an_unknown_key_is_told_with_its_place_and_the_known_ones)
 {
     static const struct wrong cases[] = {
         {"log:\n  level: info\npeer_nam: x\n",
-         "meshd.yaml:3:1: unknown key 'peer_nam'; allowed: peer_name, bind, insecure, peers, "
+         "meshd.yaml:3:1: unknown key 'peer_nam'; allowed: peer_name, bind, insecure, tls, peers, "
          "services, ingress, policy, workers, runtime_dir, socket_mode, socket_group, user, "
          "sandbox, "
          "core_dumps, log, timing, limits\n"},
@@ -115,7 +115,7 @@ Test(config_yaml, an_unknown_key_is_told_with_its_place_and_the_known_ones)
          "peer_timeout, dial_timeout, open_timeout, call_timeout, route_timeout, "
          "idle_timeout, half_close_timeout, drain_timeout\n"},
         {"log.level: info", "meshd.yaml:1:1: unknown key 'log.level'; allowed: peer_name, bind, "
-                            "insecure, peers, services, ingress, policy, workers, runtime_dir, "
+                            "insecure, tls, peers, services, ingress, policy, workers, runtime_dir, "
                             "socket_mode, socket_group, "
                             "user, sandbox, core_dumps, log, timing, limits\n"},
         {"peers:\n  - address: a:1\n    name: x\n",
@@ -270,7 +270,7 @@ Test(config_yaml, errors_of_every_source_are_told_together)
              .flags = {"--heartbeat", "0s", "--bogus"}),
         "unknown flag '--bogus'; see meshd --help\n"
         "meshd.yaml:1:7: bind: 'x' has no port; allowed: " ALLOWED_BIND "\n"
-        "meshd.yaml:2:1: unknown key 'foo'; allowed: peer_name, bind, insecure, peers, "
+        "meshd.yaml:2:1: unknown key 'foo'; allowed: peer_name, bind, insecure, tls, peers, "
         "services, ingress, policy, workers, runtime_dir, socket_mode, socket_group, user, "
         "sandbox, "
         "core_dumps, log, timing, limits\n"
@@ -324,7 +324,7 @@ Test(config_yaml, deep_nesting_ends_the_reading)
     cr_assert(asprintf(&yaml, "a: %s", deep) > 0);
     load_bad(
         LOAD(.yaml = yaml),
-        "meshd.yaml:1:1: unknown key 'a'; allowed: peer_name, bind, insecure, peers, services, "
+        "meshd.yaml:1:1: unknown key 'a'; allowed: peer_name, bind, insecure, tls, peers, services, "
         "ingress, policy, workers, runtime_dir, socket_mode, socket_group, user, sandbox, "
         "core_dumps, log, "
         "timing, limits\n"

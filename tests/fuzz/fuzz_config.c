@@ -49,9 +49,11 @@ static bool opens_file(const char *arg)
 static struct config *read_words(char *text, size_t len)
 {
     static const char *const variables[] = {
-        "PEER_NAME=",    "PEER_BIND_ADDR=",    "REMOTE_PEER_ADDR=", "SERVICE_ADDR=",
-        "INGRESS_ADDR=", "PEER_INSECURE=",     "PEER_TLS_CA=",      "ADMIN_ADDR=",
-        "LOG_LEVEL=",    "RUNTIME_DIRECTORY=", "XDG_RUNTIME_DIR=",  NULL,
+        "PEER_NAME=",         "PEER_BIND_ADDR=",  "REMOTE_PEER_ADDR=",
+        "SERVICE_ADDR=",      "INGRESS_ADDR=",    "PEER_INSECURE=",
+        "PEER_TLS_CA=",       "PEER_TLS_CERT=",   "PEER_TLS_KEY=",
+        "PEER_TLS_CRL=",      "ADMIN_ADDR=",      "LOG_LEVEL=",
+        "RUNTIME_DIRECTORY=", "XDG_RUNTIME_DIR=", NULL,
     };
     char name[] = "meshd", *argv[ARGS_MAX + 1] = {name};
     struct config *config = NULL;

@@ -28,13 +28,13 @@ static void no_random(void *ctx, void *out, size_t len) { memset(out, 0, len); }
 
 static void resolve(void *ctx, uint64_t ask, const char *host, uint16_t port) {}
 
-static void call(void *ctx, uint64_t number, const struct node_addr *to, const char *method,
-                 const ProtobufCMessage *request, uint32_t deadline_ms)
+static void call(void *ctx, uint64_t number, const struct node_addr *to, const char *expect,
+                 const char *method, const ProtobufCMessage *request, uint32_t deadline_ms)
 {
     world.call = number;
 }
 
-static void link_dial(void *ctx, uint64_t link, const struct node_addr *to,
+static void link_dial(void *ctx, uint64_t link, const struct node_addr *to, const char *expect,
                       const uint8_t token[TOKEN_LEN])
 {
 }

@@ -59,8 +59,8 @@ static void *again(const ProtobufCMessage *message, size_t *out_len)
     return kept;
 }
 
-static void call(void *ctx, uint64_t number, const struct node_addr *to, const char *method,
-                 const ProtobufCMessage *request, uint32_t deadline_ms)
+static void call(void *ctx, uint64_t number, const struct node_addr *to, const char *expect,
+                 const char *method, const ProtobufCMessage *request, uint32_t deadline_ms)
 {
     size_t len;
     uint8_t *data = again(request, &len);
@@ -68,16 +68,18 @@ static void call(void *ctx, uint64_t number, const struct node_addr *to, const c
     cr_assert_str_eq(method, "/meshd.v1.Registry/RegisterServices");
     st.call.call = number;
     st.call.to = *to;
+    snprintf(st.call.expect, sizeof(st.call.expect), "%s", expect);
     st.call.request = unpack(&meshd__v1__register_request__descriptor, data, len);
     st.call.deadline_ms = deadline_ms;
     st.n_calls++;
 }
 
-static void link_dial(void *ctx, uint64_t link, const struct node_addr *to,
+static void link_dial(void *ctx, uint64_t link, const struct node_addr *to, const char *expect,
                       const uint8_t token[TOKEN_LEN])
 {
     st.dial.link = link;
     st.dial.to = *to;
+    snprintf(st.dial.expect, sizeof(st.dial.expect), "%s", expect);
     memcpy(st.dial.token, token, TOKEN_LEN);
     st.n_dials++;
 }
@@ -189,7 +191,7 @@ static void event(void *ctx, const struct node_event *e)
 
 static void begin(size_t n_dials)
 {
-    const struct node_dial dial = {.host = "10.0.0.9", .port = 7400};
+    const struct node_dial dial = {.host = "10.0.0.9", .port = 7400, .peer_id = st.expected};
     const struct node_service own = {.name = "own", .backend = "127.0.0.1:80"};
     const struct registry_settings registry = {.peer_id = "n1", .epoch = 1, .limits = &st.limits};
     struct node_settings settings = {.peer_id = "n1",

@@ -35,6 +35,7 @@ struct stage_reply {
 struct stage {
     uint64_t now_ms, wall_us, random;
     struct limits limits;
+    const char *expected; /* there, by stage_begin_dialling */
     struct registry *registry;
     struct policy_keeper *policy; /* without rules */
     struct node *node;
@@ -47,6 +48,7 @@ struct stage {
     struct {
         uint64_t call;
         struct node_addr to;
+        char expect[LIMIT_PEER_ID + 1];
         const Meshd__V1__RegisterRequest *request;
         uint32_t deadline_ms;
     } call; /* the last */
@@ -54,6 +56,7 @@ struct stage {
     struct {
         uint64_t link;
         struct node_addr to;
+        char expect[LIMIT_PEER_ID + 1];
         uint8_t token[TOKEN_LEN];
     } dial; /* the last */
     size_t n_dials;

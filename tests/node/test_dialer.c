@@ -17,12 +17,16 @@ static const char *state(void)
     return info.state;
 }
 
+static const char (*certificate)[LIMIT_PEER_ID + 1]; /* NULL: plaintext */
+
 static void answer(uint32_t status, int reason, const char *text,
                    const Meshd__V1__RegisterReply *reply)
 {
     uint8_t body[512];
     struct node_call_result result = {.status = status, .reason = (uint32_t)reason, .text = text};
 
+    result.secure = certificate != NULL;
+    result.names = certificate;
     if (reply) {
         result.body = body;
         result.body_len = protobuf_c_message_pack(&reply->base, body);
@@ -389,4 +393,101 @@ Test(node_dialer, a_node_that_ends_dials_no_more)
     cr_expect_eq(node_next_ms(st.node), UINT64_MAX);
     welcome("n9", 500);
     cr_expect_eq(st.n_dials, 0);
+}
+
+/* ---- certificates ---- */
+
+static const char of_n3_and_n4[LIMIT_CERT_NAMES][LIMIT_PEER_ID + 1] = {"n3", "n4"};
+
+static void begin_expecting(void)
+{
+    st.expected = "n4";
+    stage_begin_dialling();
+}
+
+Test(node_dialer, who_is_expected_must_have_the_certificate_before_anything_is_said,
+     .init = begin_expecting)
+{
+    resolved();
+    cr_expect_str_eq(st.call.expect, "n4");
+    certificate = of_n3_and_n4;
+    welcome("n4", 500);
+    cr_assert_eq(st.n_dials, 1);
+    cr_expect_str_eq(st.dial.expect, "n4");
+}
+
+Test(node_dialer, opens_a_link_only_to_whom_answered_and_proved_it)
+{
+    resolved();
+    cr_expect_str_empty(st.call.expect, "anybody of the mesh will do");
+    certificate = of_n3_and_n4;
+    welcome("n3", 500);
+    cr_assert_eq(st.n_dials, 1);
+    cr_expect_str_eq(st.dial.expect, "n3");
+}
+
+Test(node_dialer, believes_nothing_of_a_peer_whose_certificate_names_others)
+{
+    resolved();
+    certificate = of_n3_and_n4;
+    welcome("n2", 500);
+    cr_expect_eq(st.n_dials, 0);
+    cr_expect_str_eq(state(), "refused");
+    cr_expect_str_eq(st.text[NODE_LINK_REFUSED],
+                     "its certificate names n3, but it says that it is n2");
+    cr_expect_not(stage_knows("n2"));
+    stage_wait(11000);
+    cr_expect_geq(st.n_calls, 2, "it is tried again, slowly");
+}
+
+Test(node_dialer, does_not_stop_for_somebody_else_who_claims_to_be_this_node)
+{
+    resolved();
+    certificate = of_n3_and_n4;
+    welcome("n1", 500);
+    cr_expect_str_eq(state(), "refused");
+    stage_wait(11000);
+    cr_assert_eq(st.n_calls, 2);
+    answer(STATUS_FAILED_PRECONDITION, REASON(SELF), "the peer id is this node's own", NULL);
+    cr_expect_str_eq(state(), "refused");
+    stage_wait(11000);
+    cr_expect_eq(st.n_calls, 3);
+}
+
+Test(node_dialer, a_certificate_that_will_not_do_is_a_refusal)
+{
+    const struct node_call_result revoked = {.error = -EACCES,
+                                             .text = "its certificate is revoked"};
+
+    resolved();
+    node_call_done(st.node, st.call.call, &revoked);
+    cr_expect_str_eq(state(), "refused");
+    cr_expect_str_eq(st.text[NODE_LINK_REFUSED], "its certificate is revoked");
+}
+
+Test(node_dialer, a_live_link_that_is_ended_for_its_certificate_says_so)
+{
+    struct stage_peer peer;
+
+    resolved();
+    peer = meet("n9");
+    node_link_down(st.node, peer.link, STATUS_PERMISSION_DENIED, REASON(IDENTITY),
+                   "its certificate is revoked");
+    cr_expect_str_eq(st.text[NODE_LINK_LOST], "closed: its certificate is revoked");
+    cr_expect_not(stage_peer_info("n9").state.connected);
+}
+
+Test(node_dialer, who_was_turned_away_is_tried_at_once_when_there_is_reason_to)
+{
+    resolved();
+    answer(STATUS_PERMISSION_DENIED, 0, "no", NULL);
+    cr_expect_str_eq(state(), "refused");
+    cr_expect_eq(st.n_calls, 1);
+    node_retry(st.node);
+    stage_wait(100);
+    resolved();
+    cr_expect_eq(st.n_calls, 2, "well before 10 s are over");
+    node_retry(st.node);
+    stage_wait(100);
+    cr_expect_eq(st.n_calls, 2, "an attempt under way is left alone");
 }

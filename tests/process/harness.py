@@ -210,11 +210,12 @@ class Mesh:
         if os.geteuid() != 0:  # so that its descriptors can be counted
             self.flags.append("--core-dumps")
         self.nodes = []
+        self.kind = Node
 
     def node(self, name, n=None, **settings):
         """A node that is not started yet, at the n-th address of this mesh (n1: .1)."""
         n = n or int("".join(c for c in name if c.isdigit()) or len(self.nodes) + 1)
-        node = Node(self, name, f"{self.net}.{n}", **settings)
+        node = self.kind(self, name, f"{self.net}.{n}", **settings)
         self.nodes.append(node)
         return node
 

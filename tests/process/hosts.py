@@ -208,7 +208,7 @@ class HostNode(Node):
     """A meshd on a host. Its local socket is a file, which is reached from everywhere."""
 
     def __init__(self, mesh, name, on, host=None, **settings):
-        super().__init__(mesh, name, host or on.ip, PEER_INSECURE="true", **settings)
+        super().__init__(mesh, name, host or on.ip, **{"PEER_INSECURE": "true"} | settings)
         self.on = on
 
     @property

@@ -126,8 +126,8 @@ static void on_call_arrives(struct fakenet *net, struct fakenet_event *event)
     }
 }
 
-static void port_call(void *ctx, uint64_t number, const struct node_addr *to, const char *method,
-                      const ProtobufCMessage *request, uint32_t deadline_ms)
+static void port_call(void *ctx, uint64_t number, const struct node_addr *to, const char *expect,
+                      const char *method, const ProtobufCMessage *request, uint32_t deadline_ms)
 {
     struct fakenet_host *host = ctx, *other = fakenet_listener(host->net, to);
     struct fakenet *net = host->net;

@@ -284,7 +284,7 @@ static void on_syn(struct fakenet *net, struct fakenet_event *event)
     fakenet_post(net, 0, to->host, to->life, on_asked, conn->id, 0, NULL);
 }
 
-static void port_link_dial(void *ctx, uint64_t link, const struct node_addr *to,
+static void port_link_dial(void *ctx, uint64_t link, const struct node_addr *to, const char *expect,
                            const uint8_t token[TOKEN_LEN])
 {
     struct fakenet_host *host = ctx, *other = fakenet_listener(host->net, to);

@@ -1,0 +1,111 @@
+#!/usr/bin/python3
+"""Certificates that are renewed, expired or broken while the node runs: links and streams stay."""
+import time
+
+from harness import main, until
+from mtls import Authority, Stream, TrustTest, replace
+
+
+class Renewed(TrustTest):
+    def test_certificates_and_cas_change_under_a_link_and_a_stream(self):
+        self.pair()
+        session = self.n1.until_live(self.n2)["session_id"]
+        streams = [Stream(self, self.flow(way, "port")) for way in self.REMOTE.values()]
+        other = Authority(self.mesh.dir / "other", "next CA")
+        before = self.n1.info()["tls"]
+        for node in (self.n1, self.n2):  # both CAs,
+            replace(node.ca_file, self.ca.cert.read_bytes() + other.cert.read_bytes())
+        self.n2.take_files()
+        until("n1 sees it by itself", lambda: self.n1.info()["tls"]["loads"] == 2, 12)
+        for node in (self.n1, self.n2):  # new certificates
+            other.issue(node.name).put(node.files)
+            self.assertIn("; another certificate: ", node.take_files())
+        now = self.n1.info()["tls"]
+        self.assertEqual((now["loads"], now["cas"], now["issuer"]), (3, 2, "CN=next CA"))
+        self.assertNotEqual(now["fingerprint"], before["fingerprint"])
+        for stream in streams:
+            stream.goes_on()
+        self.assertEqual(self.n1.until_live(self.n2)["session_id"], session)
+        for way in self.REMOTE.values():  # on connections that know the new ones
+            self.passes(self.flow(way, "port"))
+        for stream in streams:
+            self.assertTrue(stream.close(), stream.error)
+        # The old CA goes last: what was let in by it alone ends, and comes back by itself.
+        for node in (self.n1, self.n2):
+            replace(node.ca_file, other.cert.read_bytes())
+            node.take_files()
+        until("there is another session", lambda: (
+            row := self.n1.link(self.n2)) and row["state"] == "live" and row["session_id"] != session)
+        self.mesh.until_agreed()
+        for way in self.REMOTE.values():
+            self.passes(self.flow(way, "port"))
+
+    def test_files_that_are_broken_change_nothing(self):
+        self.pair()
+        other = self.ca.issue("n1")
+        good = {name: getattr(self.n1.files, name).read_bytes() for name in ("cert", "key")}
+        rows = {
+            "no certificate at all": ("cert", b"nothing\n"),
+            "half of one": ("cert", good["cert"][:300]),
+            "another's key": ("key", other.key.read_bytes()),
+            "another's certificate": ("cert", self.ca.issue("n9").cert.read_bytes()),
+            "an empty key": ("key", b""),
+        }
+        loads = self.n1.info()["tls"]["loads"]
+        with self.counted(self.n1):
+            stream = Stream(self, self.flow(self.UP, "port"))
+            for what, (file, data) in rows.items():
+                with self.subTest(what):
+                    replace(getattr(self.n1.files, file), data)
+                    said = self.n1.take_files()
+                    self.assertRegex(said, r"error \[tls\] the files of TLS were not taken, .*: .*\.pem")
+                    self.assertNotIn("BEGIN", said)
+                    self.passes(self.flow(self.DOWN, "port"))
+                    replace(getattr(self.n1.files, file), good[file])
+                    self.assertIn("nothing is different", self.n1.take_files())
+            self.n1.files.cert.unlink()
+            self.assertIn("No such file", self.n1.take_files())
+            replace(self.n1.files.cert, good["cert"])
+            stream.goes_on()
+            self.assertTrue(stream.close())
+        self.assertEqual(self.n1.info()["tls"]["loads"], loads)
+
+    def test_a_certificate_that_ends_ends_no_link_but_opens_none(self):
+        self.pair()
+        self.ca.issue("n2", end=4).put(self.n2.files)
+        self.assertIn("this node's certificate ends on", self.n2.take_files())
+        self.restart(self.n1)
+        session = self.n1.until_live(self.n2)["session_id"]  # stands on the one that ends
+        stream = Stream(self, self.flow(self.UP, "port"))
+        ended = self.n2.info()["tls"]["not_after"]
+        until("it has ended", lambda: time.time() > ended + 1)
+        self.assertIn("this node's certificate has ended on", self.n2.take_files() + self.n2.log())
+        self.assertEqual(self.n1.until_live(self.n2)["session_id"], session)
+        stream.goes_on()
+        self.assertTrue(stream.close())
+        self.restart(self.n1)
+        until("n2 is refused for it", lambda: self.n1.counters()["gate_tls_failed_expired"] > 0)
+        until("n2 is told", lambda: "expired" in self.n2.info()["links"][0]["last_error"])
+        self.passes(self.flow(self.LOCAL, "port"))
+        self.ca.issue("n2").put(self.n2.files)
+        self.n2.take_files()
+        self.n1.until_live(self.n2)
+        self.passes(self.flow(self.UP, "port"))
+
+    def restart(self, node):
+        node.signal(15)
+        node.ended()
+        node.start()
+
+
+class Hangup(TrustTest):
+    def test_a_hangup_ends_no_node(self):
+        node = self.mesh.node("n1", tls=False).start()
+        node.signal(1)
+        node.until_logged("signal 1: reading the policy again")
+        self.assertEqual(node.local("ping").returncode, 0)
+
+
+del TrustTest
+if __name__ == "__main__":
+    main()
