@@ -123,6 +123,7 @@ static bool carry_out(struct front *front, struct tls *tls, int back, struct way
             *net |= events_of(tls_wants(tls));
             return n == -EAGAIN;
         }
+        atomic_fetch_add(&front->sent, (size_t)n);
         way->at += (size_t)n;
         way->len -= (size_t)n;
     }

@@ -31,6 +31,7 @@ struct front {
         char fingerprint[65]; /* of the last that was let in */
     } held;
     atomic_uint let_in, refused;
+    atomic_size_t sent; /* bytes towards clients, without what TLS adds */
 };
 
 void front_start(struct front *front, const struct tls_settings *settings, uint16_t to);

@@ -1,6 +1,7 @@
 /* libmeshd over tls://: everything that makes a connection, and what is said when none comes about.
  */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <poll.h>
 #include <semaphore.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include "base/clock.h"
 #include "client/answers.h"
 #include "client/fakewatch.h"
+#include "client/follow.h"
 #include "client/front.h"
 #include "client/threads_body.h"
 #include "tls/support.h"
@@ -273,20 +275,24 @@ Test(client_tls, a_lease_is_made_and_made_again)
 
 static const struct fakewatch_event web = {FW_UP, "web", "local", "h:1", 0};
 
+/* Serves the client's own connection; false: it is a watch. */
+static bool serves_calls(struct fake *f, int fd)
+{
+    char first = '\0';
+
+    if (recv(fd, &first, 1, MSG_PEEK) == 1 && first != '\0')
+        return false;
+    serve_answers(f, fd);
+    return true;
+}
+
 /* A picture of many messages and one change after it. */
 static void tells(struct fake *f, int fd)
 {
     struct fakewatch watch;
     uint64_t revision = 1;
-    char first;
 
-    if (recv(fd, &first, 1, MSG_PEEK) != 1)
-        return;
-    if (first == '\0') { /* the client's own connection */
-        serve_answers(f, fd);
-        return;
-    }
-    if (!fakewatch_begin(&watch, f, fd))
+    if (serves_calls(f, fd) || !fakewatch_begin(&watch, f, fd))
         return;
     fakewatch_greet(&watch, 0, 0, "");
     if (!fakewatch_tell(&watch, &(struct fakewatch_message){.epoch = 9, .resync = true}))
@@ -350,6 +356,85 @@ Test(client_tls, a_watch_tells_everything_to_who_polls)
         mesh_watch_close(watch);
         stop();
     }
+}
+
+#define RECORD 16384u /* the longest; and the first buffer of follow */
+#define AHEAD 200u    /* bytes that come before the record */
+
+static uint8_t *pack(const struct fakewatch *watch, unsigned n, uint64_t revision, size_t *out_len)
+{
+    static struct fakewatch_event events[RECORD];
+    const struct fakewatch_message message = {
+        .epoch = 9, .revision = revision, .synced = true, .events = events, .n = n};
+
+    for (unsigned i = 0; i < n; i++)
+        events[i] = web;
+    return fakewatch_pack(watch, &message, out_len);
+}
+
+/* The beginning of a long message; then in one record its end and a second one, of which follow's
+ * buffer has room for a part only. */
+static void overfills(struct fake *f, int fd)
+{
+    struct fakewatch watch;
+    uint8_t *first = NULL, *second, record[RECORD];
+    size_t len = 0, next_len, n = 0;
+
+    if (!fakewatch_begin(&watch, f, fd))
+        return;
+    fakewatch_greet(&watch, 0, 0, "");
+    second = pack(&watch, 3, 2, &next_len);
+    while (len + next_len <= RECORD + AHEAD / 2) {
+        free(first);
+        first = pack(&watch, (unsigned)++n, 1, &len);
+    }
+    fake_send(fd, first, AHEAD);
+    sem_wait(&told);
+    memcpy(record, first + AHEAD, len - AHEAD);
+    memcpy(record + len - AHEAD, second, next_len);
+    fake_send(fd, record, len - AHEAD + next_len);
+    free(first);
+    free(second);
+    fake_drain(fd);
+}
+
+/* Waits until the descriptor says that there is something to do, and does it once. */
+static int follow_once(struct follow *follow, int ms, const Meshd__V1__WatchReply **reply)
+{
+    struct pollfd at = {.fd = follow_fd(follow), .events = POLLIN};
+
+    cr_assert_eq(poll(&at, 1, ms), 1, "it says nothing");
+    return follow_next(follow, 0, reply);
+}
+
+Test(client_tls, what_lies_decrypted_and_unread_is_something_to_do)
+{
+    struct follow_settings settings = {.url = front.url};
+    const Meshd__V1__WatchReply *reply;
+    struct follow_status status;
+    struct follow *follow;
+
+    start(overfills, NULL);
+    cr_assert_eq(trust_open(front.url, &mine, &settings.trust), MESH_OK, "%s", mesh_error_text());
+    cr_assert_eq(follow_new(&settings, &follow), 0);
+    trust_unref(settings.trust);
+    while (atomic_load(&front.sent) < PREAMBLE_HEAD + AHEAD)
+        cr_assert_eq(follow_next(follow, clock_ms() + 5, &reply), -ETIMEDOUT);
+    cr_assert_eq(follow_next(follow, 0, &reply), -ETIMEDOUT); /* has all that was sent */
+    sem_post(&told);
+    for (uint64_t revision = 1; revision <= 2; revision++) {
+        int r;
+
+        /* The second is there already; later, the time for the whole attempt would call, too. */
+        while ((r = follow_once(follow, revision == 1 ? SOON : 2000, &reply)) == -ETIMEDOUT)
+            ;
+        cr_assert_eq(r, 0);
+        cr_expect_eq(reply->revision, revision);
+    }
+    follow_status(follow, &status);
+    cr_expect_eq(status.connects, 1);
+    follow_free(follow);
+    stop();
 }
 
 Test(client_tls, a_replica_follows_and_comes_back)
