@@ -177,33 +177,43 @@ short channel_events(const struct channel *channel, int directions)
     return events_of(wants);
 }
 
+/* Of plaintext. A node closes it at once where TLS is on, but never on its Unix socket. */
+static void plain_why(const struct channel *channel, char out_why[TLS_WHY])
+{
+    int family = AF_UNIX;
+    socklen_t len = sizeof(family);
+
+    if (getsockopt(channel->fd, SOL_SOCKET, SO_DOMAIN, &family, &len) == 0 && family != AF_UNIX)
+        snprintf(out_why, TLS_WHY,
+                 "it closed the connection before it said anything; a node that wants TLS does "
+                 "that: use tls:// then");
+}
+
+static void sealed_why(struct sealed *sealed, int error, char out_why[TLS_WHY])
+    REQUIRES(sealed->lock)
+{
+    const char *why = tls_why(sealed->held.tls);
+
+    if (error == -EKEYREJECTED || (error == -EPROTO && sealed->held.open))
+        snprintf(out_why, TLS_WHY, "%s", why);
+    else if (error == -EPROTO)
+        snprintf(out_why, TLS_WHY, "%.150s; if that port speaks plaintext: use tcp:// then", why);
+    else if (error == -ECONNRESET && !sealed->held.open)
+        snprintf(out_why, TLS_WHY,
+                 "it closed the connection instead of beginning TLS; a node without TLS does that: "
+                 "use tcp:// then");
+}
+
 void channel_why(const struct channel *channel, int error, bool greeted, char out_why[TLS_WHY])
 {
     struct sealed *sealed = channel->inside;
-    int family = AF_UNSPEC;
-    socklen_t len = sizeof(family);
 
     out_why[0] = '\0';
-    if (greeted && !sealed)
+    if (!sealed && error == -ECONNRESET && !greeted)
+        plain_why(channel, out_why);
+    if (!sealed)
         return;
-    if (!sealed) {
-        /* A node closes plaintext at once where TLS is on, but never on its Unix socket. */
-        if (error == -ECONNRESET &&
-            getsockopt(channel->fd, SOL_SOCKET, SO_DOMAIN, &family, &len) == 0 && family != AF_UNIX)
-            snprintf(out_why, TLS_WHY,
-                     "it closed the connection before it said anything, as nodes that want TLS do: "
-                     "use tls:// there");
-        return;
-    }
     mutex_lock(&sealed->lock);
-    if (error == -EKEYREJECTED)
-        snprintf(out_why, TLS_WHY, "%s", tls_why(sealed->held.tls));
-    else if (error == -ECONNRESET && !sealed->held.open)
-        snprintf(out_why, TLS_WHY,
-                 "it closed the connection instead of beginning TLS, as nodes without TLS do: use "
-                 "tcp:// there");
-    else if (error == -EPROTO && !sealed->held.open)
-        snprintf(out_why, TLS_WHY, "%.150s; if the port speaks plaintext, use tcp:// there",
-                 tls_why(sealed->held.tls));
+    sealed_why(sealed, error, out_why);
     mutex_unlock(&sealed->lock);
 }

@@ -197,16 +197,16 @@ Test(cat_tls, a_port_of_the_other_kind_is_named_as_what_it_is)
     snprintf(url, sizeof(url), "tls://127.0.0.1:%u", fake.port);
     RUN(&run, "node", "--dial", url, MINE);
     expect_code(3);
-    expect_err("use tcp:// there");
+    expect_err("use tcp:// then");
     RUN(&run, "watch", "--dial", url, MINE);
     expect_code(3);
-    expect_err("use tcp:// there");
+    expect_err("use tcp:// then");
     RUN(&run, "node", "--dial", fake.url);
     expect_code(3);
-    expect_err("use tls:// there");
+    expect_err("use tls:// then");
     RUN(&run, "watch", "--dial", fake.url);
     expect_code(3);
-    expect_err("use tls:// there");
+    expect_err("use tls:// then");
     fake_stop(&fake);
 }
 
