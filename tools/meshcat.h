@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <meshd/client.h>
 #include <meshd/v1/mesh.pb-c.h>
 
 enum meshcat_exit {
@@ -67,6 +68,8 @@ struct meshcat_opts {
     bool silent, verbose, help, version;
     const char *dial, *ipc_path; /* at most one of these two and local_port */
     uint16_t local_port;
+    struct mesh_tls tls; /* for tls://; what is not given is NULL */
+    bool tls_given;      /* something of it is */
     uint32_t timeout_ms;
     uint32_t count, interval_ms, delay_ms; /* 0: not given */
     uint32_t recv_max;                     /* bytes */

@@ -11,6 +11,7 @@
 void session_fini(struct session *s)
 {
     call_close(s->conn);
+    trust_unref(s->trust);
     free(s->url);
 }
 
@@ -23,12 +24,13 @@ int tell_failure(const struct session *s, int error, bool connecting)
     switch (error) {
     case -EINVAL:
         return show_error(o, EXIT_USAGE, -1,
-                          "'%s' is no address to ask; write tcp://host:port or ipc:///path",
+                          "'%s' is no address to ask; write tcp://host:port, tls://host:port "
+                          "or ipc:///path",
                           s->url);
-    case -ENOTSUP:
-        return show_error(o, EXIT_USAGE, -1,
-                          "tls:// is not available in this version (%s); use tcp:// or ipc://",
-                          s->url);
+    case -EKEYREJECTED:
+        return show_error(o, EXIT_DENIED, -1,
+                          "%s: %s; check --cacert, -E and --key, and --node if it is given", s->url,
+                          s->why[0] ? s->why : "one side's certificate was refused by the other");
     case -ENAMETOOLONG:
         return show_error(o, EXIT_USAGE, -1,
                           "the path in %s is longer than a Unix socket's may be; use a shorter one",
@@ -47,6 +49,8 @@ int tell_failure(const struct session *s, int error, bool connecting)
                           s->url, strerror(-error));
     case -EPROTO:
     case -EBADMSG:
+        if (s->why[0])
+            return show_error(o, EXIT_PROTOCOL, -1, "%s: %s", s->url, s->why);
         return show_error(o, EXIT_PROTOCOL, -1,
                           "what answers at %s is not a meshd; check the address and the port",
                           s->url);
@@ -64,6 +68,8 @@ int tell_failure(const struct session *s, int error, bool connecting)
     default:
         break;
     }
+    if (connecting && s->why[0])
+        return show_error(o, EXIT_CONNECT, -1, "cannot connect to %s: %s", s->url, s->why);
     if (connecting)
         return show_error(o, EXIT_CONNECT, -1,
                           "cannot connect to %s: %s; is meshd running there? another node is asked "
@@ -127,10 +133,32 @@ int tell_status(const struct session *s, const struct call_reply *reply)
 
 /* ---- asking ---- */
 
+int session_trust(struct session *s)
+{
+    const struct meshcat_opts *o = s->opts;
+    char why[TLS_WHY];
+    int r;
+
+    if (s->trust)
+        return 0;
+    if (!trust_wanted(s->url) && o->tls_given)
+        return show_error(o, EXIT_USAGE, -1,
+                          "certificates are for tls:// addresses, and %s is none; write "
+                          "tls://host:port, or leave them out",
+                          s->url);
+    r = trust_for(s->url, &o->tls, why, &s->trust);
+    if (r == -ENOMEM)
+        return tell_failure(s, r, true);
+    return r < 0 ? show_error(o, EXIT_USAGE, -1, "%s; see meshcat --help", why) : 0;
+}
+
 int session_connect(struct session *s)
 {
-    int r = call_open(s->url, s->deadline_ms, &s->conn);
+    int code = session_trust(s), r;
 
+    if (code)
+        return code;
+    r = call_open(s->url, s->trust, s->deadline_ms, s->why, &s->conn);
     return r < 0 ? tell_failure(s, r, true) : 0;
 }
 

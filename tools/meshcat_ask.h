@@ -9,7 +9,9 @@
 struct session {
     const struct meshcat_opts *opts;
     char *url;
+    struct trust *trust;    /* of tls://, once it is connected to; else NULL */
     struct call_conn *conn; /* or NULL */
+    char why[TLS_WHY];      /* more of a failure to connect than its errno says, or "" */
     uint64_t deadline_ms;
 };
 
@@ -18,6 +20,8 @@ int session_begin(struct session *s, const struct meshcat_opts *opts, bool local
 /* Not connected yet; the deadline begins now, and session_connect may follow. */
 void session_at(struct session *s, const struct meshcat_opts *opts, const char *url);
 int session_connect(struct session *s); /* to s->url, by s->deadline_ms */
+/* Reads what the options name for tls://, for who connects by other means. */
+int session_trust(struct session *s);
 void session_fini(struct session *s);
 
 /* 0 and an answer (call_reply_free), whatever its status. */

@@ -113,11 +113,12 @@ const struct meshcat_cmd meshcat_cmds[] = {
     {"offer", CMD_OFFER, "NAME HOST:PORT", "offer a service through the node on this host",
      "The service stays until it is withdrawn, its --ttl is over, or the node ends. The same "
      "lease\n"
-     "again renews or changes it. Works through the node's own socket only.",
+     "again renews or changes it. Works through the node's own socket, or over tls:// where the\n"
+     "node's policy allows it.",
      2, 2, run_offer},
     {"withdraw", CMD_WITHDRAW, "NAME", "take back what was offered at run time",
-     "Ends the lease that holds the name, or only if it is the one of --lease. Works through the\n"
-     "node's own socket only.",
+     "Ends the lease that holds the name, or only if it is the one of --lease. Works as offer "
+     "does.",
      1, 1, run_withdraw},
     {"ca", CMD_CA, "init|issue|revoke|show [...]",
      "certificates for a mesh: a small CA in a folder",

@@ -4,7 +4,7 @@
 static const char exits[] =
     "Exit codes:\n"
     "  0   found                         5   not a meshd, or no wire version in common\n"
-    "  1   nothing matched; diff: differ 6   not allowed\n"
+    "  1   nothing matched; diff: differ 6   not allowed, or a certificate was refused\n"
     "  2   the command line is wrong     7   only some of it found or answered\n"
     "  3   cannot connect                8   the answer, or a file of ca, could not be written\n"
     "  4   timed out                     64+n  the node's status n, e.g. 67 INVALID_ARGUMENT\n";
@@ -35,7 +35,10 @@ static const char target[] =
     "Without --dial, -x and -l the node is that of MESHD_ADDR; else the one whose socket lies in\n"
     "${RUNTIME_DIRECTORY:-${XDG_RUNTIME_DIR:-/run}/meshd}/<peer id>/meshd.sock, for PEER_NAME or "
     "the\n"
-    "host's name, or the only one there; else tcp://127.0.0.1:7400.\n";
+    "host's name, or the only one there; else tcp://127.0.0.1:7400.\n"
+    "At tls:// both sides show a certificate of one CA; PEER_TLS_CA, PEER_TLS_CERT and "
+    "PEER_TLS_KEY\n"
+    "are the files when --cacert, -E and --key are not given.\n";
 
 void help_overall(FILE *out)
 {

@@ -6,6 +6,7 @@
 #include "client/call.h"
 #include "meshcat_args.h"
 #include "tls/ca.h"
+#include "wire/name.h"
 
 #define TIMEOUT_DEFAULT_MS 5000u
 #define SECONDS_MAX 600.0 /* the longest deadline a call may have */
@@ -17,9 +18,20 @@
 #define ONE_NODE (NODES & ~CMD_DIFF) /* diff names its two as words */
 
 static const struct opt_spec specs[] = {
-    {"dial", "connect", 0, OPT_DIAL, ONE_NODE, "URL", "ask tcp://host:port or ipc:///path"},
+    {"dial", "connect", 0, OPT_DIAL, ONE_NODE, "URL",
+     "ask tcp://host:port, tls://host:port or ipc:///path"},
     {"connect-ipc", NULL, 'x', OPT_IPC, ONE_NODE, "PATH", "ask on this Unix socket"},
     {"connect-local", NULL, 'l', OPT_LOCAL, ONE_NODE, "PORT", "ask tcp://127.0.0.1:PORT"},
+    {"cacert", NULL, 0, OPT_CACERT, NODES, "FILE",
+     "tls://: the CA of the mesh; default PEER_TLS_CA"},
+    {"cert", NULL, 'E', OPT_CERT, NODES, "FILE",
+     "tls://: one's own certificate; default PEER_TLS_CERT"},
+    {"key", NULL, 0, OPT_KEY, NODES, "FILE",
+     "tls://: its key; default: in the file of -E, else PEER_TLS_KEY"},
+    {"node", NULL, 0, OPT_NODE, ONE_NODE, "ID",
+     "tls://: the peer id that must answer; default: any of the mesh"},
+    {"insecure", NULL, 'k', OPT_INSECURE, NODES, NULL,
+     "tls://: take whoever answers, without looking at its certificate"},
     {"format", NULL, 0, OPT_FORMAT, ALL, "FORMAT", "one of those below; default table"},
     {"ascii", NULL, 'A', OPT_ASCII, ALL, NULL, "the same as --format ascii"},
     {"quoted", NULL, 'Q', OPT_QUOTED, ALL, NULL, "the same as --format quoted"},
@@ -262,6 +274,25 @@ static void set_text(struct parser *p, const struct opt_spec *spec, const char *
         o->lease = value;
 }
 
+static void set_tls(struct parser *p, const struct opt_spec *spec, const char *value)
+{
+    struct mesh_tls *tls = &p->opts->tls;
+
+    p->opts->tls_given = true;
+    if (spec->id == OPT_NODE && !peer_id_valid(value, strlen(value)))
+        bad_value(p, spec, value, "a peer id, 1 to 64 letters, digits, dots, - and _");
+    else if (spec->id == OPT_NODE)
+        tls->node = value;
+    else if (value[0] == '\0')
+        bad_value(p, spec, value, "a file");
+    else if (spec->id == OPT_CACERT)
+        tls->ca = value;
+    else if (spec->id == OPT_CERT)
+        tls->cert = value;
+    else
+        tls->key = value;
+}
+
 static void set_value(struct parser *p, const struct opt_spec *spec, const char *value)
 {
     struct meshcat_opts *o = p->opts;
@@ -269,6 +300,12 @@ static void set_value(struct parser *p, const struct opt_spec *spec, const char 
     switch (spec->id) {
     case OPT_DIAL:
         o->dial = value;
+        return;
+    case OPT_CACERT:
+    case OPT_CERT:
+    case OPT_KEY:
+    case OPT_NODE:
+        set_tls(p, spec, value);
         return;
     case OPT_DATA:
         o->data = value;
@@ -316,6 +353,7 @@ static void set_value(struct parser *p, const struct opt_spec *spec, const char 
     case OPT_QUOTED:
     case OPT_HEX:
     case OPT_RAW:
+    case OPT_INSECURE:
     case OPT_SILENT:
     case OPT_VERBOSE:
     case OPT_HELP:
@@ -350,6 +388,8 @@ static void set_format(struct parser *p, const struct opt_spec *spec)
 
 static void set_flag(struct meshcat_opts *o, enum opt_id id)
 {
+    o->tls.insecure |= id == OPT_INSECURE;
+    o->tls_given |= id == OPT_INSECURE;
     o->silent |= id == OPT_SILENT;
     o->verbose |= id == OPT_VERBOSE;
     o->help |= id == OPT_HELP;
@@ -409,6 +449,8 @@ static void check_whole(struct parser *p)
 
     if (p->seen[OPT_DIAL] + p->seen[OPT_IPC] + p->seen[OPT_LOCAL] > 1)
         complain(p, "more than one node to ask; give one of --dial, -x and -l");
+    if (o->tls.insecure && (o->tls.ca || o->tls.node))
+        complain(p, "-k takes whoever answers; give it, or --cacert and --node");
     if (o->data && o->file)
         complain(p, "the request is given twice; give --data or --file");
     if (o->name_glob && o->cmd && o->cmd->bit == CMD_WATCH && o->n_args > 0)
@@ -446,7 +488,11 @@ int opts_parse(int argc, char **argv, struct meshcat_opts *out_opts,
     };
 
     *out_opts = (struct meshcat_opts){
-        .timeout_ms = TIMEOUT_DEFAULT_MS, .recv_max = CALL_MESSAGE_MAX, .args = argv + 1};
+        .timeout_ms = TIMEOUT_DEFAULT_MS,
+        .recv_max = CALL_MESSAGE_MAX,
+        .tls.size = sizeof(struct mesh_tls),
+        .args = argv + 1,
+    };
     out_complaint->text[0] = '\0';
     args_read(&p, argc, argv);
     check_whole(&p);

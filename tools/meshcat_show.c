@@ -37,6 +37,8 @@ static const char *exit_name(int exit_code, int status)
         return "TIMED_OUT";
     case EXIT_PROTOCOL:
         return "PROTOCOL";
+    case EXIT_DENIED:
+        return "DENIED";
     default:
         return "LOCAL";
     }

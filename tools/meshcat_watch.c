@@ -207,23 +207,26 @@ static int never_answered(struct watch *w, const struct follow_status *status)
         return tell_status(&w->session, &(struct call_reply){.status = status->status,
                                                              .reason = status->reason,
                                                              .text = status->text});
+    snprintf(w->session.why, sizeof(w->session.why), "%s", status->why);
     return tell_failure(&w->session, status->error, true);
 }
 
 /* Told once for each loss, and not for each attempt that fails after it. */
 static void show_away(struct watch *w, const struct follow_status *status)
 {
+    const char *why = status->why[0] ? status->why : strerror(-status->error);
+
     if (w->away)
         return;
     w->away = true;
     if (format_is_json(w->opts) && !w->opts->silent) {
         CLEANUP(json_decrefp)
-        json_t *json = json_pack("{s:s,s:s}", "change", "away", "why", strerror(-status->error));
+        json_t *json = json_pack("{s:s,s:s}", "change", "away", "why", why);
 
         format_line(json, 0);
     }
     show_note(w->opts, "%s: the connection is lost (%s); it is tried again, Ctrl-C ends it",
-              w->session.url, strerror(-status->error));
+              w->session.url, why);
 }
 
 static int ended(struct watch *w, const struct follow_status *status)
@@ -335,7 +338,11 @@ int run_watch(const struct meshcat_opts *opts)
     if (code)
         return code;
     w.session.deadline_ms = clock_ms() + opts->timeout_ms;
+    code = session_trust(&w.session);
+    if (code)
+        return code;
     settings.url = w.session.url;
+    settings.trust = w.session.trust;
     r = follow_new(&settings, &w.follow);
     if (r < 0)
         return tell_failure(&w.session, r, true);

@@ -76,11 +76,31 @@ struct mesh_instance {
 
 /* ---- the connection ---- */
 
-/* url: tcp://host:port, tcp://[v6]:port, ipc:///path/meshd.sock. NULL: MESHD_ADDR, else the node's
- * local socket, else tcp://127.0.0.1:7400, as meshcat chooses. MESH_GONE at once when nobody
- * listens there. */
+/* url: tcp://host:port, tls://host:port, tcp://[v6]:port, ipc:///path/meshd.sock. NULL: MESHD_ADDR,
+ * else the node's local socket, else tcp://127.0.0.1:7400, as meshcat chooses. MESH_GONE at once
+ * when nobody listens there. */
 enum mesh_status mesh_client_open(const char *url, int deadline_ms,
                                   struct mesh_client **out_client);
+
+/* For tls://: TLS 1.3, where both sides show a certificate of the mesh's CA. All are PEM files.
+ * What is NULL or "" is taken from the environment: PEER_TLS_CA, PEER_TLS_CERT, PEER_TLS_KEY; a key
+ * that is given nowhere is in the certificate's file. */
+struct mesh_tls {
+    size_t size;      /* sizeof(struct mesh_tls): later versions may have more behind it */
+    const char *ca;   /* who is trusted */
+    const char *cert; /* this program's certificate, then those between it and the CA */
+    const char *key;  /* of that certificate; not of PEER_TLS_KEY when cert is given */
+    const char *node; /* the peer id that must answer; NULL or "": any node of the mesh. The host of
+                         the URL is no name of anybody: it is not looked at */
+    int insecure;     /* not 0: whoever answers is taken, without a CA; to try something out */
+};
+/* As mesh_client_open. tls, which is copied, is for tls:// alone, and may be NULL. Leases and
+ * watches of the client use it too. The files are read now, and again before each later connection,
+ * so that a renewed certificate is used. MESH_INVALID: a file is missing or will not do, or they do
+ * not fit together. MESH_REFUSED: the node's certificate is not of the CA, is expired, or names
+ * another; or the node refused ours. */
+enum mesh_status mesh_client_open_tls(const char *url, const struct mesh_tls *tls, int deadline_ms,
+                                      struct mesh_client **out_client);
 /* Nothing of it may be in use. Leases, watches and replicas are independent of it. */
 void mesh_client_close(struct mesh_client *client);
 const char *mesh_client_url(const struct mesh_client *client); /* the one chosen */
@@ -123,8 +143,9 @@ enum mesh_status mesh_explain(struct mesh_client *client, const char *name, int 
 /* ---- offering ---- */
 
 /* Offer address ("host:port", "[v6]:port") under name until the lease is closed or this process
- * dies (then within 15 s). client must be connected to the node's local socket (ipc://). The lease
- * has a connection and a thread of its own; when the node was away, the offer is made again. */
+ * dies (then within 15 s). client must be connected to the node's local socket (ipc://), or by
+ * tls:// to a node whose policy lets it. The lease has a connection and a thread of its own; when
+ * the node was away, the offer is made again. */
 enum mesh_status mesh_register(struct mesh_client *client, const char *name, const char *address,
                                int deadline_ms, struct mesh_lease **out_lease);
 /* How it stands: MESH_OK; MESH_GONE: the node is away, it is tried on; MESH_REFUSED: it turned the
@@ -164,6 +185,10 @@ void mesh_watch_close(struct mesh_watch *watch);
  * complete for the first time. It goes on answering while its node is away. */
 enum mesh_status mesh_replica_open(const char *url, const char *name, int deadline_ms,
                                    struct mesh_replica **out_replica);
+/* The same; tls as of mesh_client_open_tls. */
+enum mesh_status mesh_replica_open_tls(const char *url, const struct mesh_tls *tls,
+                                       const char *name, int deadline_ms,
+                                       struct mesh_replica **out_replica);
 void mesh_replica_close(struct mesh_replica *replica); /* after all its readers */
 
 enum mesh_status mesh_reader_open(struct mesh_replica *replica, struct mesh_reader **out_reader);

@@ -43,7 +43,15 @@ void call_close(struct call_conn *conn)
 
 void call_closep(struct call_conn **conn) { call_close(*conn); }
 
-int call_fd(const struct call_conn *conn) { return conn->stream.fd; }
+int call_fd(const struct call_conn *conn) { return conn->stream.channel.fd; }
+
+int call_idle(struct call_conn *conn)
+{
+    int r = stream_receive(&conn->stream);
+
+    /* What TLS has to say of itself is none of ours. */
+    return r == -EAGAIN ? 0 : r == 0 ? -EPROTO : r;
+}
 
 void call_reply_free(struct call_reply *reply)
 {
@@ -76,16 +84,18 @@ static int conn_new(struct stream *stream, struct call_conn **out_conn)
 
 int call_adopt(int fd, enum sp_framing framing, uint64_t deadline_ms, struct call_conn **out_conn)
 {
+    char why[TLS_WHY];
     struct stream stream;
-    int r = stream_adopt(&stream, fd, framing, deadline_ms);
+    int r = stream_adopt(&stream, fd, framing, NULL, deadline_ms, why);
 
     return r < 0 ? r : conn_new(&stream, out_conn);
 }
 
-int call_open(const char *url, uint64_t deadline_ms, struct call_conn **out_conn)
+int call_open(const char *url, struct trust *trust, uint64_t deadline_ms, char out_why[TLS_WHY],
+              struct call_conn **out_conn)
 {
     struct stream stream;
-    int r = stream_open(&stream, url, deadline_ms);
+    int r = stream_open(&stream, url, trust, deadline_ms, out_why);
 
     return r < 0 ? r : conn_new(&stream, out_conn);
 }

@@ -1,4 +1,4 @@
-/* call - one call of the service Registry over a plain socket, without nng.
+/* call - one call of the service Registry over a socket, without nng.
  *
  * A connection speaks SP REQ0 (wire/sp.h) and carries frames of CallHeader and request one way, of
  * ReplyHeader and reply the other (wire/frame.h). Calls go one after the other.
@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <meshd/v1/mesh.pb-c.h>
+#include "client/trust.h"
 #include "wire/sp.h"
 #include "wire/status.h"
 
@@ -25,15 +26,18 @@
 
 struct call_conn; /* one connection to one node */
 
-/* Connects and greets. As connect_url (client/connect.h), and -ECONNRESET: closed before it
- * greeted; -EPROTO: what answers there is not a REP socket of SP. */
-int call_open(const char *url, uint64_t deadline_ms, struct call_conn **out_conn);
+/* Connects and greets; trust, failures and out_why as of stream_open (client/stream.h); besides,
+ * -ECONNRESET: closed before it greeted. */
+int call_open(const char *url, struct trust *trust, uint64_t deadline_ms, char out_why[TLS_WHY],
+              struct call_conn **out_conn);
 /* The same on a connected stream socket, which is taken, also on failure, and made non-blocking. */
 int call_adopt(int fd, enum sp_framing framing, uint64_t deadline_ms, struct call_conn **out_conn);
 void call_close(struct call_conn *conn);
 void call_closep(struct call_conn **conn);
-/* For poll(2): readable between calls means that the node has closed it, or broken the rules. */
+/* For poll(2): readable between calls means that call_idle may have something to say. */
 int call_fd(const struct call_conn *conn);
+/* Between calls: 0: it stands; -ECONNRESET ...: the node has closed it, or broken the rules. */
+int call_idle(struct call_conn *conn);
 
 struct call_reply {
     unsigned status; /* enum status, or a number that this version does not know */

@@ -2,6 +2,7 @@
  * is pipeline.c's.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -63,7 +64,8 @@ enum mesh_status client_call_begin(struct mesh_call *call)
 }
 
 /* The answer to the request that the call was part of, into *out_reply. 0 or a negative errno. */
-static int wait_for(struct mesh_call *call, struct reply *out_reply, bool *out_joined)
+static int wait_for(struct mesh_call *call, struct reply *out_reply, bool *out_joined,
+                    char out_why[TLS_WHY])
 {
     struct mesh_client *client = call->client;
     const struct request *request;
@@ -73,6 +75,7 @@ static int wait_for(struct mesh_call *call, struct reply *out_reply, bool *out_j
     if (!call->held.done)
         pipeline_wait(client, call);
     r = call->held.error;
+    snprintf(out_why, TLS_WHY, "%s", r < 0 && r == client->held.error ? client->held.why : "");
     request = call->held.request; /* it has left: nobody changes it any more */
     mutex_unlock(&client->lock);
     if (r == 0)
@@ -87,13 +90,15 @@ static int wait_for(struct mesh_call *call, struct reply *out_reply, bool *out_j
 
 enum mesh_status client_call_answer(struct mesh_call *call, struct reply *out_reply)
 {
+    char why[TLS_WHY];
     enum mesh_status status;
     bool joined;
 
     for (;;) {
-        int r = wait_for(call, out_reply, &joined);
+        int r = wait_for(call, out_reply, &joined, why);
+
         if (r < 0)
-            return error_errno(r, call->client->url);
+            return error_why(r, call->client->url, why);
         if (!out_reply->answer.status)
             return MESH_OK;
         if (!joined || out_reply->answer.status == STATUS_UNAVAILABLE ||
@@ -173,6 +178,7 @@ void mesh_client_close(struct mesh_client *client)
     if (client->wake_fd >= 0)
         close(client->wake_fd);
     mutex_fini(&client->lock);
+    trust_unref(client->trust);
     free(client->held.out);
     free(client->url);
     free(client);
@@ -180,19 +186,14 @@ void mesh_client_close(struct mesh_client *client)
 
 static void client_closep(struct mesh_client **client) { mesh_client_close(*client); }
 
-enum mesh_status mesh_client_open(const char *url, int deadline_ms, struct mesh_client **out_client)
+static int client_new(const char *url, struct mesh_client **out_client)
 {
-    CLEANUP(client_closep) struct mesh_client *client = NULL;
-    uint64_t deadline;
-    enum mesh_status status = deadline_of(deadline_ms, &deadline);
+    CLEANUP(client_closep) struct mesh_client *client = calloc(1, sizeof(*client));
     int r = 0;
 
-    if (status != MESH_OK)
-        return status;
-    client = calloc(1, sizeof(*client));
     if (!client)
-        return error_errno(-ENOMEM, "mesh_client_open");
-    client->stream.fd = client->wake_fd = -1;
+        return -ENOMEM;
+    client->stream.channel.fd = client->wake_fd = -1;
     mutex_init(&client->lock);
     backoff_init(&client->held.backoff, BACKOFF_MIN_MS, BACKOFF_MAX_MS);
     /* At random, so that a node that mixes up its clients does not go unnoticed. */
@@ -204,17 +205,44 @@ enum mesh_status mesh_client_open(const char *url, int deadline_ms, struct mesh_
         r = -ENOMEM;
     if (r == 0 && (client->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0)
         r = -errno;
+    if (r == 0)
+        *out_client = TAKE(&client);
+    return r;
+}
+
+enum mesh_status mesh_client_open_tls(const char *url, const struct mesh_tls *tls, int deadline_ms,
+                                      struct mesh_client **out_client)
+{
+    CLEANUP(client_closep) struct mesh_client *client = NULL;
+    char why[TLS_WHY];
+    uint64_t deadline;
+    enum mesh_status status = deadline_of(deadline_ms, &deadline);
+    int r;
+
+    if (status != MESH_OK)
+        return status;
+    r = client_new(url, &client);
     if (r < 0)
         return error_errno(r, "mesh_client_open");
-    r = stream_open(&client->stream, client->url, deadline);
+    status = trust_open(client->url, tls, &client->trust);
+    if (status != MESH_OK)
+        return status;
+    r = stream_open(&client->stream, client->url, client->trust, deadline, why);
     if (r < 0)
-        return error_errno(r, client->url);
+        return error_why(r, client->url, why);
     client->held.connected = true;
     *out_client = TAKE(&client);
     return MESH_OK;
 }
 
+enum mesh_status mesh_client_open(const char *url, int deadline_ms, struct mesh_client **out_client)
+{
+    return mesh_client_open_tls(url, NULL, deadline_ms, out_client);
+}
+
 const char *mesh_client_url(const struct mesh_client *client) { return client->url; }
+
+struct trust *client_trust(const struct mesh_client *client) { return client->trust; }
 
 enum mesh_status mesh_client_flush(struct mesh_client *client)
 {

@@ -180,9 +180,7 @@ static int parse_url(struct connecting *c, const char *url)
 {
     uint16_t port;
 
-    if (strncmp(url, "tls://", 6) == 0)
-        return -ENOTSUP;
-    if (strncmp(url, "tcp://", 6) == 0) {
+    if (strncmp(url, "tcp://", 6) == 0 || strncmp(url, "tls://", 6) == 0) {
         c->framing = SP_TCP;
         if (addr_split(url + 6, strlen(url + 6), c->host, &port) < 0)
             return -EINVAL;

@@ -1,6 +1,7 @@
 /* connect - from a URL to a connected, non-blocking descriptor, within one deadline.
  *
  *   tcp://host:port, tcp://[v6]:port   SP-over-TCP
+ *   tls://host:port, tls://[v6]:port   the same inside TLS, which begins afterwards (trust.h)
  *   ipc://path                         SP-over-IPC, on a Unix socket
  *
  * A name is looked up once; its addresses are tried in the order of getaddrinfo, the next one when
@@ -14,8 +15,8 @@
 #include "wire/sp.h"
 
 /* Opens a descriptor that is the caller's. deadline_ms is on clock_ms(). Besides what connect(2)
- * says: -EINVAL: no such URL; -ENOTSUP: tls://, which this version cannot; -ENAMETOOLONG: the path
- * of a Unix socket; -ENXIO: no address for that name; -ETIMEDOUT. */
+ * says: -EINVAL: no such URL; -ENAMETOOLONG: the path of a Unix socket; -ENXIO: no address for
+ * that name; -ETIMEDOUT. */
 int connect_url(const char *url, uint64_t deadline_ms, enum sp_framing *out_framing, int *out_fd);
 
 /* The same as an attempt that never waits. Nothing is dialled by _new: 0, -ENOMEM, or what is wrong

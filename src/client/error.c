@@ -50,10 +50,11 @@ enum mesh_status error_status(int r)
         return MESH_NO_MEMORY;
     case EINVAL:
     case ENAMETOOLONG:
-    case ENOTSUP:
         return MESH_INVALID;
     case ETIMEDOUT:
         return MESH_TIMEOUT;
+    case EKEYREJECTED:
+        return MESH_REFUSED;
     case EPROTO:
     case EBADMSG:
     case EMSGSIZE:
@@ -65,13 +66,11 @@ enum mesh_status error_status(int r)
 }
 
 /* Where strerror speaks of something else than what has happened here. */
-static const char *why(int r)
+static const char *text_of(int r)
 {
     switch (-r) {
     case EINVAL:
-        return "not a URL of the form tcp://host:port or ipc:///path";
-    case ENOTSUP:
-        return "tls:// is not spoken by this version";
+        return "not a URL of the form tcp://host:port, tls://host:port or ipc:///path";
     case ENXIO:
         return "no address is known for that name";
     case ETIMEDOUT:
@@ -83,6 +82,8 @@ static const char *why(int r)
     case EMSGSIZE:
     case E2BIG:
         return "the answer is larger than any may be";
+    case EKEYREJECTED:
+        return "one side's certificate was refused by the other";
     case ECONNRESET:
         return "the connection was closed by the other side";
     default:
@@ -92,7 +93,14 @@ static const char *why(int r)
 
 enum mesh_status error_errno(int r, const char *what)
 {
-    return error_set(error_status(r), "%s: %s", what, why(r));
+    return error_set(error_status(r), "%s: %s", what, text_of(r));
+}
+
+enum mesh_status error_why(int r, const char *what, const char *why)
+{
+    if (!why[0])
+        return error_errno(r, what);
+    return error_set(error_status(r), "%s: %s", what, why);
 }
 
 static enum mesh_status status_of(unsigned status)

@@ -19,6 +19,8 @@ enum mesh_status error_set(enum mesh_status status, const char *format, ...)
 enum mesh_status error_status(int r);
 /* The same with the text "what: why". */
 enum mesh_status error_errno(int r, const char *what);
+/* The same with a clause that knows more, unless it is "". */
+enum mesh_status error_why(int r, const char *what, const char *why);
 
 /* A status other than OK that a node answered with, its reason and its text of len bytes; the wire
  * versions are those spoken there. */

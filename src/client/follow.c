@@ -7,14 +7,12 @@
  */
 #include "client/follow.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 #include "base/backoff.h"
@@ -22,6 +20,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "client/call.h"
+#include "client/channel.h"
 #include "client/connect.h"
 #include "client/follow_wire.h"
 #include "wire/check.h"
@@ -30,25 +29,26 @@
 #define ATTEMPT_MS 5000u /* to connect, and to be answered */
 #define BACKOFF_MIN_MS 100u
 #define BACKOFF_MAX_MS 5000u
-#define HEARTBEAT_MS 3000u /* the node's usual */
-#define HEARTBEAT_MIN_MS 200u
-#define HEARTBEAT_MAX_MS 60000u
+#define HEARTBEAT_MS 3000u  /* the node's usual */
 #define BEATS_MISSED 3u     /* until a node is lost, ... */
 #define BEATS_SLACK_MS 500u /* ... and what a busy machine may be late */
 #define LIFE_BYTES 4096u    /* of a long message are a sign of life too */
 #define READ_STEP 16384u    /* the first buffer; it doubles as it fills */
 #define READ_KEPT 262144u   /* the longest buffer that is kept without need */
 
-enum phase { IDLE, CONNECTING, PREAMBLE, STREAM, ENDED };
+enum phase { IDLE, CONNECTING, HANDSHAKE, PREAMBLE, STREAM, ENDED };
 
 struct follow {
     char *url, *name_glob, *peer;
+    struct trust *trust;
     uint32_t heartbeat_ms;
     enum phase phase;
-    int epoll, timer, fd; /* fd: -1 outside of PREAMBLE and STREAM */
+    int epoll, timer;
+    struct channel channel; /* closed outside of HANDSHAKE, PREAMBLE and STREAM */
+    uint32_t events;        /* that its descriptor is in epoll for */
     enum sp_framing framing;
     uint64_t timer_ms; /* what the timer stands at; 0: it stands at no time */
-    uint64_t until_ms; /* IDLE: the next attempt; CONNECTING, PREAMBLE: the attempt's end */
+    uint64_t until_ms; /* IDLE: the next attempt; before STREAM: the attempt's end */
     uint64_t alive_ms; /* STREAM: the last sign of life */
     struct backoff backoff;
     struct connecting *connecting;
@@ -62,7 +62,7 @@ struct follow {
     const uint8_t *raw;
     size_t raw_len;
     struct arena arena;
-    char text[LIMIT_STATUS_TEXT + 1];
+    char text[LIMIT_STATUS_TEXT + 1], why[TLS_WHY];
     struct follow_status status;
 };
 
@@ -106,15 +106,6 @@ static int open_descriptors(struct follow *f)
     return 0;
 }
 
-static uint32_t clamp_heartbeat(uint32_t ms)
-{
-    if (ms == 0)
-        return 0;
-    if (ms < HEARTBEAT_MIN_MS)
-        return HEARTBEAT_MIN_MS;
-    return ms > HEARTBEAT_MAX_MS ? HEARTBEAT_MAX_MS : ms;
-}
-
 int follow_new(const struct follow_settings *settings, struct follow **out_follow)
 {
     CLEANUP(connecting_freep) struct connecting *probe = NULL;
@@ -123,15 +114,19 @@ int follow_new(const struct follow_settings *settings, struct follow **out_follo
 
     if (!f)
         return -ENOMEM;
-    f->epoll = f->timer = f->fd = -1;
+    f->epoll = f->timer = f->channel.fd = -1;
+    f->trust = trust_ref(settings->trust);
     f->call_id = random_u64() >> 1;
-    f->heartbeat_ms = clamp_heartbeat(settings->heartbeat_ms);
+    f->heartbeat_ms = follow_wire_heartbeat(settings->heartbeat_ms);
     f->status.epoch = settings->from_epoch;
     f->status.revision = settings->from_revision;
     f->status.text = f->text;
+    f->status.why = f->why;
     backoff_init(&f->backoff, BACKOFF_MIN_MS, BACKOFF_MAX_MS);
     arena_init(&f->arena);
     r = connecting_new(settings->url, &probe); /* is there such a URL? */
+    if (r == 0 && trust_wanted(settings->url) != (settings->trust != NULL))
+        r = -EINVAL; /* plaintext by mistake must not be */
     if (r == 0)
         r = copy(settings->url, &f->url);
     if (r == 0)
@@ -161,11 +156,10 @@ static void stop_connecting(struct follow *f)
 static void disconnect(struct follow *f)
 {
     stop_connecting(f);
-    if (f->fd >= 0) {
-        epoll_ctl(f->epoll, EPOLL_CTL_DEL, f->fd, NULL);
-        close(f->fd);
-    }
-    f->fd = -1;
+    if (f->channel.fd >= 0)
+        epoll_ctl(f->epoll, EPOLL_CTL_DEL, f->channel.fd, NULL);
+    channel_close(&f->channel);
+    f->events = 0;
     free(TAKE(&f->out));
     f->out_len = f->out_sent = 0;
     if (f->in_cap > READ_KEPT) {
@@ -189,6 +183,7 @@ void follow_free(struct follow *f)
     if (f->epoll >= 0)
         close(f->epoll);
     arena_fini(&f->arena);
+    trust_unref(f->trust);
     free(f->url);
     free(f->name_glob);
     free(f->peer);
@@ -204,7 +199,7 @@ static void forget_refusal(struct follow *f)
     f->status.error = 0;
     f->status.status = STATUS_OK;
     f->status.reason = MESHD__V1__REASON__REASON_NONE;
-    f->text[0] = '\0';
+    f->text[0] = f->why[0] = '\0';
 }
 
 /* What status says of a refusal stays as the caller has set it. */
@@ -221,6 +216,8 @@ static int go_idle(struct follow *f, int error)
 static int lost(struct follow *f, int error)
 {
     forget_refusal(f);
+    if (f->channel.fd >= 0)
+        channel_why(&f->channel, error, f->phase == STREAM || f->in_len > 0, f->why);
     return go_idle(f, error);
 }
 
@@ -241,22 +238,30 @@ static int refused(struct follow *f, unsigned status, Meshd__V1__Reason reason, 
 
 /* ---- connecting and asking ---- */
 
-/* A part of the request waits for room in the socket only until it is sent. */
-static int watch_socket(struct follow *f, int op)
+/* Before each wait, as it is the channel that knows. */
+static int watch_socket(struct follow *f)
 {
-    struct epoll_event event = {.events = f->out ? EPOLLIN | EPOLLOUT : EPOLLIN};
+    bool sending = f->phase != HANDSHAKE && f->out;
+    short wanted =
+        channel_events(&f->channel, sending ? CHANNEL_RECEIVE | CHANNEL_SEND : CHANNEL_RECEIVE);
+    struct epoll_event event = {.events = (wanted & POLLIN ? (uint32_t)EPOLLIN : 0) |
+                                          (wanted & POLLOUT ? (uint32_t)EPOLLOUT : 0)};
 
-    return epoll_ctl(f->epoll, op, f->fd, &event) < 0 ? -errno : 0;
+    if (event.events == f->events)
+        return 0;
+    if (epoll_ctl(f->epoll, f->events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, f->channel.fd, &event) < 0)
+        return -errno;
+    f->events = event.events;
+    return 0;
 }
 
 /* Takes fd. */
-static int connected(struct follow *f, int fd, enum sp_framing framing)
+static int connected(struct follow *f, int fd, enum sp_framing framing, struct trust *trust)
 {
     struct follow_settings request;
     int r;
 
     stop_connecting(f);
-    f->fd = fd;
     f->framing = framing;
     request = (struct follow_settings){
         .name_glob = f->name_glob,
@@ -266,13 +271,14 @@ static int connected(struct follow *f, int fd, enum sp_framing framing)
         .from_revision = f->status.revision,
     };
     f->out_sent = 0;
-    r = follow_wire_request(&request, framing, ++f->call_id, &f->out, &f->out_len);
+    f->phase = HANDSHAKE;
+    r = channel_open(&f->channel, fd, trust);
     if (r == 0)
-        r = watch_socket(f, EPOLL_CTL_ADD);
-    if (r == 0) {
-        f->phase = PREAMBLE;
+        r = follow_wire_request(&request, framing, ++f->call_id, &f->out, &f->out_len);
+    if (r == 0)
+        r = watch_socket(f);
+    if (r == 0)
         return 0;
-    }
     if (r != -ENOMEM)
         return lost(f, r);
     disconnect(f);
@@ -283,18 +289,10 @@ static int connected(struct follow *f, int fd, enum sp_framing framing)
 
 int follow_adopt(struct follow *f, int fd, enum sp_framing framing)
 {
-    int flags = fcntl(fd, F_GETFL);
-
     disconnect(f);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
-        int r = -errno;
-
-        close(fd);
-        return r;
-    }
     f->until_ms = clock_ms() + ATTEMPT_MS;
     follow_ring(f);
-    return connected(f, fd, framing);
+    return connected(f, fd, framing, NULL);
 }
 
 static int begin(struct follow *f)
@@ -320,25 +318,29 @@ static int connect_on(struct follow *f)
 
     if (r == -EINPROGRESS)
         return -EAGAIN;
-    return r < 0 ? lost(f, r) : connected(f, fd, framing);
+    return r < 0 ? lost(f, r) : connected(f, fd, framing, f->trust);
+}
+
+static int shake_hands(struct follow *f)
+{
+    int r = channel_handshake(&f->channel);
+
+    if (r == 0)
+        f->phase = PREAMBLE;
+    return r == 0 || r == -EAGAIN ? r : lost(f, r);
 }
 
 /* An error is not told here: what the node said before it went is still to be read. */
 static void send_on(struct follow *f)
 {
-    ssize_t n;
+    ssize_t n = channel_send(&f->channel, f->out + f->out_sent, f->out_len - f->out_sent);
 
-    do
-        n = send(f->fd, f->out + f->out_sent, f->out_len - f->out_sent, MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
-    if (n < 0 && errno == EAGAIN)
+    if (n == -EAGAIN)
         return;
     if (n > 0)
         f->out_sent += (size_t)n;
-    if (n < 0 || f->out_sent == f->out_len) {
+    if (n < 0 || f->out_sent == f->out_len)
         free(TAKE(&f->out));
-        watch_socket(f, EPOLL_CTL_MOD);
-    }
 }
 
 /* ---- reading ---- */
@@ -386,14 +388,10 @@ static int receive(struct follow *f)
 
     if (r < 0)
         return r;
-    do
-        n = recv(f->fd, f->in + f->in_at + f->in_len, f->in_cap - f->in_at - f->in_len, 0);
-    while (n < 0 && errno == EINTR);
-    if (n <= 0) {
-        if (n < 0 && errno == EAGAIN)
-            return -EAGAIN;
-        return lost(f, n == 0 ? -ECONNRESET : -errno);
-    }
+    n = channel_receive(&f->channel, f->in + f->in_at + f->in_len,
+                        f->in_cap - f->in_at - f->in_len);
+    if (n < 0)
+        return n == -EAGAIN ? -EAGAIN : lost(f, (int)n);
     f->in_len += (size_t)n;
     f->life_bytes += (size_t)n;
     if (f->life_bytes >= LIFE_BYTES) {
@@ -515,7 +513,8 @@ static int step(struct follow *f, const Meshd__V1__WatchReply **out_reply)
     case IDLE:
         return now < f->until_ms ? -EAGAIN : begin(f);
     case CONNECTING:
-        r = connect_on(f);
+    case HANDSHAKE:
+        r = f->phase == CONNECTING ? connect_on(f) : shake_hands(f);
         return r == -EAGAIN && now >= f->until_ms ? lost(f, -ETIMEDOUT) : r;
     case PREAMBLE:
     case STREAM:
@@ -534,13 +533,15 @@ static int step(struct follow *f, const Meshd__V1__WatchReply **out_reply)
     return r;
 }
 
-/* Is there another whole message, which no descriptor knows of? */
+/* Is there another message, which no descriptor knows of? */
 static bool more_is_here(const struct follow *f)
 {
     size_t head = sp_head_len(f->framing), left = f->in_len - f->told_len;
     uint64_t len;
     int r;
 
+    if (channel_pending(&f->channel))
+        return true; /* maybe not whole: looking costs little */
     if (left == 0)
         return false;
     r = sp_head_parse(f->framing, f->in + f->in_at + f->told_len, left, CALL_MESSAGE_MAX, &len);
@@ -565,6 +566,8 @@ int follow_next(struct follow *f, uint64_t deadline_ms, const Meshd__V1__WatchRe
         if (r == -EAGAIN) {
             uint64_t when = due(f);
 
+            if (f->channel.fd >= 0)
+                watch_socket(f);
             /* A later time waits until the timer has fired for the earlier one. */
             if (f->timer_ms > when || f->timer_ms <= clock_ms())
                 set_timer(f, when);

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <meshd/v1/mesh.pb-c.h>
+#include "client/trust.h"
 #include "wire/sp.h"
 #include "wire/status.h"
 
@@ -22,17 +23,18 @@ struct follow;
 
 struct follow_settings {
     const char *url;                    /* copied, as all strings here */
+    struct trust *trust;                /* for tls://, else NULL; shared */
     const char *name_glob, *peer;       /* as in WatchRequest; NULL: all */
     uint32_t heartbeat_ms;              /* 0: the node's usual */
     uint64_t from_epoch, from_revision; /* 0: begin with a picture */
 };
 
-/* Nothing is dialled yet. 0, -ENOMEM, -EINVAL: no such URL; -ENOTSUP: tls://. */
+/* Nothing is dialled yet. 0, -ENOMEM, -EINVAL: no such URL. */
 int follow_new(const struct follow_settings *settings, struct follow **out_follow);
 void follow_free(struct follow *follow); /* accepts NULL */
 void follow_freep(struct follow **follow);
-/* Takes a connected stream socket in place of its next attempt to connect. 0 or -errno, and then
- * fd is closed. */
+/* Takes a connected stream socket in place of its next attempt to connect, for plaintext. 0 or
+ * -errno, and then fd is closed. */
 int follow_adopt(struct follow *follow, int fd, enum sp_framing framing);
 
 enum follow_outcome {
@@ -50,7 +52,9 @@ void follow_raw(const struct follow *follow, const uint8_t **out_data, size_t *o
 
 struct follow_status {
     int error;       /* FOLLOW_LOST: why, a negative errno; -EBUSY: turned away for now; -EBADMSG,
-                        -EMSGSIZE, -E2BIG: what answers there speaks something else */
+                        -EMSGSIZE, -E2BIG: what answers there speaks something else;
+                        -EKEYREJECTED: one side's certificate was refused */
+    const char *why; /* more of that, as channel_why has it; never NULL */
     unsigned status; /* FOLLOW_ENDED, and FOLLOW_LOST with -EBUSY: enum status; else STATUS_OK */
     Meshd__V1__Reason reason;
     const char *text; /* never NULL; not to be trusted with control bytes */

@@ -7,6 +7,17 @@
 
 #define HOP_LEN 4u /* in front of every PAIR1 payload */
 #define HOPS_MAX 255u
+#define HEARTBEAT_MIN_MS 200u
+#define HEARTBEAT_MAX_MS 60000u
+
+uint32_t follow_wire_heartbeat(uint32_t ms)
+{
+    if (ms == 0)
+        return 0;
+    if (ms < HEARTBEAT_MIN_MS)
+        return HEARTBEAT_MIN_MS;
+    return ms > HEARTBEAT_MAX_MS ? HEARTBEAT_MAX_MS : ms;
+}
 
 int follow_wire_request(const struct follow_settings *settings, enum sp_framing framing,
                         uint64_t call_id, uint8_t **out_data, size_t *out_len)

@@ -8,6 +8,9 @@
 #include "wire/check.h"
 #include "wire/frame.h"
 
+/* What may be asked for: 0, or within the bounds of mesh.proto. */
+uint32_t follow_wire_heartbeat(uint32_t ms);
+
 /* Preamble and request, in a buffer that is the caller's. The URL is not looked at. 0, -ENOMEM. */
 int follow_wire_request(const struct follow_settings *settings, enum sp_framing framing,
                         uint64_t call_id, uint8_t **out_data, size_t *out_len);

@@ -22,10 +22,10 @@ static enum mesh_status glob_of(const char *name, char out_glob[LIMIT_NAME + 1])
     return MESH_OK;
 }
 
-enum mesh_status following_new(const char *url, const char *name, uint32_t heartbeat_ms,
-                               struct follow **out_follow)
+enum mesh_status following_new(const char *url, struct trust *trust, const char *name,
+                               uint32_t heartbeat_ms, struct follow **out_follow)
 {
-    struct follow_settings settings = {.url = url, .heartbeat_ms = heartbeat_ms};
+    struct follow_settings settings = {.url = url, .trust = trust, .heartbeat_ms = heartbeat_ms};
     char glob[LIMIT_NAME + 1];
     int r;
 
@@ -62,7 +62,7 @@ enum mesh_status following_error(const struct follow *follow, int r)
         /* A node that ends a watch for good is there, and does not want it. */
         return r == FOLLOW_ENDED && answer != MESH_PROTOCOL ? MESH_REFUSED : answer;
     }
-    return error_errno(status.error, "watch");
+    return error_why(status.error, "watch", status.why);
 }
 
 enum mesh_status following_first(struct follow *follow, uint64_t deadline_ms,

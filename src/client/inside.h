@@ -8,6 +8,7 @@
 #include <meshd/client.h>
 #include <meshd/v1/mesh.pb-c.h>
 #include "client/reply.h"
+#include "client/trust.h"
 #include "wire/check.h"
 
 #define DEADLINE_MS_MAX 600000 /* of every function, and of CallHeader */
@@ -15,6 +16,9 @@
 
 /* 0 and when that will be, on clock_ms(); or MESH_INVALID. */
 enum mesh_status deadline_of(int deadline_ms, uint64_t *out_deadline_ms);
+
+/* The client's, borrowed; NULL when its URL is not tls://. */
+struct trust *client_trust(const struct mesh_client *client);
 
 /* A call with room for a request of body_len bytes, to be packed into *out_body. Not under way yet;
  * call_free ends it. */

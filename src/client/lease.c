@@ -35,6 +35,7 @@
 
 struct mesh_lease {
     char *url, *name, *address;
+    struct trust *trust; /* of tls://; else NULL */
     char id[LEASE_ID_MAX];
     struct call_conn *conn; /* the thread's once it runs; NULL: to be made */
     struct backoff backoff;
@@ -46,6 +47,7 @@ struct mesh_lease {
         uint64_t close_by_ms;
         enum mesh_status state;
     } held;
+    char why[TLS_WHY]; /* of the last attempt to connect; the thread's, as conn */
 };
 
 /* The answer in *out_status; or a negative errno, with no connection any more unless the answer
@@ -57,7 +59,7 @@ static int ask(struct mesh_lease *lease, const char *method, const ProtobufCMess
     int r = 0;
 
     if (!lease->conn)
-        r = call_open(lease->url, deadline_ms, &lease->conn);
+        r = call_open(lease->url, lease->trust, deadline_ms, lease->why, &lease->conn);
     if (r == 0)
         r = call_invoke(lease->conn, method, request, deadline_ms, &reply);
     if (r < 0) {
@@ -111,23 +113,31 @@ static bool sleep_until(struct mesh_lease *lease, uint64_t until_ms)
         {.fd = lease->wake_fd, .events = POLLIN},
         {.fd = lease->conn ? call_fd(lease->conn) : -1, .events = POLLIN},
     };
-    uint64_t now = clock_ms();
 
-    if (now < until_ms && poll(fds, 2, (int)(until_ms - now)) < 0)
-        return false; /* woken too early renews too early, which does no harm */
-    if (!fds[1].revents)
-        return false;
-    call_close(TAKE(&lease->conn));
-    return true;
+    for (;;) {
+        uint64_t now = clock_ms();
+
+        if (now < until_ms && poll(fds, 2, (int)(until_ms - now)) < 0)
+            return false; /* woken too early renews too early, which does no harm */
+        if (!fds[1].revents)
+            return false;
+        if (call_idle(lease->conn) < 0) {
+            call_close(TAKE(&lease->conn));
+            return true;
+        }
+        if (fds[0].revents || now >= until_ms)
+            return false;
+    }
 }
 
 /* One renewal; how long to wait before the next. */
 static uint64_t renew(struct mesh_lease *lease)
 {
     enum mesh_status state = MESH_GONE;
+    int r = offer(lease, clock_ms() + ATTEMPT_MS, &state);
 
-    if (offer(lease, clock_ms() + ATTEMPT_MS, &state) < 0)
-        state = MESH_GONE;
+    if (r < 0)
+        state = r == -EKEYREJECTED ? MESH_REFUSED : MESH_GONE;
     else if (state != MESH_OK && state != MESH_GONE)
         state = MESH_REFUSED;
     mutex_lock(&lease->lock);
@@ -187,6 +197,7 @@ static void lease_free(struct mesh_lease *lease)
     if (lease->wake_fd >= 0)
         close(lease->wake_fd);
     mutex_fini(&lease->lock);
+    trust_unref(lease->trust);
     free(lease->url);
     free(lease->name);
     free(lease->address);
@@ -199,7 +210,8 @@ static void lease_freep(struct mesh_lease **lease)
         lease_free(*lease);
 }
 
-static struct mesh_lease *lease_new(const char *url, const char *name, const char *address)
+static struct mesh_lease *lease_new(const struct mesh_client *client, const char *name,
+                                    const char *address)
 {
     struct mesh_lease *lease = calloc(1, sizeof(*lease));
 
@@ -210,7 +222,8 @@ static struct mesh_lease *lease_new(const char *url, const char *name, const cha
     backoff_init(&lease->backoff, BACKOFF_MIN_MS, BACKOFF_MAX_MS);
     snprintf(lease->id, sizeof(lease->id), "lib:%016llx%016llx", (unsigned long long)random_u64(),
              (unsigned long long)random_u64());
-    lease->url = strdup(url);
+    lease->url = strdup(mesh_client_url(client));
+    lease->trust = trust_ref(client_trust(client));
     lease->name = strdup(name);
     lease->address = strdup(address);
     if (lease->wake_fd >= 0 && lease->url && lease->name && lease->address)
@@ -234,12 +247,12 @@ enum mesh_status mesh_register(struct mesh_client *client, const char *name, con
         return error_set(MESH_INVALID, "that is no name of a service");
     if (!address || backend_canon(address, strlen(address), backend) < 0)
         return error_set(MESH_INVALID, "an address is host:port or [v6]:port");
-    if (strncmp(mesh_client_url(client), "ipc://", 6) != 0)
+    if (strncmp(mesh_client_url(client), "ipc://", 6) != 0 && !client_trust(client))
         return error_set(MESH_INVALID,
-                         "a service is offered on a node's local socket, ipc://, "
+                         "a service is offered on a node's local socket, ipc://, or over tls://, "
                          "not on %s",
                          mesh_client_url(client));
-    lease = lease_new(mesh_client_url(client), canonical, backend);
+    lease = lease_new(client, canonical, backend);
     if (!lease)
         return error_errno(-ENOMEM, "mesh_register");
     /* The same id again is the same offer, so it may be made twice. */
@@ -250,7 +263,7 @@ enum mesh_status mesh_register(struct mesh_client *client, const char *name, con
         r = -ENOMEM; /* no more threads */
     }
     if (r < 0)
-        return error_errno(r, lease->url);
+        return error_why(r, lease->url, lease->why);
     if (status == MESH_OK)
         *out_lease = TAKE(&lease);
     return status;

@@ -18,6 +18,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -216,18 +217,16 @@ static int send_some(struct mesh_client *client) REQUIRES(client->lock)
     if (!client->held.connected || !client->held.out_len)
         return 0;
     while (client->held.out_len) {
-        ssize_t n = send(client->stream.fd, client->held.out + client->held.out_off,
-                         client->held.out_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n = channel_send(&client->stream.channel, client->held.out + client->held.out_off,
+                                 client->held.out_len);
 
         client->held.open = NULL;
-        if (n > 0) {
-            client->held.out_off += (size_t)n;
-            client->held.out_len -= (size_t)n;
-        } else if (errno == EAGAIN) {
+        if (n == -EAGAIN)
             return 0;
-        } else if (errno != EINTR) {
-            return errno == EPIPE ? -ECONNRESET : -errno;
-        }
+        if (n < 0)
+            return (int)n;
+        client->held.out_off += (size_t)n;
+        client->held.out_len -= (size_t)n;
     }
     client->held.out_off = 0;
     return 0;
@@ -238,7 +237,7 @@ void pipeline_send(struct mesh_client *client)
     uint64_t one = 1;
 
     if (send_some(client) < 0)
-        shutdown(client->stream.fd, SHUT_RDWR);
+        shutdown(client->stream.channel.fd, SHUT_RDWR);
     else if (client->held.connected && client->held.out_len && client->held.reading &&
              write(client->wake_fd, &one, sizeof(one)) < 0)
         assert(errno == EAGAIN); /* it was told often enough */
@@ -249,8 +248,9 @@ void pipeline_send(struct mesh_client *client)
 /* Waits for bytes, or until some can be sent if want_out, or somebody woke it. */
 static int receive(struct mesh_client *client, bool want_out, uint64_t deadline_ms)
 {
+    int directions = want_out ? CHANNEL_RECEIVE | CHANNEL_SEND : CHANNEL_RECEIVE;
     struct pollfd fds[2] = {
-        {.fd = client->stream.fd, .events = (short)(POLLIN | (want_out ? POLLOUT : 0))},
+        {.fd = client->stream.channel.fd},
         {.fd = client->wake_fd, .events = POLLIN},
     };
     uint64_t now, told;
@@ -261,6 +261,7 @@ static int receive(struct mesh_client *client, bool want_out, uint64_t deadline_
     now = clock_ms();
     if (now >= deadline_ms)
         return -ETIMEDOUT;
+    fds[0].events = channel_events(&client->stream.channel, directions);
     r = poll(fds, 2, (int)(deadline_ms - now));
     if (r < 0)
         return errno == EINTR ? -EAGAIN : -errno;
@@ -319,7 +320,7 @@ static int deliver_all(struct mesh_client *client) REQUIRES(client->lock)
 }
 
 /* The connection is gone, or an attempt has failed. */
-static void lost(struct mesh_client *client, int error) REQUIRES(client->lock)
+static void lost(struct mesh_client *client, int error, const char *why) REQUIRES(client->lock)
 {
     enum mesh_status status = error_status(error);
     /* One that has answered is looked for at once: it may only have been restarted, or was idle. */
@@ -329,13 +330,15 @@ static void lost(struct mesh_client *client, int error) REQUIRES(client->lock)
     stream_close(&client->stream);
     client->held.connected = false;
     /* That the time of an attempt was over says less than what was there before. */
-    if (error != -ETIMEDOUT || !client->held.error)
+    if (error != -ETIMEDOUT || !client->held.error) {
         client->held.error = error;
+        snprintf(client->held.why, sizeof(client->held.why), "%s", why);
+    }
     client->held.out_off = client->held.out_len = 0;
     client->held.open = NULL;
     client->held.again_ms = clock_ms() + (at_once ? 0 : wait_ms);
     /* What makes no sense now will make none when it is asked again. */
-    if (status == MESH_PROTOCOL || status == MESH_INVALID)
+    if (status == MESH_PROTOCOL || status == MESH_INVALID || status == MESH_REFUSED)
         while (client->held.first)
             finish(client, client->held.first, error);
 }
@@ -356,6 +359,7 @@ static void sleep_locked(struct mesh_client *client, struct mesh_call *call, uin
 /* One attempt, once it is time for it; then all calls are asked once more. */
 static void connect_again(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
+    char why[TLS_WHY] = "";
     struct stream stream;
     uint64_t until;
     int r;
@@ -368,7 +372,8 @@ static void connect_again(struct mesh_client *client, struct mesh_call *call) RE
     }
     mutex_unlock(&client->lock);
     until = clock_ms() + ATTEMPT_MS;
-    r = stream_open(&stream, client->url, until < call->deadline_ms ? until : call->deadline_ms);
+    r = stream_open(&stream, client->url, client->trust,
+                    until < call->deadline_ms ? until : call->deadline_ms, why);
     mutex_lock(&client->lock);
     if (r == 0) {
         client->stream = stream;
@@ -378,12 +383,13 @@ static void connect_again(struct mesh_client *client, struct mesh_call *call) RE
             r = pipeline_put(client, c);
     }
     if (r < 0)
-        lost(client, r);
+        lost(client, r, why);
 }
 
 /* What the reader does until something has happened. */
 static void read_some(struct mesh_client *client, struct mesh_call *call) REQUIRES(client->lock)
 {
+    char why[TLS_WHY];
     bool want_out;
     int r;
 
@@ -403,8 +409,10 @@ static void read_some(struct mesh_client *client, struct mesh_call *call) REQUIR
     /* No memory for more bytes: this call has come to its end, the connection has not. */
     if (r == -ENOMEM)
         finish(client, call, r);
-    else if (r < 0 && r != -EAGAIN && r != -ETIMEDOUT)
-        lost(client, r);
+    else if (r < 0 && r != -EAGAIN && r != -ETIMEDOUT) {
+        channel_why(&client->stream.channel, r, true, why);
+        lost(client, r, why);
+    }
 }
 
 /* Until the call is done or its time is up; what has come by then is looked at in any case. */

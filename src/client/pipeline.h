@@ -16,12 +16,14 @@
 
 struct mesh_client {
     char *url;
-    int wake_fd; /* tells a reader that waits for bytes that there are some to send, too */
+    struct trust *trust; /* of tls://; else NULL */
+    int wake_fd;         /* tells a reader that waits for bytes that there are some to send, too */
     struct mutex lock;
     struct {               /* only with lock held */
         bool reading;      /* somebody is the reader */
         bool connected;    /* stream is open */
         int error;         /* why it is not */
+        char why[TLS_WHY]; /* more of that; see channel_why */
         uint64_t again_ms; /* not connected: when to try next */
         struct backoff backoff;
         struct mesh_call *first, *last; /* under way, the oldest first */
@@ -34,7 +36,7 @@ struct mesh_client {
         size_t open_at;       /* where it begins, from out_off on */
     } held;
     /* The reader's, without the lock. It opens and closes it with the lock held, so that others may
-     * send on its descriptor under the lock. */
+     * send on its channel under the lock. */
     struct stream stream;
 };
 

@@ -33,6 +33,7 @@
 
 struct mesh_replica {
     char *url, *name;
+    struct trust *trust; /* of tls://; else NULL */
     struct follow *follow;
     struct kept kept;
     struct table *table;
@@ -242,7 +243,8 @@ static bool begin_anew(struct mesh_replica *replica, int pause_ms)
     for (;;) {
         if (wait_for_news(replica, pause_ms))
             return true;
-        if (following_new(replica->url, replica->name, HEARTBEAT_MS, &fresh) == MESH_OK)
+        if (following_new(replica->url, replica->trust, replica->name, HEARTBEAT_MS, &fresh) ==
+            MESH_OK)
             break;
         pause_ms = PAUSE_MS;
     }
@@ -316,6 +318,7 @@ void mesh_replica_close(struct mesh_replica *replica)
     follow_free(replica->follow);
     kept_fini(&replica->kept);
     table_free(replica->table);
+    trust_unref(replica->trust);
     free(replica->url);
     free(replica->name);
     free(replica);
@@ -364,8 +367,9 @@ static enum mesh_status fill(struct mesh_replica *replica, uint64_t deadline_ms)
     return MESH_OK;
 }
 
-enum mesh_status mesh_replica_open(const char *url, const char *name, int deadline_ms,
-                                   struct mesh_replica **out_replica)
+enum mesh_status mesh_replica_open_tls(const char *url, const struct mesh_tls *tls,
+                                       const char *name, int deadline_ms,
+                                       struct mesh_replica **out_replica)
 {
     CLEANUP(closep) struct mesh_replica *replica = NULL;
     uint64_t deadline;
@@ -377,7 +381,9 @@ enum mesh_status mesh_replica_open(const char *url, const char *name, int deadli
     r = make(url, name, &replica);
     if (r < 0)
         return error_errno(r, "mesh_replica_open");
-    status = following_new(replica->url, name, HEARTBEAT_MS, &replica->follow);
+    status = trust_open(replica->url, tls, &replica->trust);
+    if (status == MESH_OK)
+        status = following_new(replica->url, replica->trust, name, HEARTBEAT_MS, &replica->follow);
     if (status == MESH_OK)
         status = fill(replica, deadline);
     if (status != MESH_OK)
@@ -387,6 +393,12 @@ enum mesh_status mesh_replica_open(const char *url, const char *name, int deadli
         return error_errno(r, "mesh_replica_open");
     *out_replica = TAKE(&replica);
     return MESH_OK;
+}
+
+enum mesh_status mesh_replica_open(const char *url, const char *name, int deadline_ms,
+                                   struct mesh_replica **out_replica)
+{
+    return mesh_replica_open_tls(url, NULL, name, deadline_ms, out_replica);
 }
 
 void mesh_replica_state(struct mesh_replica *replica, struct mesh_replica_state *out_state)

@@ -1,12 +1,8 @@
 /* stream - one buffer in; what is whole is handed out where it lies. */
 #include "client/stream.h"
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 #include "client/call.h"
 #include "client/connect.h"
 
@@ -14,10 +10,9 @@
 
 void stream_close(struct stream *stream)
 {
-    if (stream->fd >= 0)
-        close(stream->fd);
+    channel_close(&stream->channel);
     free(stream->in);
-    *stream = (struct stream){.fd = -1};
+    *stream = (struct stream){.channel.fd = -1};
 }
 
 int stream_send(struct stream *stream, const uint8_t *data, size_t len, uint64_t deadline_ms,
@@ -25,18 +20,16 @@ int stream_send(struct stream *stream, const uint8_t *data, size_t len, uint64_t
 {
     *out_sent = 0;
     while (*out_sent < len) {
-        ssize_t n = send(stream->fd, data + *out_sent, len - *out_sent, MSG_NOSIGNAL);
-        int r;
+        ssize_t n = channel_send(&stream->channel, data + *out_sent, len - *out_sent);
+        int r = (int)n;
 
         if (n > 0) {
             *out_sent += (size_t)n;
             continue;
         }
-        if (errno == EINTR)
-            continue;
-        r = errno == EPIPE ? -ECONNRESET : -errno;
-        if (errno == EAGAIN)
-            r = connect_wait(stream->fd, POLLOUT, deadline_ms);
+        if (n == -EAGAIN)
+            r = connect_wait(stream->channel.fd, channel_events(&stream->channel, CHANNEL_SEND),
+                             deadline_ms);
         if (r < 0)
             return r;
     }
@@ -70,21 +63,16 @@ static int make_room(struct stream *stream)
 int stream_receive(struct stream *stream)
 {
     int r = make_room(stream);
+    size_t end = stream->in_off + stream->in_len;
+    ssize_t n;
 
-    while (r == 0) {
-        size_t end = stream->in_off + stream->in_len;
-        ssize_t n = recv(stream->fd, stream->in + end, stream->in_cap - end, MSG_DONTWAIT);
-
-        if (n > 0) {
-            stream->in_len += (size_t)n;
-            return 0;
-        }
-        if (n == 0)
-            return -ECONNRESET;
-        if (errno != EINTR)
-            return -errno;
-    }
-    return r;
+    if (r < 0)
+        return r;
+    n = channel_receive(&stream->channel, stream->in + end, stream->in_cap - end);
+    if (n < 0)
+        return (int)n;
+    stream->in_len += (size_t)n;
+    return 0;
 }
 
 int stream_receive_by(struct stream *stream, uint64_t deadline_ms)
@@ -94,7 +82,8 @@ int stream_receive_by(struct stream *stream, uint64_t deadline_ms)
 
         if (r != -EAGAIN)
             return r;
-        r = connect_wait(stream->fd, POLLIN, deadline_ms);
+        r = connect_wait(stream->channel.fd, channel_events(&stream->channel, CHANNEL_RECEIVE),
+                         deadline_ms);
         if (r < 0)
             return r;
     }
@@ -126,6 +115,19 @@ int stream_next(struct stream *stream, const uint8_t **out_payload, size_t *out_
     return 0;
 }
 
+static int shake_hands(struct channel *channel, uint64_t deadline_ms)
+{
+    for (;;) {
+        int r = channel_handshake(channel);
+
+        if (r != -EAGAIN)
+            return r;
+        r = connect_wait(channel->fd, channel_events(channel, CHANNEL_RECEIVE), deadline_ms);
+        if (r < 0)
+            return r;
+    }
+}
+
 static int greet(struct stream *stream, uint64_t deadline_ms)
 {
     uint8_t hello[SP_HELLO_LEN];
@@ -134,7 +136,9 @@ static int greet(struct stream *stream, uint64_t deadline_ms)
     int r;
 
     sp_hello_pack(SP_REQ0, hello);
-    r = stream_send(stream, hello, sizeof(hello), deadline_ms, &sent);
+    r = shake_hands(&stream->channel, deadline_ms);
+    if (r == 0)
+        r = stream_send(stream, hello, sizeof(hello), deadline_ms, &sent);
     while (r == 0 && stream->in_len < SP_HELLO_LEN)
         r = stream_receive_by(stream, deadline_ms);
     if (r < 0)
@@ -145,26 +149,34 @@ static int greet(struct stream *stream, uint64_t deadline_ms)
     return 0;
 }
 
-int stream_adopt(struct stream *stream, int fd, enum sp_framing framing, uint64_t deadline_ms)
+int stream_adopt(struct stream *stream, int fd, enum sp_framing framing, struct trust *trust,
+                 uint64_t deadline_ms, char out_why[TLS_WHY])
 {
-    int flags = fcntl(fd, F_GETFL), r;
+    int r;
 
-    *stream = (struct stream){.fd = fd, .framing = framing};
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
-        r = -errno;
-    else
-        r = greet(stream, deadline_ms);
+    out_why[0] = '\0';
+    *stream = (struct stream){.framing = framing};
+    r = channel_open(&stream->channel, fd, trust);
     if (r < 0)
+        return r;
+    r = greet(stream, deadline_ms);
+    if (r < 0) {
+        channel_why(&stream->channel, r, stream->in_len > 0, out_why);
         stream_close(stream);
+    }
     return r;
 }
 
-int stream_open(struct stream *stream, const char *url, uint64_t deadline_ms)
+int stream_open(struct stream *stream, const char *url, struct trust *trust, uint64_t deadline_ms,
+                char out_why[TLS_WHY])
 {
     enum sp_framing framing;
     int fd, r;
 
-    *stream = (struct stream){.fd = -1};
+    out_why[0] = '\0';
+    *stream = (struct stream){.channel.fd = -1};
+    if (trust_wanted(url) != (trust != NULL))
+        return -EINVAL; /* plaintext by mistake must not be */
     r = connect_url(url, deadline_ms, &framing, &fd);
-    return r < 0 ? r : stream_adopt(stream, fd, framing, deadline_ms);
+    return r < 0 ? r : stream_adopt(stream, fd, framing, trust, deadline_ms, out_why);
 }

@@ -1,6 +1,6 @@
-/* stream - SP messages over a plain, non-blocking socket, with a buffer for what comes.
+/* stream - SP messages over a channel, with a buffer for what comes.
  *
- * Threads:   one at a time; a sender of its own kind may use fd beside a receiver.
+ * Threads:   one at a time; a sender of its own kind may use the channel beside a receiver.
  * Time:      deadlines are on clock_ms().
  * Failure:   a negative errno. -ECONNRESET: closed; -EPROTO: not SP; -EMSGSIZE: a message longer
  *            than CALL_MESSAGE_MAX. After these nothing that comes can be trusted.
@@ -9,20 +9,24 @@
 #define CLIENT_STREAM_H
 
 #include <stdint.h>
+#include "client/channel.h"
 #include "wire/sp.h"
 
 struct stream {
-    int fd; /* -1: closed */
+    struct channel channel;
     enum sp_framing framing;
     uint8_t *in; /* received and not yet used: in_len bytes from in_off on */
     size_t in_off, in_len, in_cap;
 };
 
-/* Connects and greets as a REQ socket, or takes a connected socket, also on failure. As connect_url
- * (client/connect.h), and -EPROTO: what answers there is not a REP socket. On failure the stream is
- * closed. */
-int stream_open(struct stream *stream, const char *url, uint64_t deadline_ms);
-int stream_adopt(struct stream *stream, int fd, enum sp_framing framing, uint64_t deadline_ms);
+/* Connects and greets as a REQ socket, or takes a connected socket, also on failure. trust: for
+ * tls://, else NULL. As connect_url (client/connect.h), and -EPROTO: what answers there is not a
+ * REP socket; -EKEYREJECTED: not whom it should be, or it refused our certificate. On failure the
+ * stream is closed, and out_why is as channel_why has it. */
+int stream_open(struct stream *stream, const char *url, struct trust *trust, uint64_t deadline_ms,
+                char out_why[TLS_WHY]);
+int stream_adopt(struct stream *stream, int fd, enum sp_framing framing, struct trust *trust,
+                 uint64_t deadline_ms, char out_why[TLS_WHY]);
 void stream_close(struct stream *stream);
 
 /* All of it. *out_sent: how much had left when it failed. */

@@ -48,8 +48,8 @@ static void take_reply(struct mesh_watch *watch, const Meshd__V1__WatchReply *re
         kept_picture(&watch->kept);
 }
 
-enum mesh_status watch_open_url(const char *url, const char *name, int deadline_ms,
-                                struct mesh_watch **out_watch)
+enum mesh_status watch_open_url(const char *url, struct trust *trust, const char *name,
+                                int deadline_ms, struct mesh_watch **out_watch)
 {
     CLEANUP(closep) struct mesh_watch *watch = NULL;
     const Meshd__V1__WatchReply *reply;
@@ -61,7 +61,7 @@ enum mesh_status watch_open_url(const char *url, const char *name, int deadline_
     watch = calloc(1, sizeof(*watch));
     if (!watch)
         return error_errno(-ENOMEM, "mesh_watch_open");
-    status = following_new(url, name, 0, &watch->follow);
+    status = following_new(url, trust, name, 0, &watch->follow);
     if (status == MESH_OK)
         status = following_first(watch->follow, deadline, &reply);
     if (status != MESH_OK)
@@ -75,7 +75,8 @@ enum mesh_status watch_open_url(const char *url, const char *name, int deadline_
 enum mesh_status mesh_watch_open(struct mesh_client *client, const char *name, int deadline_ms,
                                  struct mesh_watch **out_watch)
 {
-    return watch_open_url(mesh_client_url(client), name, deadline_ms, out_watch);
+    return watch_open_url(mesh_client_url(client), client_trust(client), name, deadline_ms,
+                          out_watch);
 }
 
 /* 1: *out_news is to be told; 0: nothing is new in it; -ENOMEM, -E2BIG. */

@@ -216,14 +216,14 @@ static size_t introspect(struct peer *p, double *out_wait_s, double *out_unpack_
 static struct call_conn *client(const struct meshd *m, bool local)
 {
     struct call_conn *conn;
-    char url[192];
+    char url[192], why[TLS_WHY];
     int r;
 
     if (local)
         snprintf(url, sizeof url, "ipc://%s", m->socket);
     else
         snprintf(url, sizeof url, "tcp://%s:%u", m->ip, m->port);
-    r = call_open(url, clock_ms() + CALL_MS, &conn);
+    r = call_open(url, NULL, clock_ms() + CALL_MS, why, &conn);
     if (r < 0)
         die("%s: %s", url, strerror(-r));
     return conn;

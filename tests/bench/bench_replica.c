@@ -34,10 +34,10 @@ static struct mesh_replica *replica;
 static struct call_conn *call_node(void)
 {
     struct call_conn *conn;
-    char url[200];
+    char url[200], why[TLS_WHY];
 
     snprintf(url, sizeof url, "ipc://%s", node.socket);
-    if (call_open(url, clock_ms() + CALL_MS, &conn) < 0)
+    if (call_open(url, NULL, clock_ms() + CALL_MS, why, &conn) < 0)
         die("no connection to %s", url);
     return conn;
 }

@@ -17,6 +17,8 @@ static void setup(void) { alarm(60); }
 
 TestSuite(call, .init = setup);
 
+static char why[TLS_WHY];
+
 static uint64_t in(unsigned ms) { return clock_ms() + ms; }
 
 static int ask(struct call_conn *conn, unsigned ms, struct call_reply **out_reply)
@@ -34,7 +36,7 @@ static int open_and_ask(unsigned ms)
 {
     struct call_conn *conn = NULL;
     struct call_reply *reply = NULL;
-    int r = call_open(fake.url, in(ms), &conn);
+    int r = call_open(fake.url, NULL, in(ms), why, &conn);
 
     if (r == 0)
         r = ask(conn, ms, &reply);
@@ -67,7 +69,7 @@ static void calls_are_answered(enum sp_framing framing)
     struct call_conn *conn;
 
     fake_start(&fake, framing, answer, NULL);
-    cr_assert_eq(call_open(fake.url, in(5000), &conn), 0);
+    cr_assert_eq(call_open(fake.url, NULL, in(5000), why, &conn), 0);
     for (int i = 0; i < 3; i++) {
         struct call_reply *reply;
         const Meshd__V1__LookupReply *message;
@@ -100,7 +102,7 @@ Test(call, a_name_with_several_addresses_reaches_the_one_that_listens)
     freeaddrinfo(found);
     fake_start(&fake, SP_TCP, answer, NULL);
     snprintf(url, sizeof(url), "tcp://localhost:%u", fake.port);
-    cr_assert_eq(call_open(url, in(5000), &conn), 0);
+    cr_assert_eq(call_open(url, NULL, in(5000), why, &conn), 0);
     call_close(conn);
     fake_stop(&fake);
 }
@@ -112,8 +114,8 @@ Test(call, a_refused_connection_is_told_at_once)
     char url[64];
 
     snprintf(url, sizeof(url), "tcp://127.0.0.1:%u", fake_free_port());
-    cr_expect_eq(call_open(url, in(30000), &conn), -ECONNREFUSED);
-    cr_expect_eq(call_open("ipc:///nowhere/meshd.sock", in(30000), &conn), -ENOENT);
+    cr_expect_eq(call_open(url, NULL, in(30000), why, &conn), -ECONNREFUSED);
+    cr_expect_eq(call_open("ipc:///nowhere/meshd.sock", NULL, in(30000), why, &conn), -ENOENT);
     cr_expect_lt(clock_ms() - began, 5000);
 }
 
@@ -127,10 +129,10 @@ Test(call, what_is_no_url_is_told)
     char path[300] = "ipc:///";
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
-        cr_expect_eq(call_open(bad[i], in(1000), &conn), -EINVAL, "%s", bad[i]);
-    cr_expect_eq(call_open("tls://127.0.0.1:1", in(1000), &conn), -ENOTSUP);
+        cr_expect_eq(call_open(bad[i], NULL, in(1000), why, &conn), -EINVAL, "%s", bad[i]);
+    cr_expect_eq(call_open("tls://127.0.0.1:1", NULL, in(1000), why, &conn), -EINVAL);
     memset(path + 7, 'a', 200);
-    cr_expect_eq(call_open(path, in(1000), &conn), -ENAMETOOLONG);
+    cr_expect_eq(call_open(path, NULL, in(1000), why, &conn), -ENAMETOOLONG);
 }
 
 Test(call, a_connect_that_hangs_ends_at_the_deadline)
@@ -254,7 +256,7 @@ Test(call, after_garbage_the_connection_is_of_no_more_use)
     struct call_reply *reply;
 
     fake_start(&fake, SP_TCP, answers_garbage, NULL);
-    cr_assert_eq(call_open(fake.url, in(5000), &conn), 0);
+    cr_assert_eq(call_open(fake.url, NULL, in(5000), why, &conn), 0);
     cr_expect_eq(ask(conn, 5000, &reply), -EBADMSG);
     cr_expect_eq(ask(conn, 5000, &reply), -ENOTCONN);
     call_close(conn);
@@ -308,7 +310,7 @@ Test(call, a_late_answer_is_passed_over)
     struct call_reply *reply;
 
     fake_start(&fake, SP_TCP, answers_late, NULL);
-    cr_assert_eq(call_open(fake.url, in(5000), &conn), 0);
+    cr_assert_eq(call_open(fake.url, NULL, in(5000), why, &conn), 0);
     cr_expect_eq(ask(conn, 50, &reply), -ETIMEDOUT);
     cr_assert_eq(ask(conn, 5000, &reply), 0);
     cr_expect_eq(((const Meshd__V1__LookupReply *)reply->message)->revision, 2);
@@ -350,7 +352,7 @@ Test(call, an_answer_may_come_in_pieces_and_without_a_message)
         struct call_reply *reply;
 
         fake_start(&fake, SP_IPC, answers_in_pieces, &step);
-        cr_assert_eq(call_open(fake.url, in(5000), &conn), 0);
+        cr_assert_eq(call_open(fake.url, NULL, in(5000), why, &conn), 0);
         cr_assert_eq(ask(conn, 5000, &reply), 0);
         cr_expect_eq(reply->status, STATUS_NOT_FOUND);
         cr_expect_eq(reply->reason, MESHD__V1__REASON__REASON_POLICY);
@@ -385,7 +387,7 @@ Test(call, the_node_is_told_how_much_time_is_left)
     const Meshd__V1__LookupReply *message;
 
     fake_start(&fake, SP_TCP, checks_header, NULL);
-    cr_assert_eq(call_open(fake.url, in(5000), &conn), 0);
+    cr_assert_eq(call_open(fake.url, NULL, in(5000), why, &conn), 0);
     cr_assert_eq(ask(conn, 4000, &reply), 0);
     message = (const Meshd__V1__LookupReply *)reply->message;
     cr_expect_leq(message->revision, 4000);

@@ -329,7 +329,7 @@ Test(client, a_call_that_was_cancelled_disturbs_no_other)
     stop();
 }
 
-Test(client, many_threads_share_one_connection) { cr_expect_eq(threads_body(), 0); }
+Test(client, many_threads_share_one_connection) { cr_expect_eq(threads_body(false), 0); }
 
 /* ---- lookups that travel together ---- */
 

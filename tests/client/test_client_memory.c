@@ -8,6 +8,8 @@
 #include <meshd/client.h>
 #include "client/answers.h"
 #include "client/fake.h"
+#include "client/front.h"
+#include "tls/support.h"
 
 #define SOON 20000
 #define MOST 400u /* allocations of one round */
@@ -139,14 +141,14 @@ static enum mesh_status step(struct mesh_client *client, unsigned number)
 }
 
 /* All functions once, the nth allocation of them fails. True: there is no nth. */
-static bool round_of(const char *url, unsigned nth)
+static bool round_of(const char *url, const struct mesh_tls *tls, unsigned nth)
 {
     struct mesh_client *client = NULL;
     unsigned failed = 0;
     enum mesh_status status;
 
     until_failure = nth;
-    status = mesh_client_open(url, SOON, &client);
+    status = mesh_client_open_tls(url, tls, SOON, &client);
     if (status != MESH_OK) {
         cr_expect_eq(status, MESH_NO_MEMORY, "%u: %s", nth, mesh_error_text());
         cr_expect_null(client);
@@ -176,12 +178,40 @@ Test(client_memory, an_allocation_that_fails_is_told_and_does_no_harm)
         bool done;
 
         fake_start_many(&fake, SP_IPC, serve, NULL);
-        done = round_of(fake.url, nth++);
+        done = round_of(fake.url, NULL, nth++);
         until_failure = 0;
         fake_stop(&fake);
         if (done)
             break;
     }
     cr_expect_gt(nth, 20);
+    cr_expect_lt(nth, MOST);
+}
+
+Test(client_memory, nor_does_one_that_fails_inside_tls)
+{
+    struct issued *ca = issue_ca(NULL, "the mesh");
+    struct tls_settings node = node_settings("n1", ca, issue_node(ca, "n1"));
+    struct tls_settings mine = node_settings("me", ca, issue_node(ca, "me"));
+    struct mesh_tls tls = {
+        .size = sizeof(tls), .ca = mine.ca, .cert = mine.cert, .key = mine.key, .node = "n1"};
+    struct front front;
+    struct fake fake;
+    unsigned nth = 1;
+
+    alarm(100);
+    while (nth < MOST) {
+        bool done;
+
+        fake_start_many(&fake, SP_TCP, serve, NULL);
+        front_start(&front, &node, fake.port);
+        done = round_of(front.url, &tls, nth++);
+        until_failure = 0;
+        front_stop(&front);
+        fake_stop(&fake);
+        if (done)
+            break;
+    }
+    cr_expect_gt(nth, 30);
     cr_expect_lt(nth, MOST);
 }

@@ -152,10 +152,10 @@ Test(exits, two_when_the_command_line_is_wrong)
                      "option --nope; see meshcat --help\",\"exit\":2}}\n");
     RUN(&run, "services", "--dial", "http://x:1");
     expect_code(2);
-    expect_err("write tcp://host:port or ipc:///path");
+    expect_err("write tcp://host:port, tls://host:port or ipc:///path");
     RUN(&run, "services", "--dial", "tls://x:1");
     expect_code(2);
-    expect_err("tls:// is not available in this version");
+    expect_err("tls:// needs a certificate of one's own");
     RUN(&run, "offer", "a/b", "h:1");
     expect_code(2);
     RUN(&run, "offer", "web", "h");

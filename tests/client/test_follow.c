@@ -452,7 +452,7 @@ Test(follow, a_url_that_cannot_be_is_turned_down_at_once)
 
     cr_expect_eq(follow_new(&settings, &follow), -EINVAL);
     settings.url = "tls://127.0.0.1:1";
-    cr_expect_eq(follow_new(&settings, &follow), -ENOTSUP);
+    cr_expect_eq(follow_new(&settings, &follow), -EINVAL);
 }
 
 Test(follow, an_attempt_never_outlasts_the_deadline)

@@ -40,7 +40,8 @@ static void start(void (*first)(struct fakewatch *), void (*second)(struct fakew
 
 static void open_it(const char *name)
 {
-    cr_assert_eq(watch_open_url(fake.url, name, LONG_MS, &watch), MESH_OK, "%s", mesh_error_text());
+    cr_assert_eq(watch_open_url(fake.url, NULL, name, LONG_MS, &watch), MESH_OK, "%s",
+                 mesh_error_text());
 }
 
 static void stop(void)
@@ -280,9 +281,10 @@ Test(watch, arguments_that_cannot_be_are_turned_down)
     enum mesh_change change;
     const struct mesh_instance *it;
 
-    cr_expect_eq(watch_open_url("tcp://127.0.0.1:1", "no spaces", 1000, &watch), MESH_INVALID);
-    cr_expect_eq(watch_open_url("tcp://127.0.0.1:1", NULL, 0, &watch), MESH_INVALID);
-    cr_expect_eq(watch_open_url("udp://127.0.0.1:1", NULL, 1000, &watch), MESH_INVALID);
+    cr_expect_eq(watch_open_url("tcp://127.0.0.1:1", NULL, "no spaces", 1000, &watch),
+                 MESH_INVALID);
+    cr_expect_eq(watch_open_url("tcp://127.0.0.1:1", NULL, NULL, 0, &watch), MESH_INVALID);
+    cr_expect_eq(watch_open_url("udp://127.0.0.1:1", NULL, NULL, 1000, &watch), MESH_INVALID);
     start(picture_and_wait, NULL);
     open_it(NULL);
     cr_expect_eq(mesh_watch_next(watch, 0, &change, &it), MESH_INVALID);
@@ -294,14 +296,14 @@ Test(watch, a_node_that_is_not_there_is_told_at_once)
     char url[64];
 
     snprintf(url, sizeof(url), "tcp://127.0.0.1:%u", fake_free_port());
-    cr_expect_eq(watch_open_url(url, NULL, LONG_MS, &watch), MESH_GONE);
+    cr_expect_eq(watch_open_url(url, NULL, NULL, LONG_MS, &watch), MESH_GONE);
     cr_expect_str_eq(mesh_error_text(), "watch: Connection refused");
 }
 
 Test(watch, a_node_that_says_nothing_is_given_the_time_there_is)
 {
     fake_black_hole(&fake, SP_TCP);
-    cr_expect_eq(watch_open_url(fake.url, NULL, 100, &watch), MESH_TIMEOUT);
+    cr_expect_eq(watch_open_url(fake.url, NULL, NULL, 100, &watch), MESH_TIMEOUT);
     fake_stop(&fake);
 }
 
@@ -313,7 +315,7 @@ static void forbidden(struct fakewatch *to)
 Test(watch, a_refusal_says_why)
 {
     start(forbidden, NULL);
-    cr_expect_eq(watch_open_url(fake.url, NULL, LONG_MS, &watch), MESH_REFUSED);
+    cr_expect_eq(watch_open_url(fake.url, NULL, NULL, LONG_MS, &watch), MESH_REFUSED);
     cr_expect_str_eq(mesh_error_text(), "PERMISSION_DENIED: not you");
     fake_stop(&fake);
 }
@@ -326,7 +328,7 @@ static void full(struct fakewatch *to)
 Test(watch, a_node_that_is_full_refuses)
 {
     start(full, NULL);
-    cr_expect_eq(watch_open_url(fake.url, NULL, LONG_MS, &watch), MESH_REFUSED);
+    cr_expect_eq(watch_open_url(fake.url, NULL, NULL, LONG_MS, &watch), MESH_REFUSED);
     fake_stop(&fake);
 }
 
@@ -335,7 +337,7 @@ static void no_meshd(struct fakewatch *to) { fake_send(to->fd, "HTTP/1.1 400 Bad
 Test(watch, something_else_that_answers_is_a_protocol_error)
 {
     start(no_meshd, NULL);
-    cr_expect_eq(watch_open_url(fake.url, NULL, LONG_MS, &watch), MESH_PROTOCOL);
+    cr_expect_eq(watch_open_url(fake.url, NULL, NULL, LONG_MS, &watch), MESH_PROTOCOL);
     fake_stop(&fake);
 }
 

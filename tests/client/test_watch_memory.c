@@ -82,7 +82,7 @@ static bool watch_once(unsigned long nth)
     enum mesh_status status;
 
     atomic_store(&until_failure, nth);
-    status = watch_open_url(fake.url, "*", LONG_MS, &watch);
+    status = watch_open_url(fake.url, NULL, "*", LONG_MS, &watch);
     if (status == MESH_OK) {
         while (told[MESH_DOWN] == 0) {
             const struct mesh_instance *it;

@@ -7,6 +7,8 @@
 #include <meshd/client.h>
 #include "client/answers.h"
 #include "client/fake.h"
+#include "client/front.h"
+#include "tls/support.h"
 
 #define THREADS 8
 #define ROUNDS 60
@@ -122,14 +124,28 @@ static void lease_bodies(void)
     fake_stop(&fake);
 }
 
-int threads_body(void)
+static enum mesh_status open_tls(struct front *front, uint16_t port)
+{
+    struct issued *ca = issue_ca(NULL, "the mesh");
+    struct tls_settings node = node_settings("n1", ca, issue_node(ca, "n1"));
+    struct tls_settings program = node_settings("program", ca, issue_node(ca, "program"));
+    struct mesh_tls tls = {
+        .size = sizeof(tls), .ca = program.ca, .cert = program.cert, .key = program.key};
+
+    front_start(front, &node, port);
+    return mesh_client_open_tls(front->url, &tls, DEADLINE_MS, &client);
+}
+
+int threads_body(bool over_tls)
 {
     pthread_t threads[THREADS];
     unsigned numbers[THREADS];
+    struct front front;
     struct fake fake;
 
     fake_start(&fake, SP_TCP, serve_and_break, NULL);
-    if (mesh_client_open(fake.url, DEADLINE_MS, &client) != MESH_OK)
+    if ((over_tls ? open_tls(&front, fake.port)
+                  : mesh_client_open(fake.url, DEADLINE_MS, &client)) != MESH_OK)
         return 1;
     for (unsigned i = 0; i < THREADS; i++) {
         numbers[i] = i;
@@ -139,7 +155,10 @@ int threads_body(void)
     for (unsigned i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     mesh_client_close(client);
+    if (over_tls)
+        front_stop(&front);
     fake_stop(&fake);
-    lease_bodies();
+    if (!over_tls)
+        lease_bodies();
     return atomic_load(&wrong);
 }

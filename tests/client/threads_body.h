@@ -2,7 +2,9 @@
 #ifndef TESTS_CLIENT_THREADS_BODY_H
 #define TESTS_CLIENT_THREADS_BODY_H
 
+#include <stdbool.h>
+
 /* 0, or the number of calls that got an answer that was not theirs, or none. */
-int threads_body(void);
+int threads_body(bool over_tls);
 
 #endif

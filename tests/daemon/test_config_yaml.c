@@ -114,10 +114,11 @@ Test(config_yaml, an_unknown_key_is_told_with_its_place_and_the_known_ones)
          "meshd.yaml:1:10: unknown key 'beat' in timing; allowed: heartbeat, "
          "peer_timeout, dial_timeout, open_timeout, call_timeout, route_timeout, "
          "idle_timeout, half_close_timeout, drain_timeout\n"},
-        {"log.level: info", "meshd.yaml:1:1: unknown key 'log.level'; allowed: peer_name, bind, "
-                            "insecure, tls, peers, services, ingress, policy, workers, runtime_dir, "
-                            "socket_mode, socket_group, "
-                            "user, sandbox, core_dumps, log, timing, limits\n"},
+        {"log.level: info",
+         "meshd.yaml:1:1: unknown key 'log.level'; allowed: peer_name, bind, "
+         "insecure, tls, peers, services, ingress, policy, workers, runtime_dir, "
+         "socket_mode, socket_group, "
+         "user, sandbox, core_dumps, log, timing, limits\n"},
         {"peers:\n  - address: a:1\n    name: x\n",
          "meshd.yaml:3:5: peers: unknown key 'name'; allowed: address, id\n"},
         {"services: [{name: a, backend: 'b:1', \"\\u001b\": x}]",
@@ -322,13 +323,13 @@ Test(config_yaml, deep_nesting_ends_the_reading)
     char *deep = repeat("[", CONFIG_FILE_MAX - 8), *yaml;
 
     cr_assert(asprintf(&yaml, "a: %s", deep) > 0);
-    load_bad(
-        LOAD(.yaml = yaml),
-        "meshd.yaml:1:1: unknown key 'a'; allowed: peer_name, bind, insecure, tls, peers, services, "
-        "ingress, policy, workers, runtime_dir, socket_mode, socket_group, user, sandbox, "
-        "core_dumps, log, "
-        "timing, limits\n"
-        "meshd.yaml:1:20: is nested deeper than 16; the rest is not read\n");
+    load_bad(LOAD(.yaml = yaml),
+             "meshd.yaml:1:1: unknown key 'a'; allowed: peer_name, bind, insecure, tls, peers, "
+             "services, "
+             "ingress, policy, workers, runtime_dir, socket_mode, socket_group, user, sandbox, "
+             "core_dumps, log, "
+             "timing, limits\n"
+             "meshd.yaml:1:20: is nested deeper than 16; the rest is not read\n");
     free(yaml);
     free(deep);
 }

@@ -31,8 +31,8 @@ static void randomly(void *ctx, void *out, size_t len)
 
 static void resolve(void *ctx, uint64_t ask, const char *host, uint16_t port) { world.ask = ask; }
 
-static void call(void *ctx, uint64_t number, const struct node_addr *to, const char *method,
-                 const ProtobufCMessage *request, uint32_t deadline_ms)
+static void call(void *ctx, uint64_t number, const struct node_addr *to, const char *expect,
+                 const char *method, const ProtobufCMessage *request, uint32_t deadline_ms)
 {
     world.call = number;
 }
@@ -45,7 +45,7 @@ struct link *link_of(uint64_t number)
     return NULL;
 }
 
-static void link_dial(void *ctx, uint64_t number, const struct node_addr *to,
+static void link_dial(void *ctx, uint64_t number, const struct node_addr *to, const char *peer_id,
                       const uint8_t token[TOKEN_LEN])
 {
     struct link *link = link_of(0);

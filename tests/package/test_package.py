@@ -83,10 +83,10 @@ class Package(MeshTest):
         self.assertEqual(names("-g", "--defined-only", self.lib / "libmeshd.a"),
                          names("-D", "--defined-only", self.lib / "libmeshd.so"))
 
-    def test_it_needs_protobuf_c_and_libc_only(self):
+    def test_it_needs_protobuf_c_openssl_and_libc_only(self):
         out = run(os.environ["OBJDUMP"], "-p", self.lib / "libmeshd.so").stdout
         needed = {line.split()[1].split(".so")[0] for line in out.splitlines() if "NEEDED" in line}
-        self.assertLessEqual(needed, {"libprotobuf-c", "libc", "ld-linux-x86-64", "ld-linux-aarch64"})
+        self.assertLessEqual(needed, {"libprotobuf-c", "libssl", "libcrypto", "libc", "ld-linux-x86-64", "ld-linux-aarch64"})
         self.assertIn("SONAME               libmeshd.so.0\n", out)
 
     def test_the_header_is_strict_c99_and_c_plus_plus(self):

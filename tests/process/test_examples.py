@@ -92,7 +92,7 @@ class Examples(MeshTest):
         self.assertTrue(shown)
         for part in shown:
             self.assertIn(part, program)
-        self.assertLessEqual(len(program.splitlines()), 80)
+        self.assertLessEqual(len(program.splitlines()), 100)
 
     def test_the_bytes_of_a_watch_are_those_of_the_readme(self):
         text = (SOURCE / "README.md").read_text("utf-8")

@@ -3,14 +3,29 @@
 
 Debian: apt-get install python3-protobuf protobuf-compiler, then once, beside mesh.proto's folder meshd/,
 protoc -I proto --python_out=. meshd/v1/mesh.proto; PYTHONPATH=. python3 mesh.py 127.0.0.1 7400 introspect
+With PEER_TLS_CA, PEER_TLS_CERT and PEER_TLS_KEY set (PEM files) it speaks TLS, as a node with TLS demands.
 """
+import os
 import socket
+import ssl
 import struct
 import sys
 
 from meshd.v1 import mesh_pb2 as mesh
 
 REQUEST_ID, HOPS = b"\x80\0\0\1", b"\0\0\0\1"  # in front of what travels: of calls (SP REQ), of a watch (PAIR1)
+
+
+def connect(host, port):
+    plain, ca = socket.create_connection((host, int(port)), timeout=10), os.environ.get("PEER_TLS_CA")
+    if not ca:
+        return plain.makefile("rwb")
+    context = ssl.create_default_context(cafile=ca)
+    context.check_hostname = False  # certificates name peer ids, and any node of the mesh will do
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["meshd/1"])
+    context.load_cert_chain(os.environ["PEER_TLS_CERT"], os.environ["PEER_TLS_KEY"])
+    return context.wrap_socket(plain).makefile("rwb")
 
 
 def receive(stream, size):
@@ -71,7 +86,7 @@ def watch(stream, glob=""):
 
 
 host, port, command, *words = sys.argv[1:]
-with socket.create_connection((host, int(port)), timeout=10).makefile("rwb") as stream:
+with connect(host, port) as stream:
     stream.write(b"MSHD\1\4\0\0" if command == "watch" else b"\0SP\0\0\x30\0\0")
     stream.flush()
     greeting = receive(stream, 8)
