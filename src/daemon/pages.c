@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include "base/cleanup.h"
 #include "base/random.h"
 
 int pages_init(struct pages *pages, size_t most)
@@ -57,6 +58,22 @@ static struct pin *find(struct pages *pages, uint64_t number, uint64_t now_ms,
     return found;
 }
 
+/* With the lock held, and no pin free. NULL: all are of local readers. */
+static struct pin *take_strangers(struct pages *pages)
+{
+    struct pin *oldest = NULL;
+
+    for (size_t i = 0; i < pages->n_pins; i++) {
+        struct pin *pin = &pages->pins[i];
+
+        if (!pin->local && (!oldest || pin->until_ms < oldest->until_ms))
+            oldest = pin;
+    }
+    if (oldest)
+        snapshot_unref(TAKE(&oldest->snap));
+    return oldest;
+}
+
 bool pages_pin(struct pages *pages, const struct pin *pin, const struct page_place *place,
                uint64_t now_ms, uint8_t out_token[PAGE_TOKEN_LEN])
 {
@@ -65,6 +82,8 @@ bool pages_pin(struct pages *pages, const struct pin *pin, const struct page_pla
 
     mutex_lock(&pages->lock);
     at = find(pages, pin->number, now_ms, &room);
+    if (!at && !room && pin->local)
+        room = take_strangers(pages);
     if (!at && room) {
         at = room;
         *at = *pin;

@@ -3,6 +3,8 @@
  *
  * A token is 24 bytes: number (8), list (8), row (8), big-endian; list 0 is the node's own, then
  * the peers in the snapshot's order. Numbers are random, so that nobody can walk through another's.
+ * Strangers can keep all pins in use as long as they like: who asks on the local socket then gets
+ * that of the stranger who has not come back for longest.
  * Threads: any.
  */
 #ifndef DAEMON_PAGES_H
@@ -28,6 +30,7 @@ struct pin {
     uint64_t number, until_ms;
     struct snapshot *snap;
     uint64_t services_total, peers_total; /* that match, counted once */
+    bool local;                           /* of a reader on the local socket */
 };
 
 struct pages {

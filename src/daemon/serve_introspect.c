@@ -360,6 +360,7 @@ static bool begin(struct walk *w)
         return false;
     }
     count_totals(w);
+    w->pin.local = rpc_call_caller(w->call)->local;
     return true;
 }
 

@@ -32,6 +32,11 @@ static bool pin(uint64_t now, const struct page_place *place, uint8_t *token)
     return pages_pin(&pages, &(struct pin){.snap = snap, .services_total = 7}, place, now, token);
 }
 
+static bool pin_local(uint64_t now, const struct page_place *place, uint8_t *token)
+{
+    return pages_pin(&pages, &(struct pin){.snap = snap, .local = true}, place, now, token);
+}
+
 Test(pages, a_token_brings_back_its_snapshot_and_place, .init = setup, .fini = teardown)
 {
     const struct page_place at = {.part = PAGE_PEERS, .list = 3, .row = 1000000};
@@ -79,6 +84,31 @@ Test(pages, the_pins_have_an_end_and_come_back, .init = setup, .fini = teardown)
     snapshot_unref(found.snap);
     cr_expect(pin(1, &place, third));
     cr_expect_not(pages_find(&pages, first, sizeof first, 1, &found, &at));
+}
+
+Test(pages, a_local_reader_gets_the_pin_of_the_stranger_who_came_last_longest_ago, .init = setup,
+     .fini = teardown)
+{
+    const struct page_place place = {.part = PAGE_SERVICES};
+    uint8_t first[PAGE_TOKEN_LEN], second[PAGE_TOKEN_LEN], own[PAGE_TOKEN_LEN];
+    struct page_place at;
+    struct pin found;
+
+    cr_assert(pin(0, &place, first));
+    cr_assert(pin(1, &place, second));
+    cr_assert(pages_find(&pages, first, sizeof first, 2, &found, &at));
+    snapshot_unref(found.snap);
+    cr_assert(pin_local(3, &place, own));
+    cr_expect_not(pages_find(&pages, second, sizeof second, 3, &found, &at));
+    cr_assert(pages_find(&pages, own, sizeof own, 3, &found, &at));
+    snapshot_unref(found.snap);
+    cr_assert(pages_find(&pages, first, sizeof first, 3, &found, &at));
+    snapshot_unref(found.snap);
+    cr_expect_not(pin(3, &place, second));
+    /* Nobody takes from a local reader. */
+    cr_assert(pin_local(3, &place, second));
+    cr_expect_not(pin_local(3, &place, first));
+    cr_expect_eq(pages_used(&pages, 3), 2u);
 }
 
 Test(pages, a_foreign_token_finds_nothing, .init = setup, .fini = teardown)
