@@ -157,12 +157,12 @@ class Slow(Hostile):
             self.assertEqual(n1.cat("ping").returncode, 0)
             self.assertEqual(n1.local("ping").returncode, 0)
             longest = max(longest, time.monotonic() - before)
-        self.assertLess(longest, 1.0 * SLOW)
+        self.assertLess(longest, 3.0 * SLOW)
         # Their head is due in time, however often a byte of it comes.
         for sock, port in slow:
             if port == AUTO:
                 self.assertIn(b" 408 ", hear_out(sock))
-        self.assertLess(time.monotonic() - began, 8 * SLOW)
+        self.assertLess(time.monotonic() - began, 15 * SLOW)
         for sock, _ in slow:
             sock.close()
         self.grown(n1, forward_end_too_slow=500, gate_closed_bad_first_bytes=500)
