@@ -1,6 +1,7 @@
 /* fuzz_gate - what a stranger may send to the port or to the local socket: a real gate behind a
  * socket, with a REP that echoes and maps to watch. Whatever comes, the connection ends when its
  * other end is gone, and leaves nothing behind. The first byte chooses the socket. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -51,12 +52,15 @@ static void start(void)
 static int dial(uint64_t number)
 {
     struct sockaddr_in from = {.sin_family = AF_INET};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
 
     from.sin_addr.s_addr = htonl(0x7f010001 + (uint32_t)(number % 0xfffe));
+    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
     if (fd < 0 || bind(fd, (struct sockaddr *)&from, sizeof(from)) < 0 ||
-        connect(fd, (struct sockaddr *)&rig.at, sizeof(struct sockaddr_in)) < 0)
+        connect(fd, (struct sockaddr *)&rig.at, sizeof(struct sockaddr_in)) < 0) {
+        perror("cannot connect with the gate");
         abort();
+    }
     return fd;
 }
 
