@@ -77,13 +77,15 @@ int tls_new(struct tls_keeper *keeper, enum tls_role role, int fd, const char *e
             struct tls **out_tls);
 void tls_free(struct tls *tls); /* accepts NULL */
 
-/* What it waits for after -EAGAIN, of the descriptor. */
+/* What the last call waits for, if it said -EAGAIN, of the descriptor. */
 enum { TLS_READABLE = 1, TLS_WRITABLE = 2 };
 int tls_wants(const struct tls *tls);
 
 /* 0: done, both sides are known. -EAGAIN. -EACCES: who is there may not in (tls_failure says how);
  * -EPROTO: what is there is no TLS 1.3 of ours, or it refused us; -ECONNRESET and others of the
- * descriptor. A dialler may learn of its being refused only from its first tls_read. */
+ * descriptor. A dialler may learn of its being refused only from its first tls_read.
+ * Whoever is refused is told by an alert, which a close with bytes unread would take back (TCP's
+ * reset): shutdown(2) and read what comes, for a moment, if it shall arrive. */
 int tls_handshake(struct tls *tls);
 
 enum tls_failure {

@@ -208,3 +208,18 @@ Test(tls_again, a_resumed_session_is_looked_at_though_it_brought_no_chain)
     cr_expect_eq(failure, TLS_UNTRUSTED);
     pair_close(&pair);
 }
+
+Test(tls_again, each_side_is_looked_at_for_its_own_role)
+{
+    enum tls_failure failure;
+    struct pair pair;
+
+    node_settings("n1", ca, issue(ca, &(struct wanted){.names = "DNS:n1", .usage = "serverAuth"}));
+    reload(k1);
+    node_settings("n2", ca, issue(ca, &(struct wanted){.names = "DNS:n2", .usage = "clientAuth"}));
+    reload(k2);
+    pair_up(&pair, k1, k2, "n1", false);
+    cr_expect_eq(tls_check_again(pair.accept.tls, &failure), 0);
+    cr_expect_eq(tls_check_again(pair.dial.tls, &failure), 0);
+    pair_close(&pair);
+}

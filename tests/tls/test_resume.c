@@ -2,7 +2,9 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+#include "tls/inside.h"
 #include "tls/rig.h"
 
 static struct issued *ca, *n1, *n2;
@@ -233,4 +235,78 @@ Test(tls_resume, each_peer_has_a_session_of_its_own)
             cr_expect_eq(end_read(&pair.dial, &byte, 1), -EAGAIN);
             pair_close(&pair);
         }
+}
+
+Test(tls_resume, whom_an_accepting_side_expects_holds_for_resumed_ones_too)
+{
+    struct pair pair;
+    int fds[2];
+
+    dial("n1", true);
+    cr_assert(dial("n1", true));
+    for (int i = 0; i < 2; i++) {
+        pair_open(&pair, k1, k2, "n1", true);
+        tls_free(pair.accept.tls);
+        cr_assert_eq(
+            tls_new(k1, TLS_ACCEPT, pair.accept.fd, i == 0 ? "n3" : "n2", true, &pair.accept.tls),
+            0);
+        pair_shake(&pair);
+        cr_expect_eq(pair.accept.result, i == 0 ? -EACCES : 0);
+        cr_expect_eq(tls_failure(pair.accept.tls), i == 0 ? TLS_IDENTITY : TLS_OK);
+        cr_expect(tls_peer(pair.accept.tls)->resumed);
+        pair_close(&pair);
+    }
+    sockets(fds); /* and for whole handshakes */
+    pair = (struct pair){.accept = {fds[0], NULL, -EAGAIN}, .dial = {fds[1], NULL, -EAGAIN}};
+    cr_assert_eq(tls_new(k1, TLS_ACCEPT, fds[0], "n3", false, &pair.accept.tls), 0);
+    cr_assert_eq(tls_new(k2, TLS_CONNECT, fds[1], "n1", false, &pair.dial.tls), 0);
+    pair_shake(&pair);
+    cr_expect_eq(tls_failure(pair.accept.tls), TLS_IDENTITY);
+    pair_close(&pair);
+}
+
+Test(tls_resume, a_certificate_that_has_ended_does_not_come_back_by_its_ticket)
+{
+    time_t end = time(NULL) + 2;
+    struct pair pair;
+
+    n2 = issue(ca, &(struct wanted){.names = "DNS:n2", .from = -DAY, .until = 2});
+    s2 = node_settings("n2", ca, n2);
+    tls_keeper_free(k2);
+    k2 = keep(&s2);
+    dial("n1", true);
+    while (time(NULL) <= end + 1)
+        usleep(20000); /* what is waited for is the end */
+    pair_open(&pair, k1, k2, "n1", true);
+    pair_shake(&pair);
+    cr_expect_eq(tls_failure(pair.accept.tls), TLS_EXPIRED, "%s", tls_why(pair.accept.tls));
+    pair_close(&pair);
+}
+
+Test(tls_resume, at_most_so_many_peers_are_remembered)
+{
+    struct tickets tickets;
+    SSL_SESSION *session = SSL_SESSION_new(), *got;
+    char id[16];
+
+    cr_assert_not_null(session);
+    tickets_init(&tickets);
+    for (unsigned i = 0; i < LIMIT_TLS_TICKETS + 100; i++) {
+        snprintf(id, sizeof(id), "n%u", i * 7919 % (LIMIT_TLS_TICKETS + 100));
+        tickets_put(&tickets, id, session);
+    }
+    cr_expect_eq(tickets.n, LIMIT_TLS_TICKETS);
+    for (unsigned i = 1; i < tickets.n; i++)
+        cr_assert_lt(strcmp(tickets.rows[i - 1].peer_id, tickets.rows[i].peer_id), 0);
+    /* What is over makes room. */
+    for (unsigned i = 0; i < 10; i++)
+        SSL_SESSION_set_time(tickets.rows[i].session, 1);
+    cr_expect_null(tickets_copy(&tickets, tickets.rows[0].peer_id));
+    tickets_put(&tickets, "fresh", session);
+    cr_expect_eq(tickets.n, LIMIT_TLS_TICKETS - 9);
+    got = tickets_copy(&tickets, "fresh");
+    cr_expect_not_null(got);
+    SSL_SESSION_free(got);
+    SSL_SESSION_free(session);
+    tickets_fini(&tickets);
 }

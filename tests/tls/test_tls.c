@@ -157,6 +157,19 @@ Test(tls, a_node_that_acts_as_a_ca_is_refused)
     cr_expect_eq(in_role(TLS_CONNECT, other), TLS_UNTRUSTED);
 }
 
+Test(tls, more_certificates_than_anybody_needs_are_not_read)
+{
+    struct raw raw;
+
+    raw_open(&raw, k1, TLS_ACCEPT, n2, "\007meshd/1");
+    for (size_t bytes = 0; bytes <= LIMIT_CERT_CHAIN; bytes += (size_t)i2d_X509(ca->cert, NULL))
+        cr_assert(SSL_add1_chain_cert(raw.ssl, ca->cert));
+    raw_shake(&raw);
+    cr_expect_eq(raw.ours.result, -EPROTO);
+    cr_expect_eq(tls_failure(raw.ours.tls), TLS_BROKEN);
+    raw_close(&raw);
+}
+
 Test(tls, who_wants_no_verification_takes_anybody)
 {
     struct issued *stranger_ca = issue_ca(NULL, "stranger");
