@@ -81,7 +81,7 @@ static int64_t resumable_seconds(struct tls *tls)
     const STACK_OF(X509) *chain = SSL_get0_verified_chain(tls->ssl);
     int64_t crl = tls->context->material.crl_next_update;
 
-    if (tls->context->no_verify || SSL_session_reused(tls->ssl) || sk_X509_num(chain) < 1)
+    if (tls->context->no_verify || SSL_session_reused(tls->ssl))
         return 0;
     for (int i = 0; i < sk_X509_num(chain); i++) {
         int64_t last = identity_seconds(X509_get0_notAfter(sk_X509_value(chain, i)));

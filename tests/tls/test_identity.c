@@ -21,7 +21,7 @@ static struct tls_peer of(const char *names)
 
 Test(tls_identity, dns_names_in_their_order_and_spelling)
 {
-    struct tls_peer peer = of("DNS:n2,IP:10.0.0.1,DNS:N1.example,email:a@b.c,DNS:x_y-z");
+    struct tls_peer peer = of("URI:n9,DNS:n2,IP:65.66.67.68,DNS:N1.example,email:a@b.c,DNS:x_y-z");
 
     cr_expect_str_eq(peer.names[0], "n2");
     cr_expect_str_eq(peer.names[1], "N1.example");

@@ -1,6 +1,7 @@
 /* Sessions: who is let in, what travels, how it ends. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <openssl/err.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -212,11 +213,14 @@ Test(tls, who_answers_under_another_name_is_refused_and_told)
 Test(tls, who_shows_no_certificate_is_refused)
 {
     struct raw raw;
+    char byte;
 
     raw_open(&raw, k1, TLS_ACCEPT, NULL, "\007meshd/1");
     raw_shake(&raw);
     cr_expect_eq(raw.ours.result, -EACCES);
     cr_expect_eq(tls_failure(raw.ours.tls), TLS_NO_CERTIFICATE);
+    cr_expect_leq(SSL_read(raw.ssl, &byte, 1), 0);
+    cr_expect_eq(ERR_GET_REASON(ERR_peek_last_error()), SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED);
     raw_close(&raw);
 }
 
