@@ -41,9 +41,10 @@ struct mesh_reader;  /* one thread's access to a replica */
 enum mesh_status {
     MESH_OK,
     MESH_NOT_FOUND, /* nobody offers it */
-    MESH_REFUSED,   /* turned down by the node: not allowed, over a limit, held by somebody else */
-    MESH_TIMEOUT,   /* no whole answer within the deadline */
-    MESH_GONE,      /* no meshd can be reached there, or it went away */
+    MESH_REFUSED, /* turned down by the node: not allowed, over a limit, held by somebody else; or a
+                     certificate was refused, by either side */
+    MESH_TIMEOUT, /* no whole answer within the deadline */
+    MESH_GONE,    /* no meshd can be reached there, or it went away */
     MESH_NO_MEMORY,
     MESH_INVALID,  /* an argument that cannot be: a name, an address, a URL, a deadline */
     MESH_PROTOCOL, /* what answers there is not a meshd, or speaks another wire version */

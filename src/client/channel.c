@@ -25,6 +25,8 @@ static void sealed_free(struct sealed *sealed)
 {
     if (!sealed)
         return;
+    if (sealed->held.open)
+        (void)tls_end(sealed->held.tls); /* so that it is no cut on the other side; if it can */
     tls_free(sealed->held.tls);
     mutex_fini(&sealed->lock);
     free(sealed);

@@ -78,13 +78,16 @@ static int connect_to(uint16_t port)
 
 /* All that can be carried now in one direction; what to wait for goes to net and inner. False: that
  * is the end. */
-static bool carry_in(struct tls *tls, int back, struct way *way, short *net, short *inner)
+static bool carry_in(struct front *front, struct tls *tls, int back, struct way *way, short *net,
+                     short *inner)
 {
     for (;;) {
         ssize_t n;
 
         if (way->len == 0) {
             n = tls_read(tls, way->bytes, sizeof(way->bytes));
+            if (n == 0)
+                atomic_fetch_add(&front->ended, 1);
             if (n <= 0) {
                 *net |= events_of(tls_wants(tls));
                 return n == -EAGAIN;
@@ -138,7 +141,7 @@ static void carry(struct front *front, int fd, struct tls *tls)
     while (back >= 0) {
         struct pollfd at[2] = {{.fd = fd}, {.fd = back}};
 
-        if (!carry_in(tls, back, in, &at[0].events, &at[1].events) ||
+        if (!carry_in(front, tls, back, in, &at[0].events, &at[1].events) ||
             !carry_out(front, tls, back, out, &at[0].events, &at[1].events))
             break;
         poll(at, 2, -1);

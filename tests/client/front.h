@@ -31,6 +31,7 @@ struct front {
         char fingerprint[65]; /* of the last that was let in */
     } held;
     atomic_uint let_in, refused;
+    atomic_uint ended;  /* by the client, in order */
     atomic_size_t sent; /* bytes towards clients, without what TLS adds */
 };
 

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include <meshd/client.h>
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "client/answers.h"
 #include "client/fakewatch.h"
@@ -104,6 +105,9 @@ Test(client_tls, names_are_found)
     expect_found("db");
     cr_expect_str_eq(mesh_client_url(client), front.url);
     cr_expect_eq(atomic_load(&front.let_in), 1);
+    mesh_client_close(TAKE(&client));
+    while (atomic_load(&front.ended) == 0) /* not cut off */
+        poll(NULL, 0, 1);
     stop();
 }
 
