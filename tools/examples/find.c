@@ -2,7 +2,8 @@
  *
  *   cc find.c $(pkg-config --cflags --libs meshd) -o find
  *   ./find billing ledger                       prints an instance per line, best first
- *   ./find --url tcp://10.0.0.7:7400 billing    asks that node
+ *   ./find --url tcp://10.0.0.7:7400 billing    asks that node; at tls:// with the certificates of
+ *                                               PEER_TLS_CA, PEER_TLS_CERT and PEER_TLS_KEY
  *   ./find --offer billing=127.0.0.1:4100       offers it until a line, or the end, of stdin
  *   ./find --follow 'bill*'                     tells what comes, changes and goes, until it is
  * killed
