@@ -1,11 +1,13 @@
 /* fuzz_gate - what a stranger may send to the port or to the local socket: a real gate behind a
  * socket, with a REP that echoes and maps to watch. Whatever comes, the connection ends when its
  * other end is gone, and leaves nothing behind. The first byte chooses the socket. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <arpa/inet.h>
 #include "gate/maps.h"
 #include "gate/support.h"
 
@@ -48,6 +50,22 @@ static void start(void)
     maps_tell(&maps, false);
 }
 
+/* The fuzzer's own alarm may interrupt it; it goes on all the same. */
+static bool connects(int fd, const struct sockaddr *to, socklen_t len)
+{
+    struct pollfd done = {.fd = fd, .events = POLLOUT};
+    int error = 0;
+    socklen_t size = sizeof(error);
+
+    if (connect(fd, to, len) == 0)
+        return true;
+    if (errno != EINTR)
+        return false;
+    while (poll(&done, 1, WAIT_MS) < 0 && errno == EINTR)
+        ;
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
+}
+
 /* From one address after the other: with one alone, so many short connections use up its ports. */
 static int dial(uint64_t number)
 {
@@ -57,7 +75,7 @@ static int dial(uint64_t number)
     from.sin_addr.s_addr = htonl(0x7f010001 + (uint32_t)(number % 0xfffe));
     setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
     if (fd < 0 || bind(fd, (struct sockaddr *)&from, sizeof(from)) < 0 ||
-        connect(fd, (struct sockaddr *)&rig.at, sizeof(struct sockaddr_in)) < 0) {
+        !connects(fd, (struct sockaddr *)&rig.at, sizeof(struct sockaddr_in))) {
         perror("cannot connect with the gate");
         abort();
     }
