@@ -66,7 +66,10 @@ class Friendly(MeshTest):
                     piece = s.recv(4096)
                     self.assertTrue(piece, f"{method}: closed instead of answered")
                     got += piece
-            header = pb.ReplyHeader.FromString(got[21:21 + got[20]])
+            size, at = got[20], 21
+            if size & 0x80:
+                size, at = (size & 0x7F) | got[21] << 7, 22
+            header = pb.ReplyHeader.FromString(got[at:at + size])
             self.assertEqual(header.status, 7, f"{method}: PERMISSION_DENIED")
         self.assertEqual(set(self.n1.rows()), {"web@local", "db@local"})
 
