@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "forward/must.h"
 
-static void set_timeouts(int fd)
+void net_set_timeouts(int fd)
 {
     const struct timeval limit = {.tv_sec = WAIT_MS / 1000};
 
@@ -27,7 +27,7 @@ int net_listen_at(struct sockaddr_in *out_at)
     MUST(bind(fd, (struct sockaddr *)out_at, sizeof *out_at) == 0);
     MUST(listen(fd, 1024) == 0);
     getsockname(fd, (struct sockaddr *)out_at, &len);
-    set_timeouts(fd);
+    net_set_timeouts(fd);
     return fd;
 }
 
@@ -45,7 +45,7 @@ int net_accept(int listener)
     int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 
     MUST(fd >= 0);
-    set_timeouts(fd);
+    net_set_timeouts(fd);
     return fd;
 }
 
@@ -62,7 +62,7 @@ int net_connect(uint16_t port)
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    set_timeouts(fd);
+    net_set_timeouts(fd);
     MUST(connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
     return fd;
 }

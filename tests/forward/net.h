@@ -9,6 +9,7 @@
 
 #define WAIT_MS 10000
 
+void net_set_timeouts(int fd); /* as those that are made here have */
 int net_listen_at(struct sockaddr_in *out_at);
 int net_listen(char out_addr[32]); /* "127.0.0.1:port" */
 int net_accept(int listener);

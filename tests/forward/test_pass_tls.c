@@ -396,6 +396,8 @@ Test(data_tls, a_client_that_a_revoked_owner_serves_is_reset_and_later_ones_are_
     client = ask(DIALLER);
     backend = net_accept(listener);
     net_expect(backend, request, strlen(request));
+    net_send(backend, "half", 4);
+    net_expect(client, "half", 4);
     trust_revoke("l");
     forward_check_again(rig.sides[DIALLER].forward);
     cr_assert(net_is_reset(client));

@@ -266,6 +266,8 @@ Test(forward_relay, a_thousand_relays_leave_no_descriptor_and_no_memory)
 Test(forward_relay, any_schedule_of_many_streams_is_delivered)
 {
     enum { N = 5 };
+    /* Where a record is larger than a socket's buffers each waits for TCP's timers. */
+    const int least = trust_wanted() ? 32768 : 4096;
 
     srand(test_seed());
     for (int round = 0; round < 20; round++) {
@@ -273,7 +275,7 @@ Test(forward_relay, any_schedule_of_many_streams_is_delivered)
         struct talk talks[2 * N];
 
         for (size_t i = 0; i < N; i++) {
-            joined_start(&joined[i], &rig, rand() % 2 ? 0 : 4096 << rand() % 6);
+            joined_start(&joined[i], &rig, rand() % 2 ? 0 : least << rand() % 6);
             joined_talks(&joined[i], (size_t)rand() % (rand() % 3 ? 20000 : 3 * MIB),
                          (size_t)rand() % (rand() % 3 ? 20000 : 3 * MIB), &talks[2 * i]);
             for (size_t k = 2 * i; k < 2 * i + 2; k++) {

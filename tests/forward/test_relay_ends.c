@@ -246,6 +246,8 @@ static void client_speaks_and_backend_resets(void *arg)
 
 Test(forward_relay_ends, last_words_reach_the_client_although_the_backend_is_found_dead_by_a_write)
 {
+    if (trust_wanted_of("backend"))
+        cr_skip_test("a wrapper is not found dead at once");
     start(0, 0, 0);
     rig_do(&rig, client_speaks_and_backend_resets, NULL);
     expect_end(FORWARD_BACKEND_RESET);
@@ -257,11 +259,13 @@ Test(forward_relay_ends, last_words_reach_the_client_although_the_backend_is_fou
 Test(forward_relay_ends, an_end_is_never_told_from_within_the_beginning)
 {
     uint8_t data[1000] = {0};
+    struct pollfd hung_up;
 
     joined_init(&joined, &rig, 0);
     cr_assert(bytes_copy(&joined.up, data, sizeof(data)));
     reset(&joined.backend);
-    cr_assert(readable(joined.backend_leg));
+    hung_up = (struct pollfd){.fd = joined.backend_leg};
+    cr_assert_eq(poll(&hung_up, 1, WAIT_MS), 1);
     joined_begin(&joined);
     expect_end(FORWARD_BACKEND_RESET);
     cr_expect_not(joined.ended_inside);

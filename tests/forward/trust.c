@@ -276,6 +276,15 @@ static void *play_wrap(void *arg)
     return NULL;
 }
 
+/* Before it connects: a window that was offered is not taken back. */
+static void set_buffers(int fd, int bytes)
+{
+    if (bytes == 0)
+        return;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+}
+
 int trust_wrap(const char *peer_id, enum tls_role role, int fd, int buffer)
 {
     struct wrap *w = calloc(1, sizeof *w);
@@ -284,15 +293,13 @@ int trust_wrap(const char *peer_id, enum tls_role role, int fd, int buffer)
     pthread_t thread;
 
     MUST(w);
-    if (buffer)
-        setsockopt(listener, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
-    plain = net_connect(ntohs(at.sin_port));
-    if (buffer)
-        setsockopt(plain, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
-    if (buffer)
-        setsockopt(plain, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+    plain = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    set_buffers(listener, buffer); /* inherited */
+    set_buffers(plain, buffer);
+    MUST(connect(plain, (struct sockaddr *)&at, sizeof at) == 0);
     w->plain = net_accept(listener);
     close(listener);
+    net_set_timeouts(plain);
     tcp_options(w->plain);
     tcp_options(fd);
     w->fd = fd;
