@@ -462,7 +462,8 @@ int staging_policy_changed(struct node *n, struct peer *p)
     else
         r = list_apply(lists.offered, NULL, 0, denied.removed, denied.n_removed, &lists.list);
     if (r == 0)
-        r = registry_put_part(n->registry, p->id, lists.list, node_wall_s(n), &refusals, &change);
+        r = registry_put_part(n->registry, p->id, lists.list, "not allowed", node_wall_s(n),
+                              &refusals, &change);
     if (r != 0)
         return r < 0 ? r : 0;
     node_changed(n, &change);

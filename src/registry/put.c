@@ -25,6 +25,7 @@ struct step {
 struct plan {
     struct registry *reg;
     struct peer *owner;
+    const char *why;        /* rows go */
     struct list *fit, *old; /* what of the offered list fits; the owner's list */
     struct registry_refusals refused;
     struct row_change *at;
@@ -260,7 +261,7 @@ static size_t make_step(struct registry *reg, const struct plan *plan, size_t be
         else if (skip > 0)
             skip--;
         else
-            tombstones_add(reg, change->before, plan->owner, "withdrawn", now_s);
+            tombstones_add(reg, change->before, plan->owner, plan->why, now_s);
     }
     reg->both.services += list_count(step->list) - list_count(before);
     plan->owner->list = step->list;
@@ -308,10 +309,10 @@ static void count_change(struct registry *reg, const struct plan *plan)
 }
 
 static int put(struct registry *reg, struct peer *owner, uint64_t incarnation, uint64_t version,
-               struct list *list, uint64_t now_s, struct registry_refusals *out_refusals,
-               struct registry_change *out_change)
+               struct list *list, const char *why, uint64_t now_s,
+               struct registry_refusals *out_refusals, struct registry_change *out_change)
 {
-    CLEANUP(plan_fini) struct plan plan = {.reg = reg, .owner = owner};
+    CLEANUP(plan_fini) struct plan plan = {.reg = reg, .owner = owner, .why = why};
     int r;
 
     plan.old = list_ref(owner->list);
@@ -355,21 +356,24 @@ int registry_put_list(struct registry *reg, const char *peer_id, uint64_t incarn
         count_up(&reg->counters.puts_stale, 1);
         return REGISTRY_E_STALE;
     }
-    return put(reg, peer, incarnation, version, list, now_s, out_refusals, out_change);
+    return put(reg, peer, incarnation, version, list, "withdrawn", now_s, out_refusals, out_change);
 }
 
-int registry_put_part(struct registry *reg, const char *peer_id, struct list *list, uint64_t now_s,
-                      struct registry_refusals *out_refusals, struct registry_change *out_change)
+int registry_put_part(struct registry *reg, const char *peer_id, struct list *list, const char *why,
+                      uint64_t now_s, struct registry_refusals *out_refusals,
+                      struct registry_change *out_change)
 {
     struct peer *peer = registry_find_peer(reg, peer_id);
 
     if (!peer)
         return REGISTRY_E_UNKNOWN;
-    return put(reg, peer, peer->incarnation, peer->version, list, now_s, out_refusals, out_change);
+    return put(reg, peer, peer->incarnation, peer->version, list, why, now_s, out_refusals,
+               out_change);
 }
 
 int registry_put_local(struct registry *reg, uint64_t version, struct list *list, uint64_t now_s,
                        struct registry_refusals *out_refusals, struct registry_change *out_change)
 {
-    return put(reg, reg->peer_services.local, 0, version, list, now_s, out_refusals, out_change);
+    return put(reg, reg->peer_services.local, 0, version, list, "withdrawn", now_s, out_refusals,
+               out_change);
 }

@@ -81,9 +81,10 @@ int registry_put_list(struct registry *reg, const char *peer_id, uint64_t incarn
                       struct registry_refusals *out_refusals, struct registry_change *out_change);
 
 /* The list of the pair known becomes another part of what the peer offered: as registry_put_list,
- * but neither the pair nor the times move. */
-int registry_put_part(struct registry *reg, const char *peer_id, struct list *list, uint64_t now_s,
-                      struct registry_refusals *out_refusals, struct registry_change *out_change);
+ * but neither the pair nor the times move, and tombstones say why, a constant. */
+int registry_put_part(struct registry *reg, const char *peer_id, struct list *list, const char *why,
+                      uint64_t now_s, struct registry_refusals *out_refusals,
+                      struct registry_change *out_change);
 
 struct registry_state {
     bool connected, stale, draining;

@@ -4,16 +4,20 @@
  * The input is a row of steps: one byte of what, and for what carries bytes their length (two
  * bytes, big-endian) and the bytes. what & 15: 0 raw bytes on the link; 1 to 7 a message of that
  * LinkKind; 8 time (what >> 4, in s); 9 the connection closes; 10 an answer to the node's own
- * Register; 11 a Register of the peer; 12 to 14 a message of LinkKind 8 to 10.
+ * Register; 11 a Register of the peer; 12 to 14 a message of LinkKind 8 to 10; 15 other rules, and
+ * no bytes: with what & 16 the peer may register what begins with one of a to m, with 32 all else,
+ * with 64 it may have no link; 15 alone: no rules.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include "node/node.h"
+#include "policy/policy.h"
 #include "wire/check.h"
 
 static struct {
     struct node *node;
+    struct policy_keeper *policy;
     uint64_t now_ms, call, links, open; /* open: the link in session; 0: none */
     uint64_t session, forwarded;
 } world;
@@ -147,6 +151,23 @@ static void ask_to_register(const uint8_t *data, size_t len)
     arena_fini(&arena);
 }
 
+static void change_rules(unsigned what)
+{
+    static const char *const peers[] = {"n2"};
+    static const char *const names[] = {"a*", "b*", "c*", "d*", "e*", "f*", "g*",
+                                        "h*", "i*", "j*", "k*", "l*", "m*", "*"};
+    const struct policy_rule rule = {.name = "r",
+                                     .peers = peers,
+                                     .n_peers = 1,
+                                     .link = !(what & 64),
+                                     .register_names = what & 16 ? names : names + 13,
+                                     .n_register = (what & 16 ? 13 : 0) + (what & 32 ? 1 : 0)};
+
+    if (policy_keeper_set(world.policy, &rule, what != 15) < 0)
+        abort();
+    node_policy_changed(world.node);
+}
+
 static void step(unsigned what, const uint8_t *data, size_t len)
 {
     struct node_call_result result = {.status = what >> 4, .reason = what >> 4, .text = "text"};
@@ -162,6 +183,9 @@ static void step(unsigned what, const uint8_t *data, size_t len)
     case 9:
         node_link_down(world.node, world.open, 0, 0, "closed");
         world.open = 0;
+        break;
+    case 15:
+        change_rules(what);
         break;
     case 10:
         result.body = data;
@@ -223,6 +247,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     limits_default(&limits);
     limits.services_per_peer = 20;
     limits.services_total = 30;
+    if (policy_keeper_new(NULL, 0, &world.policy) != 0)
+        abort();
+    settings.policy = world.policy;
     if (registry_new(&of_registry, &registry) != 0 ||
         node_new(&settings, registry, &port, &world.node) != 0)
         abort();
@@ -232,7 +259,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         unsigned what = data[0];
         size_t len = 0, head = 1;
 
-        if ((what & 15) != 8 && (what & 15) != 9) {
+        if ((what & 15) != 8 && (what & 15) != 9 && (what & 15) != 15) {
             if (size < 3)
                 break;
             head = 3;
@@ -249,6 +276,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (registry_check(registry) != 0)
         abort();
     node_free(world.node);
+    policy_keeper_free(world.policy);
     registry_free(registry);
     return 0;
 }

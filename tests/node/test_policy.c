@@ -1,6 +1,7 @@
 /* Rules: who may have a link, register what, offer what; and other rules while all runs. */
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "node/stage.h"
 
@@ -52,6 +53,19 @@ static bool shows(const char *name)
     row = registry_find(st.registry, key);
     row_unref(row);
     return row != NULL;
+}
+
+/* Of the newest tombstone, which is the row's. */
+static const char *why_gone(const char *key)
+{
+    struct registry_tombstone *stones;
+    const char *why;
+
+    cr_assert_eq(registry_tombstones(st.registry, 1, &stones), 1);
+    cr_expect_str_eq(stones->key, key);
+    why = stones->why;
+    free(stones);
+    return why;
 }
 
 /* ---- links ---- */
@@ -341,6 +355,7 @@ Test(node_policy, names_leave_the_maps_and_come_back_as_rules_change)
     last_sync = stage_peer_info("n2").version;
     change("n2", true, "web*");
     cr_expect(shows("web") && shows("web-2") && !shows("db"));
+    cr_expect_str_eq(why_gone("db@10.0.0.2"), "not allowed");
     cr_expect_eq(denied(POLICY_REGISTER), 1);
     cr_expect_eq(st.events[NODE_MAPS_CHANGED], printed + 1);
     change("n2", true, "web");

@@ -62,6 +62,42 @@ static struct registry_counters counters(void)
     return c;
 }
 
+Test(put, another_part_of_a_list_moves_rows_and_nothing_else)
+{
+    struct registry_peer_info before, after;
+    struct registry_change change = {0};
+    struct registry_tombstone *stones;
+    struct list *whole = list_of("192.0.2.10", "db=h:2 mail=h:3 web=h:1"), *part;
+    const char *const gone[] = {"db"};
+
+    cr_assert_eq(put_text(reg, "n2", "192.0.2.10", 1, ""), 0);
+    cr_assert_eq(registry_put_list(reg, "n2", 1, 2, whole, 100, NULL, NULL), 0);
+    cr_assert_eq(list_apply(whole, NULL, 0, gone, 1, &part), 0);
+    cr_assert_eq(registry_peer_get(reg, "n2", &before), 0);
+    cr_assert_eq(registry_put_part(reg, "n2", part, "not allowed", 200, NULL, &change), 0);
+    cr_expect_eq(change.removed, 1);
+    expect_shown("n2", "mail=h:3 web=h:1");
+    cr_assert_eq(registry_tombstones(reg, 9, &stones), 1);
+    cr_expect_str_eq(stones[0].why, "not allowed");
+    cr_expect_eq(stones[0].when_s, 200);
+    free(stones);
+    cr_assert_eq(registry_put_part(reg, "n2", part, "not allowed", 300, NULL, &change), 0);
+    cr_expect_not(change.any);
+    /* The very rows that went come back. */
+    cr_assert_eq(registry_put_part(reg, "n2", whole, "not allowed", 400, NULL, &change), 0);
+    cr_expect_eq(change.added, 1);
+    expect_shown("n2", "db=h:2 mail=h:3 web=h:1");
+    cr_assert_eq(registry_peer_get(reg, "n2", &after), 0);
+    cr_expect_eq(after.version, before.version);
+    cr_expect_eq(after.incarnation, before.incarnation);
+    cr_expect_eq(after.state.last_seen_s, before.state.last_seen_s);
+    cr_expect_eq(after.digest, list_digest(whole));
+    cr_expect_eq(registry_put_part(reg, "n3", whole, "not allowed", 400, NULL, NULL),
+                 REGISTRY_E_UNKNOWN);
+    list_unref(whole);
+    list_unref(part);
+}
+
 Test(put, a_list_is_in_both_maps)
 {
     struct row *row;
