@@ -303,7 +303,7 @@ void peer_tell_refused(struct node *n, struct peer *p)
 
     if (total != 0 && total != p->refused_told &&
         known_list_refused_messages(n, p, &named, &refused) == 0) {
-        snprintf(text, sizeof(text), "%zu of its services were left out, %.100s: %.130s", total,
+        snprintf(text, sizeof(text), "%zu of its services were left out, %.80s: %.100s", total,
                  named ? refused[0]->name : "", named ? refused[0]->text : "");
         node_event(n, NODE_ENTRIES_REFUSED, p->id, NULL, text);
         free(refused);
