@@ -12,6 +12,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "process"))
 from harness import Mesh, MeshTest, SLOW, SOURCE, _die_with_parent, clean_environment, main, until  # noqa: E402
+from mtls import Authority, SecureNode  # noqa: E402
 
 CMAKE, CC = os.environ["CMAKE"], os.environ["CC"]
 EXAMPLE = SOURCE / "tools" / "examples" / "find.c"
@@ -62,6 +63,14 @@ class Package(MeshTest):
         done = run(program, "--url", self.node.url, "mine", env=env, check=False)
         self.assertEqual(done.returncode, 1)
 
+    def finds_in_tls(self, program, env=None):
+        ca = self.mesh.ca = Authority(self.mesh.dir / "ca")
+        self.mesh.kind = SecureNode
+        node, me = self.mesh.node("n4", services=["web:127.0.0.1:80"]).start(), ca.issue("me")
+        files = {"PEER_TLS_CA": str(ca.cert), "PEER_TLS_CERT": str(me.cert), "PEER_TLS_KEY": str(me.key)}
+        done = run(program, "--url", node.tls_url, "web", env=files | (env or {}))
+        self.assertEqual(done.stdout, "web 127.0.0.1:80 n4\n")
+
     def header_functions(self):
         text = (self.prefix / "include" / "meshd" / "client.h").read_text()
         done = run(CC, "-fsyntax-only", "-aux-info", self.work / "protos", "-x", "c", "-", input=text)
@@ -102,6 +111,7 @@ class Package(MeshTest):
         program = self.work / "find-shared"
         run(CC, *STRICT, EXAMPLE, STRANGER, *self.pkg_config("--cflags", "--libs"), "-o", program)
         self.finds(program, {"LD_LIBRARY_PATH": str(self.lib)})
+        self.finds_in_tls(program, {"LD_LIBRARY_PATH": str(self.lib)})
 
     def test_a_program_follows_its_node_across_a_restart(self):
         program, node = self.work / "find-follow", self.mesh.node("n3", services=["web:127.0.0.1:80"]).start()
@@ -140,6 +150,7 @@ class Package(MeshTest):
         run(CC, *STRICT, "-static", EXAMPLE, STRANGER, *self.pkg_config("--static", "--cflags", "--libs"),
             "-o", program)
         self.finds(program)
+        self.finds_in_tls(program)
 
     def test_a_project_by_find_package(self):
         source, build = self.work / "project", self.work / "project-build"
