@@ -69,7 +69,7 @@ void dial_readable(struct conn *conn)
 
     if (n == -EAGAIN)
         return;
-    if (n < 0 && conn->net.tls && tls_failure(conn->net.tls) != TLS_OK) {
+    if (n == -EPROTO && conn->net.tls) { /* an alert, or what is no TLS any more */
         secure_fail(conn, (int)n);
         return;
     }

@@ -1,7 +1,8 @@
 /* gate - the one port: everything that touches the network, on a libuv thread of its own.
  *
- * It accepts and dials, reads the first bytes, and joins what belongs to nng with nng's own ipc
- * sockets, message by message, so that nng never sees a broken connection:
+ * It accepts and dials, with a keeper by TLS on every TCP connection and never without, reads the
+ * first bytes, and joins what belongs to nng with nng's own ipc sockets, message by message, so
+ * that nng never sees a broken connection:
  *
  *   strangers' REQ, peers' rpc ──▶ a few long-lived lanes ──▶ the REP socket    (frame.h, 4)
  *   a link asked for or dialled ──▶ one session ──▶ the PAIR1 socket of that link
@@ -84,8 +85,8 @@ struct gate_settings {
     const struct limits *limits; /* copied */
     const char *rep_path;        /* the REP socket's ipc path; copied */
     unsigned lanes;              /* to it, e.g. 2 */
-    uint32_t first_bytes_ms;     /* until the first bytes say what a connection is, e.g. 10000 */
-    uint32_t dial_ms;            /* connect, and the preamble's answer, e.g. 5000 */
+    uint32_t first_bytes_ms;     /* until the first bytes, TLS included, say what it is; 10000 */
+    uint32_t dial_ms;            /* connect, TLS and the preamble's answer, e.g. 5000 */
     uint32_t idle_ms;            /* a stranger's connection without a request in flight; 600000 */
     struct gate_ops ops;
     /* NULL: plaintext. Else TLS on every TCP connection, accepted and dialled: what begins with
@@ -149,7 +150,9 @@ struct gate_counters {
     uint64_t closed_no_descriptor, lanes_lost;
     uint64_t data_handed, data_refused;
     uint64_t tls_handshakes, tls_resumed, tls_revoked, closed_plaintext;
-    uint64_t tls_failed[N_TLS_FAILURES]; /* by why; both as who accepted and as who dialled */
+    uint64_t tls_failed[N_TLS_FAILURES]; /* by why; both as who accepted and as who dialled. With
+                                            those whose preamble named another, and those cut off
+                                            in a handshake (TLS_BROKEN) */
     uint64_t bytes_in, bytes_out;
 };
 void gate_counters(struct gate *gate, struct gate_counters *out_counters);

@@ -12,9 +12,8 @@
 #include <unistd.h>
 
 #define IN_PLACE 4096u /* a read is spread over the buffer and scratch when this much is free */
-#define RECORD_BYTES                                                                               \
-    16384u                /* a TLS record's at most: who has sent so many has likely sent more     \
-                           */
+/* The most of one TLS record: who has sent as much has likely sent more. */
+#define RECORD_BYTES 16384u
 #define TLS_WRITE 262144u /* encrypted in one turn at most */
 
 /* The loop's handle lives longer than the stream's descriptor. */
