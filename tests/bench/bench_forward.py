@@ -9,7 +9,9 @@
 Who is measured: haproxy (mode tcp, its defaults, but one thread, with which it needs the least
 CPU); haproxy-splice (option splice-request and splice-response, tune.bufsize 262144, tune.pipesize
 1048576: the best it does for bulk); meshd (the service by the request's Host); meshd-mapped (the
-port mapped to the service: like HAProxy, it does not look at what is said); direct (no proxy).
+port mapped to the service: like HAProxy, it does not look at what is said); direct (no proxy). With
+--tls: meshd, and meshd-tls, whose nodes have certificates, so that the way between them is TLS, only
+over 2 hops, against each other.
 
   stream1, stream8  answers of 64 MiB one after the other on 1 and 8 connections: bytes for a second
                     of the proxies' CPU, and for a second
@@ -252,11 +254,30 @@ class Meshd(Subject):
             "LOG_MAPS": "off",
             **env,
         }
+        if self.options.cold:
+            env["MESHD_CONFIG"] = str(self.folder / "meshd.yaml")
+            (self.folder / "meshd.yaml").write_text("limits:\n  data_warm_per_link: 0\n")
         self.processes.start(f"meshd-{ip}", self.options.meshd, env=env)
 
 
 class MeshdMapped(Meshd):
     mapped = True
+
+
+class MeshdTls(Meshd):
+    def start(self, ip, env):
+        ca = self.folder / "ca"
+        if not ca.exists():
+            self.certify("init")
+            self.certify("issue", *(f"node-{ip}" for ip in NODES))
+        files = {"CA": "ca.pem", "CERT": f"node-{ip}.pem", "KEY": f"node-{ip}-key.pem"}
+        super().start(ip, {**env, **{f"PEER_TLS_{what}": str(ca / name) for what, name in files.items()}})
+
+    def certify(self, *words):
+        done = subprocess.run([self.options.meshcat, "ca", *words, "--dir", self.folder / "ca"],
+                              capture_output=True, text=True, timeout=READY_S)
+        if done.returncode:
+            raise Failed(f"meshcat ca {words[0]}: {done.stderr.strip()}")
 
 
 SUBJECTS = {
@@ -265,16 +286,17 @@ SUBJECTS = {
     "haproxy-splice": HaproxySplice,
     "meshd": Meshd,
     "meshd-mapped": MeshdMapped,
+    "meshd-tls": MeshdTls,
 }
 
 
 def subjects_of(test):
     """Who takes part, the one that ratios are against first."""
     if test.startswith("stream"):
-        return ["haproxy-splice", "haproxy", "meshd"]
+        return ["haproxy-splice", "haproxy", "meshd", "meshd-tls"]
     if test == "hold":
-        return ["haproxy", "meshd"]
-    return ["haproxy", "meshd", "meshd-mapped"]
+        return ["haproxy", "meshd", "meshd-tls"]
+    return ["haproxy", "meshd", "meshd-mapped", "meshd-tls"]
 
 
 # ---- the backend ----
@@ -506,6 +528,8 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--meshd", default=os.environ.get("MESHD", BUILD / "src/daemon/meshd"),
                         help="the program; default: $MESHD, or that of build-release")
+    parser.add_argument("--meshcat", default=os.environ.get("MESHCAT", BUILD / "tools/meshcat"),
+                        help="makes certificates; default: $MESHCAT, or that of build-release")
     parser.add_argument("--programs", type=pathlib.Path,
                         default=pathlib.Path(os.environ.get("MESHD_BENCH", BUILD / "tests/bench")),
                         help="folder of forward_load and forward_backend; default: $MESHD_BENCH, or likewise")
@@ -520,6 +544,8 @@ def arguments():
     parser.add_argument("--client", choices=["wrk", "own"], help="of ask; default: wrk if it is installed")
     parser.add_argument("--haproxy-threads", type=int, default=1, help="nbthread; 0: its default, one a CPU")
     parser.add_argument("--link", choices=["owner", "ingress"], default="owner", help="who dials the link (2 hops)")
+    parser.add_argument("--tls", action="store_true", help="what TLS between the nodes costs")
+    parser.add_argument("--cold", action="store_true", help="no DATA connection is opened ahead of need")
     parser.add_argument("--one-cpu", action="store_true",
                         help="all on one CPU: what is to be done alone, without what it costs to wake others")
     parser.add_argument("--quick", action="store_true", help="all for a moment; every byte is compared")
@@ -529,6 +555,8 @@ def arguments():
         options.backend, options.client = "own", "own"
     options.backend = options.backend or ("nginx" if shutil.which("nginx") else "own")
     options.client = options.client or ("wrk" if shutil.which("wrk") else "own")
+    if options.tls:
+        options.subjects, options.hops = "meshd,meshd-tls", "2"
     options.subjects = options.subjects.split(",")
     options.haproxy = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if not options.haproxy and any(n.startswith("haproxy") for n in options.subjects):
