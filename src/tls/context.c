@@ -287,6 +287,8 @@ static bool set_up(SSL_CTX *ssl, bool offload)
     SSL_CTX_set_options(ssl, offload ? options | SSL_OP_ENABLE_KTLS : options);
     SSL_CTX_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                               SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
+    /* One read(2) for a record, or for some short ones; else each takes two. */
+    SSL_CTX_set_read_ahead(ssl, 1);
     /* What a session asks for stands before it is made: a certificate of whoever is there. */
     SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, session_verify);
     SSL_CTX_set_verify_depth(ssl, (int)LIMIT_CERT_DEPTH);

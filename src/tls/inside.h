@@ -91,6 +91,7 @@ struct tls {
     int wants;
     int broken; /* the errno that every later call ends with */
     bool known, done, writing, resume;
+    bool dry; /* nothing inside that could be read */
     char expect[LIMIT_PEER_ID + 1];
     char why[TLS_WHY];
     struct tls_peer peer;

@@ -244,7 +244,11 @@ ssize_t tls_read(struct tls *tls, void *data, size_t len)
     return verdict_of_call(tls, ret, error);
 }
 
-bool tls_pending(const struct tls *tls) { return SSL_pending(tls->ssl) > 0; }
+/* Of what was read ahead nobody knows whether it is a whole record: that is found out once. */
+bool tls_pending(const struct tls *tls)
+{
+    return SSL_pending(tls->ssl) > 0 || (!tls->dry && SSL_has_pending(tls->ssl));
+}
 
 ssize_t tls_write(struct tls *tls, const void *data, size_t len)
 {
