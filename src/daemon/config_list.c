@@ -175,7 +175,7 @@ static void print_list(const struct setting *s, const struct config *config, FIL
         fputs(" []", out);
     for (; n > 0; n--, item += list->item_size) {
         for (unsigned i = 0; list->fields[i].name; i++) {
-            if (list->fields[i].many) {
+            if (list->many & 1u << i) {
                 print_texts(list, i, item, out);
                 continue;
             }

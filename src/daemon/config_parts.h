@@ -75,8 +75,9 @@ struct list_type {
     unsigned n_required;   /* of the fields, the first so many */
     struct list_field {
         const char *name, *allowed;
-        bool many; /* may be a list of texts, too: from_field gets them one after the other */
-    } fields[LIST_FIELDS_MAX + 1];                          /* ends with name == NULL */
+    } fields[LIST_FIELDS_MAX + 1]; /* ends with name == NULL */
+    unsigned many; /* a bit for each field that may be a list of texts, too: from_field gets them
+                      one after the other */
     const char *(*from_text)(const char *text, void *item); /* NULL: only in the file */
     /* config_no_memory is no fault of the text. */
     const char *(*from_field)(unsigned field, const char *text, void *item);

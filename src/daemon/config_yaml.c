@@ -287,7 +287,7 @@ static void read_list_text(struct reader *y, const struct setting *s, struct lis
 static void read_list_value(struct reader *y, const struct setting *s, struct list_entry *entry,
                             unsigned field)
 {
-    if (!s->list->fields[field].many || y->event.type != YAML_SEQUENCE_START_EVENT) {
+    if (!(s->list->many & 1u << field) || y->event.type != YAML_SEQUENCE_START_EVENT) {
         read_list_text(y, s, entry, field);
         return;
     }

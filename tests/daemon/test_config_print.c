@@ -112,7 +112,7 @@ static void draw_entry(struct config_reading *r, const struct setting *s, size_t
         snprintf(text, sizeof(text), "%s%zu", word, n);
         texts[1] = globs[draw(3)];
         for (unsigned i = 2; i < LIST_FIELDS_MAX; i++)
-            texts[i] = !draw(2) ? NULL : s->list->fields[i].many ? names[draw(2)] : "true";
+            texts[i] = !draw(2) ? NULL : s->list->many & 1u << i ? names[draw(2)] : "true";
         break;
     default:
         snprintf(text, sizeof(text), draw(2) ? "host-%zu.example.:%zu" : "[::%zu]:%zu", n, n);
