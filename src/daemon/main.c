@@ -82,6 +82,7 @@ static void on_tick(uv_timer_t *timer)
     app->next_ms = 0;
     node_tick(app->node);
     events_tick();
+    policy_tick();
     rearm(app);
 }
 

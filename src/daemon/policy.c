@@ -1,7 +1,8 @@
 /* policy - see policy.h. */
 #include "daemon/policy.h"
 
-#include <stdatomic.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include "base/clock.h"
 #include "base/log.h"
@@ -9,34 +10,37 @@
 #include "forward/forward.h"
 #include "node/node.h"
 
-#define LINES 10u /* in ... */
-#define WINDOW_MS 10000u
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct log_limit limits[N_POLICY_ACTIONS]; /* with lock held */
 
-/* Threads that come at the same time may tell a line more or less. */
+static void kind_text(enum policy_action action, char *out, size_t size)
+{
+    snprintf(out, size, "refused: ... %s", policy_action_text(action));
+}
+
+/* On any thread. */
 static void tell(void *ctx, enum policy_action action, const char *subject, const char *name,
                  const char *rule)
 {
-    static atomic_uint_fast64_t window_ms, told, untold;
-    uint64_t now_ms = clock_ms();
-    char text[LIMIT_STATUS_TEXT + 1];
+    char text[LIMIT_STATUS_TEXT + 1], kind[64];
 
-    if (now_ms >= atomic_load(&window_ms) + WINDOW_MS) {
-        uint64_t besides = atomic_exchange(&untold, 0);
-
-        atomic_store(&window_ms, now_ms);
-        atomic_store(&told, 0);
-        if (besides)
-            log_warn("policy",
-                     "%llu refusals were not told here; the counters policy_denied_... "
-                     "have them",
-                     (unsigned long long)besides);
-    }
-    if (atomic_fetch_add(&told, 1) >= LINES) {
-        atomic_fetch_add(&untold, 1);
-        return;
-    }
     policy_refusal_text(action, subject, name, rule, text, sizeof text);
-    log_warn("policy", "refused: %s", text);
+    kind_text(action, kind, sizeof kind);
+    pthread_mutex_lock(&lock);
+    log_limited(&limits[action], clock_ms(), LOG_WARN, "policy", kind, "refused: %s", text);
+    pthread_mutex_unlock(&lock);
+}
+
+void policy_tick(void)
+{
+    char kind[64];
+
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < N_POLICY_ACTIONS; i++) {
+        kind_text((enum policy_action)i, kind, sizeof kind);
+        log_limited_rest(&limits[i], clock_ms(), LOG_WARN, "policy", kind);
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 int policy_start(struct policy_keeper **out_keeper)

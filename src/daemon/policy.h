@@ -11,9 +11,10 @@
 struct forward;
 struct node;
 
-/* A keeper without rules, whose refusals are logged: not more than a few lines in ten seconds, and
- * then how many there were besides. 0 or -ENOMEM. */
+/* A keeper without rules, whose refusals are logged as log_limited does, by action. 0 or -ENOMEM.
+ */
 int policy_start(struct policy_keeper **out_keeper);
+void policy_tick(void); /* now and then, for log_limited_rest. Any thread */
 /* Its rules are those of the settings from now on. 0, or a negative errno and all is as it was. */
 int policy_from_config(const struct config *config, struct policy_keeper *keeper);
 /* The same while the node runs: what is not allowed any more ends, and what is now comes back. Of
