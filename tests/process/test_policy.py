@@ -1,9 +1,10 @@
 #!/usr/bin/python3
 """Who may do what: a node with rules among nodes without, each refusal told, counted and survived."""
 import json
+import signal
 import socket
 
-from forwarding import AUTO, SECONDS, Reply, head_for, receive, receive_all
+from forwarding import AUTO, SECONDS, Reply, breaks, head_for, receive, receive_all
 from harness import MeshTest, Node, main, until
 
 LONG = 240  # bytes of a name of a list that is too long for one message
@@ -192,6 +193,60 @@ class Policy(MeshTest):
         self.assertIn("policy rule 'program' does not let @local offer this name", done.stderr)
         self.assertEqual(self.n1.local("withdraw", "batch-1").returncode, 0)
         self.assertEqual(self.denied("offer"), 1)
+        self.serves_as_before(n2)
+
+    # --- other rules ---
+
+    def rules(self, text):
+        """In force once n1 says so."""
+        before = self.n1.log().count("rules are in force")
+        self.file("n1", text)
+        self.n1.signal(signal.SIGHUP)
+        until("n1 has read them", lambda: self.n1.log().count("rules are in force") > before)
+
+    def test_other_rules_take_away_and_give_back_while_all_runs(self):
+        self.n1.start()
+        n2 = self.edge(services=["web:127.0.0.1:80", "web-2:127.0.0.1:81"], INGRESS_ADDR=f"{self.mesh.net}.2:{AUTO}")
+        until("web-2 is there", lambda: f"web-2@{n2.host}" in self.n1.reachable())
+        session = self.n1.info()["links"][0]["session_id"]
+        client = socket.create_connection((n2.host, AUTO), SECONDS)
+        self.addCleanup(client.close)
+        client.sendall(head_for("one"))
+        backend = self.backends[0].accept()[0]
+        backend.settimeout(SECONDS)
+        self.addCleanup(backend.close)
+        receive(backend, len(head_for("one")))
+
+        self.rules(RULES.replace('"web*"', '"web"').replace("forward: one", 'forward: "o*"'))
+        until("web-2 has gone", lambda: f"web-2@{n2.host}" not in self.n1.rows())
+        self.assertIn(f"web@{n2.host}", self.n1.reachable())
+        self.assertEqual(self.denied("register"), 1)
+        backend.sendall(b"still there")
+        self.assertEqual(receive(client, 11), b"still there")
+
+        self.rules(RULES.replace("forward: one", "forward: two"))
+        self.assertTrue(breaks(client))
+        self.assertTrue(breaks(backend))
+        until("web-2 is back", lambda: f"web-2@{n2.host}" in self.n1.reachable())
+        self.assertEqual(self.n1.info()["links"][0]["session_id"], session, "the link never ended")
+        self.assertEqual(self.ask(n2, "one").status, 403)
+
+        self.rules(RULES.replace('[n2, "edge-*"]', '"edge-*"'))
+        until("n2 has gone", lambda: not self.n1.peer_rows())
+        text = "policy rule 'default' does not let n2 have a link with this node"
+        until("n2 knows", lambda: text in n2.info()["links"][0]["last_error"])
+        self.assertFalse(any(key.startswith("one@") for key in n2.reachable()))
+
+        self.rules(RULES)
+        self.serves_as_before(n2)
+
+    def test_rules_that_cannot_be_read_change_nothing(self):
+        self.n1.start()
+        n2 = self.edge()
+        self.file("n1", RULES.replace("link: true", "link: perhaps"))
+        self.n1.signal(signal.SIGHUP)
+        until("n1 says what is wrong", lambda: "'perhaps' is neither true nor false" in self.n1.log())
+        self.assertEqual(self.n1.counters()["policy_rules"], 3)
         self.serves_as_before(n2)
 
     # --- what is shown ---
