@@ -147,6 +147,11 @@ WAY_RULES = {
     "who does not read for a while is not gone": "who_reads_nothing_for_a_while_gets_everything_afterwards",
     "who is silently gone is noticed":
         "who_stays_for_some_seconds_is_kept_alive_from_then_on streams_into_silence_end_and_new_clients_are_told_in_time",
+    "what the owner's policy does not let a peer have is a 403 that names the rule; other rules cut off what runs":
+        "a_client_is_told_403_and_by_which_rule no_data_connection_is_dialled_for_what_is_refused"
+        " a_pending_forward_that_is_not_allowed_any_more_is_refused the_owner_cuts_off_what_is_not_allowed_any_more"
+        " the_other_side_cuts_off_its_clients_of_a_peer_that_may_have_no_link what_is_still_allowed_goes_on"
+        " a_forward_that_no_rule_allows_is_a_403_which_says_so other_rules_take_away_and_give_back_while_all_runs",
     "an owner serves its own names only: nothing goes in circles, and no address is asked for":
         "a_name_that_only_a_peer_offers_is_refused a_name_that_is_not_registered_here_is_refused"
         " nothing_but_services_is_ever_dialled",
