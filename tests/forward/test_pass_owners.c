@@ -161,6 +161,7 @@ Test(owners, one_that_breaks_off_behind_its_header_does_not_look_like_an_empty_a
     memcpy(header.forward_id, forward.id, FORWARD_ID_LEN);
     stall = stall_begin(rig.sides[DIALLER].forward, 0);
     net_reset(peer_dial_data(&owners[0], DATA_FIRST_DIALLER, &header, &status));
+    trust_unwrapped(); /* so that the node's end is reset, too */
     stall_end(stall);
     peer_next_cancel(&owners[0], forward.id);
     is_answered(client, "502", "the DATA connection broke");
@@ -424,8 +425,10 @@ Test(owners, a_data_connection_that_hears_its_own_words_is_a_502)
     cr_assert_gt(n, 0);
     net_send(data, words, (size_t)n);
     is_answered(client, "502", "web at a: ");
-    peer_next_forward(&owners[0], &forward);
-    peer_next_cancel(&owners[0], forward.id);
+    if (!peer_heard_nothing(&owners[0])) { /* a handshake may fail before the Forward leaves */
+        peer_next_forward(&owners[0], &forward);
+        peer_next_cancel(&owners[0], forward.id);
+    }
     cr_assert(net_has_ended(data));
     close(data);
     end(1);
