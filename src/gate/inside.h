@@ -163,8 +163,8 @@ struct conn {
     uint64_t received; /* atomic */
     uv_timer_t timer;
     struct ring all, half; /* half: of gate->half while it is half open */
-    struct ring check; /* of gate->checks */
-    bool check_first;  /* the material has changed since its handshake began */
+    struct ring check;     /* of gate->checks */
+    bool check_first;      /* the material has changed since its handshake began */
     struct gate_end why;
 
     struct {               /* ROLE_CLIENT */
