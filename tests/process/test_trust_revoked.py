@@ -3,13 +3,14 @@
 import functools
 
 from forwarding import breaks
-from harness import PEER_TIMEOUT_MS, main, until
+from harness import main, until
 from mtls import SecureNode, Stream, TrustTest, replace
 
 
 class Revoked(TrustTest):
     def setUp(self):
         super().setUp()
+        self.set(peer_timeout="2s")
         self.mesh.kind = functools.partial(SecureNode, crl=True)
         self.pair()
 
@@ -29,7 +30,7 @@ class Revoked(TrustTest):
 
     def stays_away(self, by, whom):
         """Its rows go as those of a peer that is lost, and it cannot come back."""
-        until("its rows go", lambda: whom.name not in by.peer_rows(), PEER_TIMEOUT_MS / 1000 + 2)
+        until("its rows go", lambda: whom.name not in by.peer_rows(), 5)
         self.passes(self.flow(self.LOCAL, "port"))
 
     def comes_back_with_a_new_one(self, by, whom):
