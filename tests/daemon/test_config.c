@@ -197,8 +197,8 @@ Test(config, plaintext_is_not_dialled_to_an_open_address_either)
 
 Test(config, with_tls_every_address_will_do)
 {
-    struct config *c = load_good(
-        LOAD(.flags = {TLS_FLAGS, "--tls-crl=d", "--bind", ":1", "--peer", "192.0.2.1:1"}));
+    struct config *c =
+        load_good(LOAD(.flags = {TLS_FLAGS, "--tls-crl=d", "--bind=:1", "--peer=192.0.2.1:1"}));
 
     cr_expect(config_has_tls(c));
     cr_expect_str_eq(c->tls_ca, "a");
