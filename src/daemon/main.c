@@ -46,7 +46,7 @@ struct app {
     char *const *argv;
     struct paths paths;
     struct serve serve;
-    struct trust *trust; /* NULL: plaintext */
+    struct credentials *credentials; /* NULL: plaintext */
     struct registry *registry;
     struct policy_keeper *policy;
     struct printer *printer;
@@ -272,7 +272,7 @@ static int start_gate(struct app *app)
                                            .dir = app->paths.nng,
                                            .peer_id = config->peer_id,
                                            .limits = &config->limits,
-                                           .near_only = !app->trust && !config->insecure,
+                                           .near_only = !app->credentials && !config->insecure,
                                            .event = on_event,
                                            .ctx = app},
                   &app->ports);
@@ -284,7 +284,7 @@ static int start_gate(struct app *app)
                                              .dial_ms = config->dial_timeout_ms,
                                              .idle_ms = IDLE_MS,
                                              .ops = ports_gate_ops(app->ports),
-                                             .tls = trust_keeper(app->trust),
+                                             .tls = credentials_keeper(app->credentials),
                                              .epoch = registry_epoch(app->registry),
                                              .watch_ops = feed_watch_ops(&app->source)},
                      &app->gate);
@@ -344,7 +344,7 @@ static int start_rpc(struct app *app)
     serve->printer = app->printer;
     serve->limits = app->config->limits;
     serve->peer_id = app->config->peer_id;
-    serve->tls = trust_keeper(app->trust);
+    serve->tls = credentials_keeper(app->credentials);
     r = rpc_server_open(&(struct rpc_server_settings){.path = app->paths.rep,
                                                       .contexts = CONTEXTS,
                                                       .message_bytes = serve->limits.message_bytes,
@@ -376,8 +376,8 @@ static int start_feed(struct app *app)
 static int make_forward(struct app *app)
 {
     const struct forward_ops ops = {.ctx = app->ports, .send = ports_forward_send};
-    int r = clients_new(app->config, app->registry, trust_keeper(app->trust), app->policy, &ops,
-                        &app->forward);
+    int r = clients_new(app->config, app->registry, credentials_keeper(app->credentials),
+                        app->policy, &ops, &app->forward);
 
     if (r == 0)
         ports_set_forward(app->ports, app->forward);
@@ -409,7 +409,7 @@ static int confine(const struct config *config)
 static int start(struct app *app)
 {
     struct sockaddr_storage from = {.ss_family = AF_UNSPEC};
-    int r = trust_new(app->config, &app->trust);
+    int r = credentials_new(app->config, &app->credentials);
 
     if (r < 0)
         return r; /* it was told already */
@@ -427,6 +427,7 @@ static int start(struct app *app)
         if (clients_listen(app->config, app->forward, &app->serve.ingress) < 0 ||
             confine(app->config) < 0)
             return -EIO; /* likewise */
+        credentials_confined(app->credentials);
         r = start_printer(app);
     }
     if (r == 0)
@@ -463,12 +464,12 @@ static void run(struct app *app)
         on_event(app, &(struct node_event){.kind = NODE_MAPS_CHANGED});
     log_info("daemon", "meshd " MESHD_VERSION " %s: mesh port %s, local socket %s", config->peer_id,
              app->serve.address, app->paths.socket);
-    if (config->insecure && app->trust)
+    if (config->insecure && app->credentials)
         log_warn("daemon", "insecure has no effect: there is TLS, and plaintext is closed");
     else if (config->insecure)
         log_warn("daemon", "insecure: whoever reaches the mesh port can read and change what this "
                            "node believes; keep it inside a network that you trust");
-    reload_start(&app->reload, &(struct reload_from){.trust = app->trust,
+    reload_start(&app->reload, &(struct reload_from){.credentials = app->credentials,
                                                      .argc = app->argc,
                                                      .argv = app->argv,
                                                      .policy = app->policy,
@@ -511,7 +512,7 @@ static void stop(struct app *app)
     node_free(app->node);
     gate_free(app->gate);
     forward_free(app->forward);
-    trust_free(app->trust);
+    credentials_free(app->credentials);
     clients_texts_free(app->serve.ingress);
     serve_fini(&app->serve);
     registry_free(app->registry);
@@ -594,7 +595,7 @@ int main(int argc, char **argv)
         config_print(config, stdout);
         break;
     case CONFIG_CHECK:
-        code = trust_check(config, stdout, stderr) ? 0 : 2;
+        code = credentials_check(config, stdout, stderr) ? 0 : 2;
         if (code == 0)
             printf("the settings are valid: node %s\n", config->peer_id);
         break;

@@ -14,7 +14,7 @@ static void on_look(uv_timer_t *timer)
 {
     struct reload *reload = timer->data;
 
-    if (trust_look(reload->from.trust, false))
+    if (credentials_look(reload->from.credentials, false))
         reload->from.changed(reload->from.ctx);
 }
 
@@ -59,9 +59,9 @@ static void on_hup(uv_signal_t *handle, int number)
     if (!reload->running)
         return; /* about to end */
     log_info("daemon", "signal %d: reading the policy%s again", number,
-             reload->from.trust ? " and the files of TLS" : "");
+             reload->from.credentials ? " and the files of TLS" : "");
     changed = read_policy(&reload->from);
-    changed |= trust_look(reload->from.trust, true);
+    changed |= credentials_look(reload->from.credentials, true);
     if (changed)
         reload->from.changed(reload->from.ctx);
 }
@@ -82,7 +82,7 @@ void reload_start(struct reload *reload, const struct reload_from *from)
 {
     reload->from = *from;
     reload->running = true;
-    if (from->trust)
+    if (from->credentials)
         uv_timer_start(&reload->look, on_look, LOOK_MS, LOOK_MS);
 }
 

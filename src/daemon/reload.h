@@ -6,11 +6,11 @@
 
 #include <uv.h>
 #include "daemon/policy.h"
-#include "daemon/trust.h"
+#include "daemon/credentials.h"
 
-struct reload_from {     /* all borrowed until reload_stop */
-    struct trust *trust; /* NULL: plaintext */
-    int argc;            /* as main has them: the settings are read again by them */
+struct reload_from {                 /* all borrowed until reload_stop */
+    struct credentials *credentials; /* NULL: plaintext */
+    int argc;                        /* as main has them: the settings are read again by them */
     char *const *argv;
     struct policy_keeper *policy;
     struct node *node;

@@ -1,17 +1,19 @@
-/* trust - see trust.h.
+/* credentials - see credentials.h.
  *
  * A file is another one when its device, inode, size or time of change is: through symbolic links,
  * so that a folder that is swapped as a whole (Kubernetes, certbot) is seen. One that changed just
  * now may change again within the same tick of the file system's clock, so it is read once more at
  * the next look; reading what is the same costs nothing and is not told. */
-#include "daemon/trust.h"
+#include "daemon/credentials.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 #include "base/clock.h"
 
 #define DAY_S 86400
@@ -27,7 +29,7 @@ struct stamp {
     int64_t mtime_ns;
 };
 
-struct trust {
+struct credentials {
     struct tls_settings files;
     const struct config *config;
     struct tls_keeper *keeper;
@@ -77,49 +79,49 @@ static void describe(const struct tls_material *m, bool crl, char *out, size_t s
 
 #define DESCRIBED 1200u /* bytes of it */
 
-static bool has_crl(const struct trust *t) { return t->files.crl[0] != '\0'; }
+static bool has_crl(const struct credentials *c) { return c->files.crl[0] != '\0'; }
 
 static int64_t earlier_to_come(int64_t at_s, int64_t end_s, int64_t now)
 {
     return end_s >= now && end_s < at_s ? end_s + 1 : at_s;
 }
 
-static void warn_of_ends(struct trust *t, const struct tls_material *m)
+static void warn_of_ends(struct credentials *c, const struct tls_material *m)
 {
     int64_t now = now_s();
     char text[16];
 
-    t->next_told_s = earlier_to_come(now + DAY_S, m->not_after, now);
-    t->next_told_s = earlier_to_come(t->next_told_s, m->crl_next_update, now);
+    c->next_told_s = earlier_to_come(now + DAY_S, m->not_after, now);
+    c->next_told_s = earlier_to_come(c->next_told_s, m->crl_next_update, now);
     if (m->not_after < now)
         log_error("tls",
                   "this node's certificate has ended on %s: peers refuse it; put a new one "
                   "(meshcat ca issue %s) in the place of %s and %s, it is read within 10 s",
-                  date(m->not_after, text), t->config->peer_id, t->files.cert, t->files.key);
+                  date(m->not_after, text), c->config->peer_id, c->files.cert, c->files.key);
     else if (m->not_after - now < SOON_S)
         log_warn("tls",
                  "this node's certificate ends on %s, in %lld days: put a new one (meshcat "
                  "ca issue %s) in the place of %s and %s, it is read within 10 s",
-                 date(m->not_after, text), days(m->not_after), t->config->peer_id, t->files.cert,
-                 t->files.key);
+                 date(m->not_after, text), days(m->not_after), c->config->peer_id, c->files.cert,
+                 c->files.key);
     if (m->crl_next_update && m->crl_next_update < now)
         log_error("tls",
                   "the CRL was to be renewed by %s: nobody is let in; put a newer one in the "
                   "place of %s, it is read within 10 s",
-                  date(m->crl_next_update, text), t->files.crl);
+                  date(m->crl_next_update, text), c->files.crl);
     else if (m->crl_next_update && m->crl_next_update - now < SOON_S)
         log_warn("tls",
                  "the CRL is to be renewed by %s, in %lld days; after that nobody is let in: "
                  "put a newer one in the place of %s, it is read within 10 s",
-                 date(m->crl_next_update, text), days(m->crl_next_update), t->files.crl);
+                 date(m->crl_next_update, text), days(m->crl_next_update), c->files.crl);
 }
 
-static void warn_of_key(const struct trust *t, const struct tls_material *m)
+static void warn_of_key(const struct credentials *c, const struct tls_material *m)
 {
     if (m->key_exposed)
         log_warn("tls",
                  "%s: others than its owner may read the private key; chmod 600 keeps them out",
-                 t->files.key);
+                 c->files.key);
 }
 
 /* ---- the files ---- */
@@ -150,19 +152,19 @@ static bool same_stamp(const struct stamp *a, const struct stamp *b)
 
 /* Before they are read, so that what changes meanwhile is seen at the next look. True: something is
  * different. */
-static bool take_stamps(struct trust *t)
+static bool take_stamps(struct credentials *c)
 {
-    const char *paths[N_FILES] = {t->files.ca, t->files.cert, t->files.key, t->files.crl};
+    const char *paths[N_FILES] = {c->files.ca, c->files.cert, c->files.key, c->files.crl};
     int64_t now_ns = (int64_t)clock_wall_us() * 1000;
-    bool differs = t->young;
+    bool differs = c->young;
 
-    t->young = false;
+    c->young = false;
     for (size_t i = 0; i < N_FILES; i++) {
         struct stamp stamp = stamp_of(paths[i]);
 
-        differs |= !same_stamp(&stamp, &t->stamps[i]);
-        t->young |= stamp.mtime_ns > now_ns - JUST_NOW_NS;
-        t->stamps[i] = stamp;
+        differs |= !same_stamp(&stamp, &c->stamps[i]);
+        c->young |= stamp.mtime_ns > now_ns - JUST_NOW_NS;
+        c->stamps[i] = stamp;
     }
     return differs;
 }
@@ -177,48 +179,48 @@ static struct tls_settings settings_of(const struct config *config)
                                  .offload = true}; /* SIGPIPE is ignored */
 }
 
-int trust_new(const struct config *config, struct trust **out_trust)
+int credentials_new(const struct config *config, struct credentials **out_credentials)
 {
     char why[TLS_WHY], text[DESCRIBED];
     struct tls_material material;
-    struct trust *t;
+    struct credentials *c;
     int r;
 
     if (!config_has_tls(config)) {
-        *out_trust = NULL;
+        *out_credentials = NULL;
         return 0;
     }
-    t = calloc(1, sizeof *t);
-    if (!t)
+    c = calloc(1, sizeof *c);
+    if (!c)
         return -ENOMEM;
-    t->config = config;
-    t->files = settings_of(config);
-    take_stamps(t);
-    r = tls_keeper_new(&t->files, why, &t->keeper);
+    c->config = config;
+    c->files = settings_of(config);
+    take_stamps(c);
+    r = tls_keeper_new(&c->files, why, &c->keeper);
     if (r < 0) {
         log_error("tls", "%s", why);
-        free(t);
+        free(c);
         return r;
     }
-    tls_keeper_material(t->keeper, &material);
-    describe(&material, has_crl(t), text, sizeof text);
+    tls_keeper_material(c->keeper, &material);
+    describe(&material, has_crl(c), text, sizeof text);
     log_info("tls", "TLS: %s", text);
-    warn_of_key(t, &material);
-    warn_of_ends(t, &material);
-    *out_trust = t;
+    warn_of_key(c, &material);
+    warn_of_ends(c, &material);
+    *out_credentials = c;
     return 0;
 }
 
-struct tls_keeper *trust_keeper(struct trust *t) { return t ? t->keeper : NULL; }
+struct tls_keeper *credentials_keeper(struct credentials *c) { return c ? c->keeper : NULL; }
 
-static bool read_again(struct trust *t, bool always)
+static bool read_again(struct credentials *c, bool always)
 {
     char why[TLS_WHY], text[DESCRIBED];
     struct tls_material before, now;
     int r;
 
-    tls_keeper_material(t->keeper, &before);
-    r = tls_keeper_reload(t->keeper, why);
+    tls_keeper_material(c->keeper, &before);
+    r = tls_keeper_reload(c->keeper, why);
     if (r < 0) {
         log_error("tls",
                   "the files of TLS were not taken, and what was read before stays in force: "
@@ -231,42 +233,60 @@ static bool read_again(struct trust *t, bool always)
             log_info("tls", "the files of TLS were read again: nothing is different");
         return false;
     }
-    tls_keeper_material(t->keeper, &now);
-    describe(&now, has_crl(t), text, sizeof text);
+    tls_keeper_material(c->keeper, &now);
+    describe(&now, has_crl(c), text, sizeof text);
     log_info("tls", "the files of TLS were read again%s%s: %s",
              strcmp(now.fingerprint, before.fingerprint) != 0 ? "; another certificate" : "",
              now.n_revoked != before.n_revoked ? "; another CRL" : "", text);
-    warn_of_key(t, &now);
-    warn_of_ends(t, &now);
+    warn_of_key(c, &now);
+    warn_of_ends(c, &now);
     return true;
 }
 
-bool trust_look(struct trust *t, bool always)
+bool credentials_look(struct credentials *c, bool always)
 {
     struct tls_material material;
     bool differs;
 
-    if (!t)
+    if (!c)
         return false;
-    differs = take_stamps(t);
-    if ((differs || always) && read_again(t, always))
+    differs = take_stamps(c);
+    if ((differs || always) && read_again(c, always))
         return true;
-    if (always || now_s() >= t->next_told_s) {
-        tls_keeper_material(t->keeper, &material);
-        warn_of_ends(t, &material);
+    if (always || now_s() >= c->next_told_s) {
+        tls_keeper_material(c->keeper, &material);
+        warn_of_ends(c, &material);
     }
     return false;
 }
 
-void trust_free(struct trust *t)
+void credentials_confined(const struct credentials *c)
 {
-    if (!t)
-        return;
-    tls_keeper_free(t->keeper);
-    free(t);
+    const char *const paths[N_FILES] = {c ? c->files.ca : "", c ? c->files.cert : "",
+                                        c ? c->files.key : "", c ? c->files.crl : ""};
+
+    for (size_t i = 0; i < N_FILES; i++) {
+        int fd = paths[i][0] ? open(paths[i], O_RDONLY | O_CLOEXEC) : -1;
+
+        if (fd < 0 && paths[i][0])
+            log_warn("tls",
+                     "%s: %s for the user that this node is now: what changes in it will not be "
+                     "taken while it runs",
+                     paths[i], strerror(errno));
+        if (fd >= 0)
+            close(fd);
+    }
 }
 
-bool trust_check(const struct config *config, FILE *out, FILE *err)
+void credentials_free(struct credentials *c)
+{
+    if (!c)
+        return;
+    tls_keeper_free(c->keeper);
+    free(c);
+}
+
+bool credentials_check(const struct config *config, FILE *out, FILE *err)
 {
     const struct tls_settings files = settings_of(config);
     char why[TLS_WHY], text[DESCRIBED];

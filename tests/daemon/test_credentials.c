@@ -1,4 +1,4 @@
-/* trust: which changes of the files are seen, what is told of them, and that what will not do
+/* credentials: which changes of the files are seen, what is told of them, and that what will not do
  * changes nothing. */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/log.h"
-#include "daemon/trust.h"
+#include "daemon/credentials.h"
 #include "tls/support.h"
 
 static struct config config;
@@ -20,7 +20,7 @@ static int said_fd;
 /* What is logged from now on goes to a file. */
 static void listen_in(void)
 {
-    char path[] = "/tmp/meshd-trust-XXXXXX";
+    char path[] = "/tmp/meshd-now-XXXXXX";
 
     log_setup(&(struct log_settings){.level = LOG_INFO});
     said_fd = mkstemp(path);
@@ -72,124 +72,124 @@ static void begin(void)
     listen_in();
 }
 
-TestSuite(trust, .init = begin);
+TestSuite(credentials, .init = begin);
 
-static struct trust *start(void)
+static struct credentials *start(void)
 {
-    struct trust *trust = NULL;
+    struct credentials *now = NULL;
 
-    cr_assert_eq(trust_new(&config, &trust), 0, "%s", told());
-    cr_assert_not_null(trust_keeper(trust));
-    return trust;
+    cr_assert_eq(credentials_new(&config, &now), 0, "%s", told());
+    cr_assert_not_null(credentials_keeper(now));
+    return now;
 }
 
-static uint64_t loads(struct trust *trust)
+static uint64_t loads(struct credentials *now)
 {
     struct tls_material material;
 
-    tls_keeper_material(trust_keeper(trust), &material);
+    tls_keeper_material(credentials_keeper(now), &material);
     return material.loads;
 }
 
-Test(trust, without_tls_there_is_nothing_to_look_at)
+Test(credentials, without_tls_there_is_nothing_to_look_at)
 {
     static const struct config plain;
-    struct trust *trust;
+    struct credentials *now;
 
-    cr_assert_eq(trust_new(&plain, &trust), 0);
-    cr_expect_null(trust);
-    cr_expect_null(trust_keeper(trust));
-    cr_expect_not(trust_look(trust, true));
-    cr_expect(trust_check(&plain, stdout, stderr));
+    cr_assert_eq(credentials_new(&plain, &now), 0);
+    cr_expect_null(now);
+    cr_expect_null(credentials_keeper(now));
+    cr_expect_not(credentials_look(now, true));
+    cr_expect(credentials_check(&plain, stdout, stderr));
     cr_expect_str_empty(told());
-    trust_free(trust);
+    credentials_free(now);
 }
 
-Test(trust, the_start_tells_what_is_in_force)
+Test(credentials, the_start_tells_what_is_in_force)
 {
-    struct trust *trust = start();
+    struct credentials *now = start();
 
     cr_expect(strstr(told(), "info [tls] TLS: certificate of n1, valid until ") == said, "%s",
               said);
     cr_expect(strstr(said, "; 1 CA is trusted; no CRL\n"), "%s", said);
-    trust_free(trust);
+    credentials_free(now);
 }
 
-Test(trust, a_certificate_that_ends_within_two_weeks_is_warned_of)
+Test(credentials, a_certificate_that_ends_within_two_weeks_is_warned_of)
 {
     const struct wanted short_one = {.names = "DNS:n1", .from = -DAY, .until = 5 * DAY + 60};
     const struct tls_settings files = node_settings("own", ca, issue(ca, &short_one));
-    struct trust *trust;
+    struct credentials *now;
 
     use(&files);
-    trust = start();
+    now = start();
     cr_expect(strstr(told(), "warn [tls] this node's certificate ends on "), "%s", said);
     cr_expect(strstr(said, ", in 5 days: put a new one (meshcat ca issue n1) in the place of "),
               "%s", said);
-    trust_look(trust, false);
+    credentials_look(now, false);
     cr_expect_str_empty(told(), "once a day is enough");
-    trust_look(trust, true);
+    credentials_look(now, true);
     cr_expect(strstr(told(), ", in 5 days: "), "who asks is told: %s", said);
-    trust_free(trust);
+    credentials_free(now);
 }
 
-Test(trust, files_that_will_not_do_are_an_error_that_says_which)
+Test(credentials, files_that_will_not_do_are_an_error_that_says_which)
 {
     const struct tls_settings files = files_of("n2");
-    struct trust *trust;
+    struct credentials *now;
     char *err = NULL;
     size_t size;
     FILE *to;
 
     use(&files);
-    cr_expect_lt(trust_new(&config, &trust), 0);
+    cr_expect_lt(credentials_new(&config, &now), 0);
     cr_expect(strstr(told(), "error [tls] "), "%s", said);
     cr_expect(strstr(said, config.tls_cert) && strstr(said, "'n1'") && strstr(said, "'n2'"), "%s",
               said);
     to = open_memstream(&err, &size);
-    cr_expect_not(trust_check(&config, stdout, to));
+    cr_expect_not(credentials_check(&config, stdout, to));
     fclose(to);
     cr_expect(strstr(err, "'n1'") && strstr(err, "'n2'"), "%s", err);
     free(err);
 }
 
-Test(trust, what_is_as_it_was_is_not_read_again)
+Test(credentials, what_is_as_it_was_is_not_read_again)
 {
-    struct trust *trust = start();
+    struct credentials *now = start();
 
     told();
-    cr_expect_not(trust_look(trust, false));
+    cr_expect_not(credentials_look(now, false));
     cr_expect_str_empty(told());
-    cr_expect_not(trust_look(trust, true), "it is read, and is the same");
+    cr_expect_not(credentials_look(now, true), "it is read, and is the same");
     cr_expect(strstr(told(), "read again: nothing is different"), "%s", said);
-    cr_expect_eq(loads(trust), 1u);
-    trust_free(trust);
+    cr_expect_eq(loads(now), 1u);
+    credentials_free(now);
 }
 
-Test(trust, a_renewed_certificate_is_seen)
+Test(credentials, a_renewed_certificate_is_seen)
 {
-    struct trust *trust = start();
+    struct credentials *now = start();
 
     told();
     files_of("n1");
-    cr_expect(trust_look(trust, false));
+    cr_expect(credentials_look(now, false));
     cr_expect(strstr(told(), "read again; another certificate: certificate of n1"), "%s", said);
-    cr_expect_eq(loads(trust), 2u);
-    cr_expect_not(trust_look(trust, false), "just written: looked at once more, and the same");
+    cr_expect_eq(loads(now), 2u);
+    cr_expect_not(credentials_look(now, false), "just written: looked at once more, and the same");
     cr_expect_str_empty(told());
-    trust_free(trust);
+    credentials_free(now);
 }
 
 /* As Kubernetes does it: files are links through a folder that is one itself, and is swapped. */
-Test(trust, a_folder_that_is_swapped_behind_links_is_seen)
+Test(credentials, a_folder_that_is_swapped_behind_links_is_seen)
 {
     const char *const names[] = {"ca", "cert", "key"};
-    char at[3][300], link[300], now[300];
+    char at[3][300], link[300], fresh[300];
     struct tls_settings files;
-    struct trust *trust;
+    struct credentials *now;
 
     snprintf(link, sizeof(link), "%s/..data", folder());
-    snprintf(now, sizeof(now), "%s/..new", folder());
+    snprintf(fresh, sizeof(fresh), "%s/..new", folder());
     for (int life = 1; life <= 2; life++) {
         char dir[300], name[40], to[340];
 
@@ -207,53 +207,70 @@ Test(trust, a_folder_that_is_swapped_behind_links_is_seen)
         snprintf(at[i], sizeof(at[i]), "%s/..data/%s", folder(), names[i]);
     use(&(struct tls_settings){.ca = at[0], .cert = at[1], .key = at[2]});
     settle();
-    trust = start();
-    cr_expect_not(trust_look(trust, false));
-    cr_assert(symlink("life2", now) == 0 && rename(now, link) == 0);
-    cr_expect(trust_look(trust, false));
-    cr_expect_eq(loads(trust), 2u);
-    trust_free(trust);
+    now = start();
+    cr_expect_not(credentials_look(now, false));
+    cr_assert(symlink("life2", fresh) == 0 && rename(fresh, link) == 0);
+    cr_expect(credentials_look(now, false));
+    cr_expect_eq(loads(now), 2u);
+    credentials_free(now);
 }
 
-Test(trust, a_broken_file_changes_nothing_and_is_told_once)
+Test(credentials, a_broken_file_changes_nothing_and_is_told_once)
 {
-    struct trust *trust = start();
+    struct credentials *now = start();
 
     told();
     write_bytes(strrchr(config.tls_cert, '/') + 1, "nothing\n", 8);
     settle();
-    cr_expect_not(trust_look(trust, false));
+    cr_expect_not(credentials_look(now, false));
     cr_expect(strstr(told(),
                      "error [tls] the files of TLS were not taken, and what was read before "
                      "stays in force: "),
               "%s", said);
     cr_expect(strstr(said, config.tls_cert), "%s", said);
-    cr_expect_not(trust_look(trust, false));
+    cr_expect_not(credentials_look(now, false));
     cr_expect_str_empty(told());
     cr_expect_eq(unlink(config.tls_cert), 0);
-    cr_expect_not(trust_look(trust, false));
+    cr_expect_not(credentials_look(now, false));
     cr_expect(strstr(told(), "No such file"), "%s", said);
-    cr_expect_eq(loads(trust), 1u);
+    cr_expect_eq(loads(now), 1u);
 
     files_of("n1");
-    cr_expect(trust_look(trust, false), "put right again");
-    trust_free(trust);
+    cr_expect(credentials_look(now, false), "put right again");
+    credentials_free(now);
 }
 
-Test(trust, a_list_of_revoked_ones_is_seen_and_counted)
+Test(credentials, a_list_of_revoked_ones_is_seen_and_counted)
 {
     struct issued *gone = issue_node(ca, "n2");
-    struct trust *trust;
+    struct credentials *now;
 
     snprintf(config.tls_crl, sizeof(config.tls_crl), "%s",
              write_crl("crl", false, ca, 100 * DAY, NULL));
     settle();
-    trust = start();
+    now = start();
     cr_expect(strstr(told(), "; CRL: 0 revoked, next update "), "%s", said);
     write_crl("crl", false, ca, 3 * DAY + 60, gone, NULL);
-    cr_expect(trust_look(trust, false));
+    cr_expect(credentials_look(now, false));
     cr_expect(strstr(told(), "read again; another CRL: "), "%s", said);
     cr_expect(strstr(said, "; CRL: 1 revoked, next update "), "%s", said);
     cr_expect(strstr(said, "warn [tls] the CRL is to be renewed by "), "%s", said);
-    trust_free(trust);
+    credentials_free(now);
+}
+
+Test(credentials, a_file_that_the_new_user_cannot_read_is_warned_of)
+{
+    struct credentials *now = start();
+
+    told();
+    credentials_confined(NULL);
+    credentials_confined(now);
+    cr_expect_str_empty(told());
+    cr_expect_eq(unlink(config.tls_key), 0); /* root can read anything else */
+    credentials_confined(now);
+    cr_expect(strstr(told(), "warn [tls] "), "%s", said);
+    cr_expect(strstr(said, config.tls_key), "%s", said);
+    cr_expect(strstr(said, "for the user that this node is now: what changes in it will not"), "%s",
+              said);
+    credentials_free(now);
 }
