@@ -6,6 +6,7 @@
 #include "node/stage.h"
 
 TestSuite(node_dialer, .init = stage_begin_dialling, .fini = stage_end);
+TestSuite(node_dialer_expecting, .fini = stage_end);
 
 static const struct node_addr there = {.ip = "10.0.0.9", .port = 7400};
 
@@ -405,7 +406,7 @@ static void begin_expecting(void)
     stage_begin_dialling();
 }
 
-Test(node_dialer, who_is_expected_must_have_the_certificate_before_anything_is_said,
+Test(node_dialer_expecting, who_is_expected_must_have_the_certificate_before_anything_is_said,
      .init = begin_expecting)
 {
     resolved();
