@@ -28,11 +28,16 @@
 #define LIMIT_FORWARDS 262144u     /* bytes of one message of Forwards */
 
 /* --- constants of this node --- */
-#define LIMIT_CERT_NAMES 8u     /* names of one certificate that are looked at */
+#define LIMIT_CERT_NAMES 8u      /* names of one certificate that are looked at */
 #define LIMIT_CERT_FILE 1048576u /* bytes of one PEM file */
-#define LIMIT_CERT_CHAIN 65536u /* bytes of the certificates that the other side shows */
-#define LIMIT_CERT_DEPTH 8u     /* certificates between its own and a trusted one */
-#define LIMIT_CERT_BETWEEN 64u  /* such certificates kept, to look at old sessions again */
+#define LIMIT_CERT_CHAIN 65536u  /* bytes of the certificates that the other side shows */
+#define LIMIT_CERT_DEPTH 8u      /* certificates between its own and a trusted one */
+#define LIMIT_CERT_BETWEEN 64u   /* such certificates kept, to look at old sessions again */
+#define LIMIT_TLS_HELLO                                                                            \
+    16380u /* bytes of the other side's first word: what OpenSSL has room for                      \
+            */
+#define LIMIT_TLS_EXTRAS                                                                           \
+    32u /* tickets and new keys of the other side, without bytes between them */
 #define LIMIT_TLS_TICKETS 4096u /* peers for which a session to resume is kept */
 #define LIMIT_POLICY_RULES 256u /* rules of the policy ... */
 #define LIMIT_POLICY_GLOBS 256u /* ... and globs of one kind in each */

@@ -17,6 +17,7 @@
 
 #define HELD_MS 2u
 #define RECORD_BYTES 16384u /* that one record holds at most, RFC 8446 5.1 */
+#define RECORDS_AT_ONCE 64u /* read at most, however small they are: each costs the same */
 #define IN_ORDER 1          /* leg->ended */
 
 /* ---- what is wanted ---- */
@@ -156,8 +157,7 @@ static void watch(struct leg *leg, int wants)
         deafen(leg);
 }
 
-/* Bytes, or an end, that no event of the socket would tell of. */
-static bool has_inside(const struct leg *leg)
+bool leg_has_more(const struct leg *leg)
 {
     return leg->tls && (leg->ended || (leg->more && tls_pending(leg->tls)));
 }
@@ -170,7 +170,7 @@ void leg_want(struct leg *leg, int wants)
     leg->wants = wants;
     if (needed(leg, wants) & ~leg->watched)
         watch(leg, wants);
-    if (wants & UV_READABLE && has_inside(leg))
+    if (wants & UV_READABLE && leg_has_more(leg))
         tell_soon(leg);
 }
 
@@ -219,7 +219,7 @@ void legs_tell_listed(struct worker *worker)
         }
         if (leg->deaf)
             leg_want(leg, 0);
-        else if (told & UV_READABLE && has_inside(leg))
+        else if (told & UV_READABLE && leg_has_more(leg))
             told = UV_READABLE;
         else
             told = 0;
@@ -252,6 +252,7 @@ int leg_handshake(struct leg *leg)
  * socket is not asked for it. */
 static ssize_t recv_tls(struct leg *leg, uint8_t *data, size_t len)
 {
+    unsigned records = 0;
     size_t got = 0;
     ssize_t n;
 
@@ -261,9 +262,10 @@ static ssize_t recv_tls(struct leg *leg, uint8_t *data, size_t len)
         n = tls_read(leg->tls, data + got, len - got);
         if (n > 0)
             got += (size_t)n;
-    } while (n > 0 && got < len && ((size_t)n >= RECORD_BYTES || tls_pending(leg->tls)));
+    } while (n > 0 && got < len && ++records < RECORDS_AT_ONCE &&
+             ((size_t)n >= RECORD_BYTES || tls_pending(leg->tls)));
     leg->read_needs = n == -EAGAIN ? waits_for(leg, UV_READABLE) : UV_READABLE;
-    leg->more = got == len;
+    leg->more = n > 0; /* the buffer, or the count, was at its end: there may be */
     if (n == 0)
         leg->ended = IN_ORDER;
     else if (n < 0 && n != -EAGAIN)

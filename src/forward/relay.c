@@ -20,6 +20,7 @@
 #include "forward/recheck.h"
 
 #define BUDGET 1048576u   /* bytes that one flow may move before others have their turn */
+#define COPY_COST 65536u  /* a copy counts as so many at least: records may be small */
 #define LOOK_MS 5000u     /* most are over before that, and need no keep-alive */
 #define SILENT_MS 30000u  /* a side that acknowledges nothing for so long is gone */
 #define BULK_READ 16384u  /* a read of less is no bulk ... */
@@ -192,6 +193,8 @@ static void no_more(struct relay *relay, int d, ssize_t n)
     }
 }
 
+static void spend(size_t *budget, size_t n) { *budget -= n < *budget ? n : *budget; }
+
 /* Each reads once. True: there may be more. */
 static bool copy(struct relay *relay, int d, size_t *budget)
 {
@@ -216,8 +219,8 @@ static bool copy(struct relay *relay, int d, size_t *budget)
         fail(relay, d, -ENOMEM);
         return false;
     }
-    *budget -= (size_t)n < *budget ? (size_t)n : *budget;
-    return (size_t)n == SCRATCH_BYTES || flow->fin_came;
+    spend(budget, (size_t)n < COPY_COST ? COPY_COST : (size_t)n);
+    return (size_t)n == SCRATCH_BYTES || flow->fin_came || leg_has_more(relay->legs[d]);
 }
 
 /* Was a read into the pipe so long that another one is worth the call? */
@@ -262,7 +265,7 @@ static bool move(struct relay *relay, int d, size_t *budget)
     }
     if (n < BULK_READ)
         flow->bulk = 0;
-    *budget -= n < *budget ? n : *budget;
+    spend(budget, n);
     more = much(pipe, n);
     flow->pipe = pipe;
     flush_pipe(relay, d);

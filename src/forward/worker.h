@@ -90,6 +90,8 @@ int leg_handshake(struct leg *leg);
 /* > 0; 0: the other side has ended, in order; -EAGAIN: not before UV_READABLE is told; else it is
  * broken: a session whose end was not said, too. */
 ssize_t leg_recv(struct leg *leg, void *data, size_t len);
+/* Bytes, or an end, that no event of the socket would tell of. */
+bool leg_has_more(const struct leg *leg);
 /* > 0: so many were taken; -EAGAIN: the same again once UV_WRITABLE is told, maybe with more behind
  * it; else it is broken. held: it leaves with what is sent next (leg_hold), if it is
  * plaintext. */

@@ -14,7 +14,8 @@
 #define IN_PLACE 4096u /* a read is spread over the buffer and scratch when this much is free */
 /* The most of one TLS record: who has sent as much has likely sent more. */
 #define RECORD_BYTES 16384u
-#define TLS_WRITE 262144u /* encrypted in one turn at most */
+#define RECORDS_PER_READ 32u /* at most, however small they are: each costs the same */
+#define TLS_WRITE 262144u    /* encrypted in one turn at most */
 
 /* The loop's handle lives longer than the stream's descriptor. */
 struct watch {
@@ -29,6 +30,7 @@ _Static_assert(SNIFF_BYTES < RECORD_BYTES, "the end would be read here");
 static ssize_t tls_in(struct stream *s, const struct iovec *parts, int n_parts)
 {
     size_t all = 0, at = 0;
+    unsigned reads = 0;
     ssize_t n = 0;
     int i = 0;
 
@@ -47,7 +49,7 @@ static ssize_t tls_in(struct stream *s, const struct iovec *parts, int n_parts)
             break;
         all += (size_t)n;
         at += (size_t)n;
-        if (all < RECORD_BYTES && !tls_pending(s->tls))
+        if (++reads == RECORDS_PER_READ || (all < RECORD_BYTES && !tls_pending(s->tls)))
             break;
     }
     s->dry = n == -EAGAIN;

@@ -294,6 +294,7 @@ static bool set_up(SSL_CTX *ssl, bool offload)
     SSL_CTX_set_verify_depth(ssl, (int)LIMIT_CERT_DEPTH);
     SSL_CTX_set_max_cert_list(ssl, LIMIT_CERT_CHAIN);
     SSL_CTX_set_client_hello_cb(ssl, session_hello, NULL);
+    SSL_CTX_set_msg_callback(ssl, session_message);
     SSL_CTX_set_alpn_select_cb(ssl, session_protocol, NULL);
     SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(ssl, session_ticket);

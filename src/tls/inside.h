@@ -82,6 +82,12 @@ STACK_OF(X509) * keeper_between(struct tls_keeper *keeper); /* yours; NULL: no m
 
 /* ---- sessions ---- */
 
+struct hello { /* as much of the other side's as has been read: records, and messages in them */
+    uint8_t record[5], message[4];
+    unsigned n_record, n_message;       /* bytes of these that are there */
+    uint32_t record_left, message_left; /* bytes that are to come behind them */
+};
+
 struct tls {
     struct tls_keeper *keeper;
     struct tls_context *context;
@@ -91,9 +97,11 @@ struct tls {
     int wants;
     int broken; /* the errno that every later call ends with */
     bool known, done, writing, resume;
-    bool dry; /* nothing inside that could be read */
+    bool dry; /* the last read found nothing inside that could be read */
     char expect[LIMIT_PEER_ID + 1];
     char why[TLS_WHY];
+    struct hello hello;
+    unsigned extras; /* messages of its after the handshake, since its last bytes */
     struct tls_peer peer;
 };
 /* Callbacks of every SSL_CTX. */
@@ -102,6 +110,8 @@ int session_hello(SSL *ssl, int *alert, void *arg);
 int session_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_len,
                      const unsigned char *in, unsigned in_len, void *arg);
 int session_ticket(SSL *ssl, SSL_SESSION *session);
+void session_message(int sent, int version, int type, const void *bytes, size_t len, SSL *ssl,
+                     void *arg);
 #define TLS_ALPN "\007meshd/1"
 
 /* ---- what went wrong ---- */
@@ -114,7 +124,8 @@ int verdict(struct tls *tls, int error, enum tls_failure failure, const char *fo
 
 /* ---- the descriptor ---- */
 
-/* As BIO_s_socket, but it never raises SIGPIPE unless the kernel encrypts. NULL: no memory. */
-BIO *socket_bio(int fd);
+/* As BIO_s_socket, but it never raises SIGPIPE unless the kernel encrypts, and ends the session
+ * when a hello is announced as longer than LIMIT_TLS_HELLO. Part of tls. NULL: no memory. */
+BIO *socket_bio(struct tls *tls, int fd);
 
 #endif

@@ -97,14 +97,29 @@ int session_ticket(SSL *ssl, SSL_SESSION *session)
 {
     struct tls *tls = of_ssl(ssl);
     int64_t seconds = resumable_seconds(tls);
+    const unsigned char *ticket;
+    size_t len;
 
     if (tls->role != TLS_CONNECT || !tls->resume || !tls->expect[0] || seconds == 0 ||
         !SSL_SESSION_is_resumable(session))
+        return 0;
+    SSL_SESSION_get0_ticket(session, &ticket, &len);
+    if (len > LIMIT_TLS_HELLO / 2) /* a certificate is part of it: the hello would be too long */
         return 0;
     if (SSL_SESSION_get_timeout(session) > seconds)
         SSL_SESSION_set_timeout(session, (long)seconds);
     tickets_put(&tls->context->tickets, tls->expect, session);
     return 0;
+}
+
+/* A message came, or left. */
+void session_message(int sent, int version, int type, const void *bytes, size_t len, SSL *ssl,
+                     void *arg)
+{
+    struct tls *tls = of_ssl(ssl);
+
+    if (!sent && type == SSL3_RT_HANDSHAKE && tls->known)
+        tls->extras++;
 }
 
 /* ---- a session ---- */
@@ -113,7 +128,7 @@ static void free_tls(struct tls **tls) { tls_free(*tls); }
 
 static int connect_ssl(struct tls *tls, int fd)
 {
-    BIO *bio = socket_bio(fd);
+    BIO *bio = socket_bio(tls, fd);
     SSL_SESSION *session = NULL;
 
     if (!bio)
@@ -187,7 +202,7 @@ static int know(struct tls *tls)
     if (tls->peer.resumed && tls->peer.not_after <= (int64_t)(clock_wall_us() / 1000000u))
         return verdict(tls, -EACCES, TLS_EXPIRED, "its certificate is refused: %s",
                        X509_verify_cert_error_string(X509_V_ERR_CERT_HAS_EXPIRED));
-    if (tls->peer.resumed && tls->expect[0] && !tls_names(&tls->peer, tls->expect))
+    if (!tls->context->no_verify && tls->expect[0] && !tls_names(&tls->peer, tls->expect))
         return verdict(tls, -EACCES, TLS_IDENTITY, "its certificate names '%s', not '%s'",
                        tls->peer.names[0], tls->expect);
     if (!tls->context->no_verify && !tls->peer.resumed)
@@ -237,8 +252,11 @@ ssize_t tls_read(struct tls *tls, void *data, size_t len)
     begin(tls);
     ret = SSL_read_ex(tls->ssl, data, len, &n);
     error = errno;
-    if (ret == 1)
+    tls->dry = ret != 1;
+    if (ret == 1) {
+        tls->extras = 0;
         return (ssize_t)n;
+    }
     if (SSL_get_error(tls->ssl, ret) == SSL_ERROR_ZERO_RETURN)
         return 0;
     return verdict_of_call(tls, ret, error);

@@ -343,3 +343,23 @@ Test(tls_gate, a_flood_of_handshakes_does_not_hold_up_a_link, .init = world_star
     close(local);
     cr_assert(rig_told(&rig, TOLD_ENDED, conn, NULL));
 }
+
+/* Nine bytes: a record that holds only the head of a hello, which announces nearly 128 KiB. */
+Test(tls_gate, a_hello_takes_no_memory_by_what_it_announces, .init = world_start,
+     .fini = world_stop)
+{
+    static const uint8_t head[] = {0x16, 3, 1, 0, 4, 1, 1, 0xff, 0};
+    enum { N = 100 };
+    size_t before = heap_bytes();
+    int fds[N];
+
+    for (int i = 0; i < N; i++) {
+        fds[i] = dial_plain(&rig);
+        cr_assert(send_all(fds[i], head, sizeof(head)));
+    }
+    RIG_WAIT(&rig, c.tls_failed[TLS_BROKEN] == N || c.half_open == N);
+    cr_assert_lt(heap_bytes() - before, N * 65536u);
+    cr_assert_eq(rig_count(&rig).tls_failed[TLS_BROKEN], N);
+    for (int i = 0; i < N; i++)
+        close(fds[i]);
+}

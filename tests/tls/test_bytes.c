@@ -161,6 +161,102 @@ Test(tls_bytes, keys_change_when_the_other_side_wants_it)
     }
 }
 
+/* A record of `len` bytes, all of them of a message that begins there and is to be `whole` long. */
+static bool says_too_much(enum tls_role role, uint8_t message, size_t whole, size_t len,
+                          size_t piece)
+{
+    uint8_t bytes[64] = {22, 3, 3, (uint8_t)(len >> 8), (uint8_t)len};
+    struct tls *tls;
+    int fds[2], r = -EAGAIN;
+    bool told;
+
+    bytes[5] = message;
+    for (unsigned i = 0; i < 3; i++)
+        bytes[6 + i] = (uint8_t)(whole >> (8 * (2 - i)));
+    sockets(fds);
+    cr_assert_eq(tls_new(k1, role, fds[0], "", false, &tls), 0);
+    cr_assert_eq(tls_handshake(tls), -EAGAIN);
+    for (size_t at = 0, n; at < 5 + len && r == -EAGAIN; at += n) {
+        n = 5 + len - at < piece ? 5 + len - at : piece;
+        cr_assert_eq(send(fds[1], bytes + at, n, 0), (ssize_t)n);
+        r = tls_handshake(tls);
+    }
+    told = r == -EPROTO && strstr(tls_why(tls), "too long");
+    cr_assert(r == -EAGAIN || r == -EPROTO);
+    tls_free(tls);
+    close(fds[0]);
+    close(fds[1]);
+    return told;
+}
+
+Test(tls_bytes, a_hello_that_is_announced_as_too_long_ends_the_session)
+{
+    for (size_t piece = 1; piece <= 9; piece++) {
+        cr_expect(says_too_much(TLS_ACCEPT, 1, 130816, 4, piece));
+        cr_expect(says_too_much(TLS_ACCEPT, 1, LIMIT_TLS_HELLO + 1, 40, piece));
+        cr_expect_not(says_too_much(TLS_ACCEPT, 1, LIMIT_TLS_HELLO, 40, piece));
+        cr_expect(says_too_much(TLS_CONNECT, 2, LIMIT_TLS_HELLO + 1, 4, piece));
+        cr_expect_not(says_too_much(TLS_CONNECT, 2, LIMIT_TLS_HELLO, 4, piece));
+    }
+}
+
+static void renew(struct raw *raw, int times)
+{
+    for (int i = 0; i < times; i++) {
+        cr_assert_eq(SSL_key_update(raw->ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+        cr_assert_eq(SSL_do_handshake(raw->ssl), 1);
+    }
+}
+
+/* Each costs more to read than to send: who reads them would not get to anything else. */
+Test(tls_bytes, keys_that_change_all_the_time_end_the_session)
+{
+    struct raw raw;
+    char got[8];
+    ssize_t n = -EAGAIN;
+
+    raw_open(&raw, k1, TLS_ACCEPT, n2, "\007meshd/1");
+    cr_assert_eq(raw_shake(&raw), 1);
+    cr_assert_eq(raw.ours.result, 0, "%s", tls_why(raw.ours.tls));
+    for (int i = 0; i < 5; i++) { /* with something between them it may say as many as it likes */
+        renew(&raw, LIMIT_TLS_EXTRAS);
+        cr_assert_eq(SSL_write(raw.ssl, "hello", 5), 5);
+        cr_assert_eq(end_read(&raw.ours, got, sizeof(got)), 5);
+    }
+    for (int i = 0; i < 10 && n == -EAGAIN; i++) {
+        renew(&raw, LIMIT_TLS_EXTRAS / 2);
+        n = tls_read(raw.ours.tls, got, sizeof(got));
+    }
+    cr_expect_eq(n, -EPROTO);
+    cr_expect_not_null(strstr(tls_why(raw.ours.tls), "new keys"));
+    cr_expect_eq(tls_read(raw.ours.tls, got, sizeof(got)), -EPROTO);
+    raw_close(&raw);
+}
+
+/* What was read ahead and is no whole record is nothing that a reader should come back for. */
+Test(tls_bytes, half_a_record_is_not_pending)
+{
+    char got[16], wire[64];
+    struct pair pair;
+    int fds[2];
+    ssize_t n;
+
+    pair_up(&pair, k1, k2, "n1", false);
+    end_write(&pair.dial, "abcdefgh", 8);
+    n = recv(pair.accept.fd, wire, sizeof(wire), 0);
+    cr_assert_gt(n, 10);
+    sockets(fds);
+    cr_assert_eq(dup3(fds[0], pair.accept.fd, O_CLOEXEC), pair.accept.fd);
+    cr_assert_eq(send(fds[1], wire, 7, 0), 7);
+    cr_expect_eq(tls_read(pair.accept.tls, got, sizeof(got)), -EAGAIN);
+    cr_expect_not(tls_pending(pair.accept.tls));
+    cr_assert_eq(send(fds[1], wire + 7, (size_t)n - 7, 0), n - 7);
+    cr_expect_eq(tls_read(pair.accept.tls, got, sizeof(got)), 8);
+    close(fds[0]);
+    close(fds[1]);
+    pair_close(&pair);
+}
+
 Test(tls_bytes, damage_on_the_way_ends_the_session)
 {
     struct pair pair;
