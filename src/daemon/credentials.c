@@ -3,7 +3,9 @@
  * A file is another one when its device, inode, size or time of change is: through symbolic links,
  * so that a folder that is swapped as a whole (Kubernetes, certbot) is seen. One that changed just
  * now may change again within the same tick of the file system's clock, so it is read once more at
- * the next look; reading what is the same costs nothing and is not told. */
+ * the next look; reading what is the same costs nothing and is not told. What could not be
+ * read, for want of a descriptor maybe, is tried again at each look: no list of revoked ones is
+ * lost. */
 #include "daemon/credentials.h"
 
 #include <errno.h>
@@ -26,7 +28,7 @@ struct stamp {
     dev_t dev;
     ino_t ino;
     off_t size;
-    int64_t mtime_ns;
+    int64_t mtime_ns, ctime_ns;
 };
 
 struct credentials {
@@ -34,8 +36,9 @@ struct credentials {
     const struct config *config;
     struct tls_keeper *keeper;
     struct stamp stamps[N_FILES];
-    bool young;          /* one of them had changed just before it was read */
-    int64_t next_told_s; /* what ends soon, or has ended, is told again then */
+    bool young;           /* one of them had changed just before it was read */
+    char failed[TLS_WHY]; /* why they were not taken at the last look, as was told; "": they were */
+    int64_t next_told_s;  /* what ends soon, or has ended, is told again then */
 };
 
 /* ---- what is in force, for people ---- */
@@ -141,13 +144,14 @@ static struct stamp stamp_of(const char *path)
     stamp.ino = st.st_ino;
     stamp.size = st.st_size;
     stamp.mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    stamp.ctime_ns = (int64_t)st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec;
     return stamp;
 }
 
 static bool same_stamp(const struct stamp *a, const struct stamp *b)
 {
     return a->error == b->error && a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
-           a->mtime_ns == b->mtime_ns;
+           a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
 }
 
 /* Before they are read, so that what changes meanwhile is seen at the next look. True: something is
@@ -156,7 +160,7 @@ static bool take_stamps(struct credentials *c)
 {
     const char *paths[N_FILES] = {c->files.ca, c->files.cert, c->files.key, c->files.crl};
     int64_t now_ns = (int64_t)clock_wall_us() * 1000;
-    bool differs = c->young;
+    bool differs = c->young || c->failed[0];
 
     c->young = false;
     for (size_t i = 0; i < N_FILES; i++) {
@@ -222,12 +226,15 @@ static bool read_again(struct credentials *c, bool always)
     tls_keeper_material(c->keeper, &before);
     r = tls_keeper_reload(c->keeper, why);
     if (r < 0) {
-        log_error("tls",
-                  "the files of TLS were not taken, and what was read before stays in force: "
-                  "%s",
-                  why);
+        if (always || strcmp(why, c->failed) != 0)
+            log_error("tls",
+                      "the files of TLS were not taken, and what was read before stays in force: "
+                      "%s",
+                      why);
+        memcpy(c->failed, why, sizeof why);
         return false;
     }
+    c->failed[0] = '\0';
     if (r > 0) {
         if (always)
             log_info("tls", "the files of TLS were read again: nothing is different");

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/log.h"
@@ -237,6 +238,31 @@ Test(credentials, a_broken_file_changes_nothing_and_is_told_once)
 
     files_of("n1");
     cr_expect(credentials_look(now, false), "put right again");
+    credentials_free(now);
+}
+
+/* The list is there, but just then there was no descriptor to read it with. */
+Test(credentials, a_list_that_could_not_be_read_is_not_lost)
+{
+    const struct rlimit none = {.rlim_cur = 0, .rlim_max = 4096}, some = {4096, 4096};
+    struct issued *gone = issue_node(ca, "n2");
+    struct credentials *now;
+
+    snprintf(config.tls_crl, sizeof(config.tls_crl), "%s",
+             write_crl("crl", false, ca, 100 * DAY, NULL));
+    settle();
+    now = start();
+    told();
+    write_crl("crl", false, ca, 100 * DAY, gone, NULL);
+    settle();
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    for (int i = 0; i < 3; i++)
+        cr_expect_not(credentials_look(now, false));
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &some), 0);
+    cr_expect(strstr(told(), "Too many open files"), "%s", said);
+    cr_expect_null(strstr(strstr(said, "Too many") + 1, "Too many"), "told once: %s", said);
+    cr_expect(credentials_look(now, false));
+    cr_expect(strstr(told(), "; CRL: 1 revoked"), "%s", said);
     credentials_free(now);
 }
 
