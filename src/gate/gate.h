@@ -130,7 +130,8 @@ bool gate_who(struct gate *gate, uint32_t conn, struct gate_peer *out_peer);
 uint64_t gate_received(struct gate *gate, uint32_t conn);
 
 /* The keeper has other material: connections whose certificate would not be let in any more are
- * ended (gate_end.status PERMISSION_DENIED, REASON_IDENTITY) and counted as revoked. Any thread. */
+ * ended (gate_end.status PERMISSION_DENIED, REASON_IDENTITY) and counted as revoked. Any thread.
+ * Watchers are asked for once more, too (gate_watch_ops.may). */
 void gate_check_again(struct gate *gate);
 
 /* Gauges say what is now, counters only grow. */

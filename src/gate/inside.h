@@ -368,6 +368,7 @@ void watcher_begin(struct conn *conn, const struct view *rest, size_t consumed);
 void watcher_readable(struct conn *conn);
 void watcher_flushed(struct conn *conn);
 void watcher_timeout(struct conn *conn);
+void watcher_check(struct conn *conn); /* may it still? */
 void watcher_stop(struct conn *conn);
 void watcher_free(struct conn *conn);
 void watcher_ready(struct watcher *watcher); /* there is something to tell */

@@ -113,10 +113,14 @@ static void out_again(struct conn *conn, enum tls_failure failure)
 
 static void check(struct conn *conn)
 {
-    enum tls_failure failure;
+    enum tls_failure failure = TLS_OK; /* as it stays where nobody knows */
 
-    if (conn->net.tls && conn->role != ROLE_LINGER && tls_check_again(conn->net.tls, &failure) < 0)
+    if (conn->role == ROLE_LINGER)
+        return;
+    if (conn->net.tls && tls_check_again(conn->net.tls, &failure) < 0)
         out_again(conn, failure);
+    else if (conn->role == ROLE_WATCH)
+        watcher_check(conn);
 }
 
 /* A handshake that has begun goes on with what there was then: it is looked at when it is done. */
@@ -125,7 +129,7 @@ void secure_check(struct gate *gate)
     for (struct ring *at = gate->conns.next; at != &gate->conns; at = at->next) {
         struct conn *conn = CONTAINER_OF(at, struct conn, all);
 
-        if (!conn->net.tls)
+        if (!conn->net.tls && conn->role != ROLE_WATCH)
             continue;
         if (conn->net.handshaking) {
             conn->check_first = true;

@@ -61,8 +61,8 @@ struct gate_watch_ops { /* all NULL: nothing can be watched here */
     /* The revision of what is watched now, of which news may still be on its way: whoever asks is
      * told at least that before `synced`. */
     uint64_t (*revision)(void *ctx);
-    /* Whether that one may watch; asked when it begins, and once in each of its heartbeats. If it
-     * may not, out_text says why. NULL: everybody may. */
+    /* Whether that one may watch; asked when it begins, once in each of its heartbeats, and by
+     * gate_check_again. If it may not, out_text says why. NULL: everybody may. */
     bool (*may)(void *ctx, const struct gate_peer *peer, char out_text[LIMIT_STATUS_TEXT + 1]);
     /* The news without its picture. */
     void (*news_free)(void *ctx, struct gate_news *news);

@@ -542,6 +542,12 @@ void watcher_timeout(struct conn *conn)
     conn_timer(conn, due - now);
 }
 
+void watcher_check(struct conn *conn)
+{
+    if (conn->watcher->phase != WATCHER_ASKS)
+        may_watch(conn, conn->watcher->call_id);
+}
+
 void watcher_stop(struct conn *conn)
 {
     refuse(conn, conn->watcher->call_id, STATUS_UNAVAILABLE, MESHD__V1__REASON__REASON_DRAINING,

@@ -371,6 +371,36 @@ Test(watch, who_may_not_is_told_why_at_once_or_with_the_next_heartbeat, .init = 
     atomic_store(&maps_shut, 0);
 }
 
+/* Its heartbeats are as seldom as it likes. */
+Test(watch, who_may_not_any_more_is_told_when_all_are_looked_at_again, .init = setup,
+     .fini = teardown)
+{
+    static const enum sp_framing framings[] = {SP_TCP, SP_IPC};
+    Meshd__V1__WatchRequest request = request_of("s*", NULL);
+    struct watcher w[2];
+
+    start(10);
+    request.heartbeat_ms = 60000;
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(watcher_open(&w[i], &rig, framings[i], &request), STATUS_OK);
+        cr_assert(watcher_reach(&w[i], maps.revision));
+    }
+    gate_check_again(rig.gate); /* and stays, if it still may */
+    maps_set(&maps, 1, 77);
+    for (int i = 0; i < 2; i++)
+        cr_assert(watcher_reach(&w[i], maps.revision));
+    atomic_store(&maps_shut, 1);
+    gate_check_again(rig.gate);
+    for (int i = 0; i < 2; i++) {
+        while (w[i].status == STATUS_OK)
+            cr_assert(watcher_read(&w[i]));
+        cr_expect_eq(w[i].status, STATUS_PERMISSION_DENIED);
+        watcher_close(&w[i]);
+    }
+    RIG_WAIT(&rig, c.watchers == 0);
+    atomic_store(&maps_shut, 0);
+}
+
 Test(watch, nothing_may_follow_the_request, .init = setup, .fini = teardown)
 {
     Meshd__V1__WatchRequest request = request_of(NULL, NULL);
