@@ -50,6 +50,8 @@ static int copy_backends(struct forward *forward, const struct forward_settings 
     return 0;
 }
 
+static void read_check(struct worker *worker, struct mail *mail);
+
 static int make_workers(struct forward *forward, unsigned n)
 {
     int r = 0;
@@ -61,8 +63,10 @@ static int make_workers(struct forward *forward, unsigned n)
     forward->workers = calloc(n, sizeof(*forward->workers));
     if (!forward->workers)
         return -ENOMEM;
-    for (; r == 0 && forward->n_workers < n; forward->n_workers += r == 0)
+    for (; r == 0 && forward->n_workers < n; forward->n_workers += r == 0) {
         r = worker_init(&forward->workers[forward->n_workers], forward, forward->n_workers);
+        forward->workers[forward->n_workers].check.read = read_check;
+    }
     return r;
 }
 
@@ -235,7 +239,8 @@ static void read_check(struct worker *worker, struct mail *mail)
 {
     struct recheck recheck = {.n = 0};
 
-    free(mail);
+    /* First: what changes from now on is looked at once more. */
+    atomic_store(&worker->check_posted, false);
     if (worker->stopping)
         return;
     relay_check_again(worker, &recheck);
@@ -247,12 +252,10 @@ void forward_check_again(struct forward *forward)
 {
     atomic_store(&forward->changed_ms, clock_ms());
     for (unsigned i = 0; i < forward->n_workers; i++) {
-        struct mail *mail = calloc(1, sizeof(*mail));
+        struct worker *worker = &forward->workers[i];
 
-        if (!mail)
-            continue;
-        mail->read = read_check;
-        worker_post(&forward->workers[i], mail);
+        if (!atomic_exchange(&worker->check_posted, true))
+            worker_post(worker, &worker->check);
     }
 }
 

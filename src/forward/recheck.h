@@ -11,7 +11,7 @@
 
 #include "forward/worker.h"
 
-#define RECHECK_CERTIFICATES 16u
+#define RECHECK_CERTIFICATES 512u
 
 struct recheck { /* one pass: who has many connections is looked at once */
     struct {

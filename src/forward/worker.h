@@ -7,6 +7,7 @@
 #ifndef FORWARD_WORKER_H
 #define FORWARD_WORKER_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -157,6 +158,8 @@ struct worker {
     int bell;        /* an eventfd(2) */
     uv_thread_t thread;
     struct forward_counters count; /* atomic */
+    struct mail check;             /* forward_check_again: part of it, so that none is lost */
+    atomic_bool check_posted;
     struct {
         struct ring slots[ALARM_SLOTS];
         size_t n;
