@@ -15,6 +15,7 @@ struct making { /* what is there while a context is being made */
     const struct pem *pems;
     const struct tls_settings *settings;
     struct tls_context *context;
+    const char *in_force; /* the fingerprint of the own certificate until now; "": none */
     char *why;
 };
 
@@ -220,6 +221,9 @@ static int check_own(struct making *m, X509 *cert, EVP_PKEY *key)
 
     if (X509_check_private_key(cert, key) != 1)
         return pem_fail(m->why, -EINVAL, "%s is not the key of %s", m->pems[PEM_KEY].path, path);
+    /* One that is in force anyway does not keep out what else is new, a list of revoked ones. */
+    if (strcmp(m->context->material.fingerprint, m->in_force) == 0)
+        now = m->context->material.not_before;
     if (m->context->material.not_after <= now)
         return pem_fail(m->why, -EINVAL, "%s has expired: issue a new one", path);
     if (m->context->material.not_before > now)
@@ -323,10 +327,10 @@ void context_digest(const struct pem pems[N_PEMS], uint8_t out_digest[TLS_DIGEST
 static void free_context(struct tls_context **context) { context_unref(*context); }
 
 int context_new(const struct pem pems[N_PEMS], const struct tls_settings *settings,
-                char out_why[TLS_WHY], struct tls_context **out_context)
+                const char *in_force, char out_why[TLS_WHY], struct tls_context **out_context)
 {
     CLEANUP(free_context) struct tls_context *context = calloc(1, sizeof(*context));
-    struct making m = {pems, settings, context, out_why};
+    struct making m = {pems, settings, context, in_force, out_why};
     X509_STORE *store;
     int r;
 

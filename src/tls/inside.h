@@ -64,9 +64,10 @@ struct tls_context {
     struct tls_material material;
     struct tickets tickets;
 };
-/* Of files that were read; as tls_keeper_new. */
+/* Of files that were read; as tls_keeper_new. in_force: the fingerprint of the own certificate
+ * until now, or "": that one will do, too, when it has expired meanwhile. */
 int context_new(const struct pem pems[N_PEMS], const struct tls_settings *settings,
-                char out_why[TLS_WHY], struct tls_context **out_context);
+                const char *in_force, char out_why[TLS_WHY], struct tls_context **out_context);
 struct tls_context *context_ref(struct tls_context *context);
 void context_unref(struct tls_context *context); /* accepts NULL */
 void context_digest(const struct pem pems[N_PEMS], uint8_t out_digest[TLS_DIGEST]);

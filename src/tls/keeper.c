@@ -76,6 +76,7 @@ static int load(struct tls_keeper *keeper, char out_why[TLS_WHY])
         .self = keeper->self, .no_verify = keeper->no_verify, .offload = keeper->offload};
     struct pem pems[N_PEMS] = {{0}};
     struct tls_context *fresh = NULL, *old = NULL;
+    char in_force[65] = "";
     uint8_t digest[TLS_DIGEST];
     bool same = false;
     int r = read_all(keeper, pems, out_why);
@@ -87,10 +88,12 @@ static int load(struct tls_keeper *keeper, char out_why[TLS_WHY])
                memcmp(keeper->held.context->digest, digest, sizeof(digest)) == 0;
         if (same)
             keeper->held.context->material.key_exposed = pems[PEM_KEY].exposed;
+        else if (keeper->held.context)
+            memcpy(in_force, keeper->held.context->material.fingerprint, sizeof(in_force));
         mutex_unlock(&keeper->lock);
     }
     if (r == 0 && !same)
-        r = context_new(pems, &settings, out_why, &fresh);
+        r = context_new(pems, &settings, in_force, out_why, &fresh);
     for (int i = 0; i < N_PEMS; i++)
         pem_wipe(&pems[i]);
     if (r < 0 || same)

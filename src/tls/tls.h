@@ -53,7 +53,8 @@ int tls_keeper_new(const struct tls_settings *settings, char out_why[TLS_WHY],
                    struct tls_keeper **out_keeper);
 void tls_keeper_free(struct tls_keeper *keeper); /* accepts NULL; no session may be left */
 /* Reads the files again. 0: new sessions use what is there now; 1: nothing is different; else as
- * tls_keeper_new, and all stays as it was. */
+ * tls_keeper_new, and all stays as it was. The own certificate in force may have expired: what else
+ * is new is taken all the same. */
 int tls_keeper_reload(struct tls_keeper *keeper, char out_why[TLS_WHY]);
 
 struct tls_material { /* what is in force, for people */

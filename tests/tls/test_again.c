@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include "tls/rig.h"
 
@@ -64,6 +65,35 @@ Test(tls_again, a_list_lets_in_whom_it_does_not_name)
     cr_expect_eq(with_list(&s1), TLS_OK);
     s1.crl = lists(DAY, n1);
     cr_expect_eq(with_list(&s1), TLS_OK);
+}
+
+/* Else who steals a key would only have to wait for that. */
+Test(tls_again, a_list_is_taken_although_the_own_certificate_has_ended)
+{
+    struct issued *own = issue(ca, &(struct wanted){.names = "DNS:n1", .from = -DAY, .until = 2});
+    enum tls_failure failure = TLS_OK;
+    struct tls_material material;
+    char why[TLS_WHY] = "";
+    struct tls_keeper *other;
+    struct pair pair;
+
+    s1 = node_settings("n1", ca, own);
+    s1.crl = lists(DAY, NULL);
+    tls_keeper_free(k1);
+    k1 = keep(&s1);
+    pair_up(&pair, k1, k2, "", false);
+    tls_keeper_material(k1, &material);
+    while (time(NULL) <= material.not_after)
+        usleep(20000); /* what is waited for is the end */
+    cr_expect_eq(tls_keeper_new(&s1, why, &other), -EINVAL, "nobody begins with it");
+    lists(DAY, n2);
+    reload(k1);
+    cr_expect_eq(tls_check_again(pair.accept.tls, &failure), -EACCES);
+    cr_expect_eq(failure, TLS_REVOKED);
+    node_settings("n1", ca,
+                  issue(ca, &(struct wanted){.names = "DNS:n1", .from = -DAY, .until = -60}));
+    cr_expect_eq(tls_keeper_reload(k1, why), -EINVAL, "nor goes on with another");
+    pair_close(&pair);
 }
 
 Test(tls_again, a_revoked_one_is_refused)
