@@ -14,8 +14,9 @@
 
 struct lease { /* one local name, and who holds it */
     char name[LIMIT_NAME + 1];
-    char id[LEASE_ID_MAX + 1]; /* "": the configuration */
-    uint64_t expires_ms;       /* UINT64_MAX: never */
+    char id[LEASE_ID_MAX + 1];  /* "": the configuration */
+    char by[LIMIT_PEER_ID + 1]; /* who offered it over the network; "": this machine */
+    uint64_t expires_ms;        /* UINT64_MAX: never */
     UT_hash_handle hh;
 };
 
@@ -27,7 +28,8 @@ static struct lease *lease_find(const struct node *n, const char *name)
     return lease;
 }
 
-static int lease_add(struct node *n, const char *id, const char *name, uint64_t expires_ms)
+static int lease_add(struct node *n, const char *id, const char *by, const char *name,
+                     uint64_t expires_ms)
 {
     struct lease *lease = calloc(1, sizeof(*lease));
 
@@ -35,6 +37,7 @@ static int lease_add(struct node *n, const char *id, const char *name, uint64_t 
         return -ENOMEM;
     snprintf(lease->name, sizeof(lease->name), "%s", name);
     snprintf(lease->id, sizeof(lease->id), "%s", id);
+    snprintf(lease->by, sizeof(lease->by), "%s", by);
     lease->expires_ms = expires_ms;
     HASH_ADD_STR(n->local.by_name, name, lease);
     if (!lease->hh.tbl) {
@@ -112,7 +115,7 @@ int local_init(struct node *n, const struct node_service *services, size_t n_ser
             r = -EINVAL;
             break;
         }
-        r = lease_add(n, "", name, UINT64_MAX);
+        r = lease_add(n, "", "", name, UINT64_MAX);
         if (r == 0)
             rows[n_rows] = row_new(name, strlen(name), backend, strlen(backend), "local");
         if (r == 0 && !rows[n_rows++])
@@ -168,15 +171,25 @@ static bool check_caller(struct node *n, uint64_t call, const struct node_caller
     return false;
 }
 
+static const char *subject_of(const struct node_caller *caller)
+{
+    return caller->subject      ? caller->subject
+           : caller->local      ? POLICY_LOCAL
+           : caller->peer_id[0] ? caller->peer_id
+                                : POLICY_ANONYMOUS;
+}
+
+/* As whom a lease is held: a lease's id is no secret, so who comes over the network has only what
+ * it offered itself. */
+static const char *holder_of(const struct node_caller *caller)
+{
+    return caller->local ? "" : subject_of(caller);
+}
+
 static bool may_offer(struct node *n, const struct node_caller *caller, const char *name,
                       char out_text[LIMIT_STATUS_TEXT + 1])
 {
-    const char *subject = caller->subject      ? caller->subject
-                          : caller->local      ? POLICY_LOCAL
-                          : caller->peer_id[0] ? caller->peer_id
-                                               : POLICY_ANONYMOUS;
-
-    return node_may(n, POLICY_OFFER, subject, name, out_text);
+    return node_may(n, POLICY_OFFER, subject_of(caller), name, out_text);
 }
 
 static bool check_offer(struct node *n, uint64_t call, const Meshd__V1__OfferRequest *request,
@@ -211,7 +224,8 @@ static void expect_expiry(struct node *n, uint64_t expires_ms)
     node_due(n, expires_ms);
 }
 
-static int put_offer(struct node *n, const struct offered *offered, const char *lease_id)
+static int put_offer(struct node *n, const struct offered *offered, const char *lease_id,
+                     const char *by)
 {
     const struct row *known = list_find(n->local.list, offered->name, strlen(offered->name));
     struct lease *lease = lease_find(n, offered->name);
@@ -219,7 +233,7 @@ static int put_offer(struct node *n, const struct offered *offered, const char *
     int r = 0;
 
     if (!lease)
-        r = lease_add(n, lease_id, offered->name, offered->expires_ms);
+        r = lease_add(n, lease_id, by, offered->name, offered->expires_ms);
     else
         lease->expires_ms = offered->expires_ms;
     if (r < 0)
@@ -252,7 +266,8 @@ void local_offer(struct node *n, uint64_t call, const struct node_caller *caller
         return;
     }
     lease = lease_find(n, offered.name);
-    if (lease && strcmp(lease->id, request->lease_id) != 0) {
+    if (lease &&
+        (strcmp(lease->id, request->lease_id) != 0 || strcmp(lease->by, holder_of(caller)) != 0)) {
         node_reply(n, call, STATUS_ALREADY_EXISTS, REASON(CONFLICT),
                    lease->id[0] ? "another lease holds the name"
                                 : "the configuration holds the name",
@@ -269,7 +284,7 @@ void local_offer(struct node *n, uint64_t call, const struct node_caller *caller
                    "over the limit services_per_peer", NULL);
         return;
     }
-    r = put_offer(n, &offered, request->lease_id);
+    r = put_offer(n, &offered, request->lease_id, holder_of(caller));
     if (r == -ENOSPC) {
         node_reply(n, call, STATUS_RESOURCE_EXHAUSTED, REASON(LIMIT),
                    "over the limit services_total", NULL);
@@ -286,10 +301,17 @@ void local_offer(struct node *n, uint64_t call, const struct node_caller *caller
 
 /* ---- Withdraw, and the end of a lease ---- */
 
-static bool leaves(const struct lease *lease, const char *id, const char *name)
+/* by: of whom; NULL: of anybody. */
+static bool leaves(const struct lease *lease, const char *by, const char *id, const char *name)
 {
-    return lease->id[0] && (!id[0] || strcmp(lease->id, id) == 0) &&
-           (!name[0] || strcmp(lease->name, name) == 0);
+    return lease->id[0] && (!by || strcmp(lease->by, by) == 0) &&
+           (!id[0] || strcmp(lease->id, id) == 0) && (!name[0] || strcmp(lease->name, name) == 0);
+}
+
+/* Whose leases the caller may end: this machine's programs, all. */
+static const char *ends_of(const struct node_caller *caller)
+{
+    return caller->local ? NULL : holder_of(caller);
 }
 
 /* The name, or each one under the lease. */
@@ -301,7 +323,7 @@ static bool may_withdraw(struct node *n, const struct node_caller *caller, const
     if (name[0])
         return may_offer(n, caller, name, out_text);
     for (lease = n->local.by_name; lease; lease = lease->hh.next)
-        if (leaves(lease, id, "") && !may_offer(n, caller, lease->name, out_text))
+        if (leaves(lease, ends_of(caller), id, "") && !may_offer(n, caller, lease->name, out_text))
             return false;
     return true;
 }
@@ -313,7 +335,7 @@ static bool is_over(const struct node *n, const struct lease *lease)
 
 /* Removes the leases that fit, or with neither id nor name those whose time is over, in one change.
  * How many, or -ENOMEM. */
-static long end_leases(struct node *n, const char *id, const char *name)
+static long end_leases(struct node *n, const char *by, const char *id, const char *name)
 {
     const char **names = calloc(n->local.n_leases + 1, sizeof(*names));
     bool expired = !id[0] && !name[0];
@@ -324,7 +346,7 @@ static long end_leases(struct node *n, const char *id, const char *name)
     if (!names)
         return -ENOMEM;
     HASH_ITER(hh, n->local.by_name, lease, next)
-    if (expired ? is_over(n, lease) : leaves(lease, id, name))
+    if (expired ? is_over(n, lease) : leaves(lease, by, id, name))
         names[count++] = lease->name;
     if (count > 0)
         r = change_list(n, NULL, names, count);
@@ -366,12 +388,12 @@ void local_withdraw(struct node *n, uint64_t call, const struct node_caller *cal
                    "the configuration holds the name", NULL);
         return;
     }
-    if (lease && request->lease_id[0] && strcmp(lease->id, request->lease_id) != 0) {
+    if (lease && !leaves(lease, ends_of(caller), request->lease_id, "")) {
         node_reply(n, call, STATUS_FAILED_PRECONDITION, REASON(CONFLICT),
                    "another lease holds the name", NULL);
         return;
     }
-    removed = end_leases(n, request->lease_id, name);
+    removed = end_leases(n, ends_of(caller), request->lease_id, name);
     if (removed < 0) {
         node_reply(n, call, STATUS_RESOURCE_EXHAUSTED, 0, "out of memory", NULL);
         return;
@@ -395,7 +417,7 @@ void local_tick(struct node *n)
     }
     n->local.next_expiry = UINT64_MAX;
     /* Without memory it is tried again soon. */
-    if (end_leases(n, "", "") < 0)
+    if (end_leases(n, NULL, "", "") < 0)
         expect_expiry(n, n->now_ms + 1000);
     HASH_ITER(hh, n->local.by_name, lease, next)
     if (lease->expires_ms > n->now_ms)

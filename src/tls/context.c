@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/cleanup.h"
+#include "base/random.h"
 #include "base/clock.h"
 
 struct making { /* what is there while a context is being made */
@@ -320,7 +321,7 @@ void context_digest(const struct pem pems[N_PEMS], uint8_t out_digest[TLS_DIGEST
              EVP_DigestUpdate(md, pems[i].bytes ? pems[i].bytes : "", pems[i].len);
     /* Without memory for it, the same bytes count as others: they are only read once more. */
     if (!ok || !EVP_DigestFinal_ex(md, out_digest, NULL))
-        memset(out_digest, 0, TLS_DIGEST);
+        random_bytes(out_digest, TLS_DIGEST);
     EVP_MD_CTX_free(md);
 }
 

@@ -563,3 +563,35 @@ Test(node_policy, over_the_network_offers_need_a_rule_and_a_certificate)
     cr_expect_eq(st.reply.status, STATUS_PERMISSION_DENIED, "no rule");
     cr_expect_str_eq(st.reply.text, "policy rule 'default' does not let n2 offer this name");
 }
+
+Test(node_policy, who_comes_over_the_network_holds_only_what_it_offered_itself)
+{
+    struct node_caller n2_there = {
+        .peer_id = "n2", .subject = "n2", .ip = "10.0.0.2", .secure = true};
+    struct node_caller n3_there = {
+        .peer_id = "n3", .subject = "n3", .ip = "10.0.0.3", .secure = true};
+
+    rule("n?", true, "*");
+    offer(&program, "web");
+    cr_assert_eq(st.reply.status, STATUS_OK, "%s", st.reply.text);
+    offer(&n2_there, "web");
+    cr_expect_eq(st.reply.status, STATUS_ALREADY_EXISTS, "though it knows the lease's id");
+    withdraw(&n2_there, "", "web");
+    cr_expect_eq(st.reply.status, STATUS_FAILED_PRECONDITION);
+    withdraw(&n2_there, "lease", "");
+    cr_expect_eq(st.reply.status, STATUS_NOT_FOUND);
+    offer(&n2_there, "db");
+    cr_assert_eq(st.reply.status, STATUS_OK, "%s", st.reply.text);
+    withdraw(&n3_there, "lease", "db");
+    cr_expect_eq(st.reply.status, STATUS_FAILED_PRECONDITION);
+    offer(&n2_there, "db");
+    cr_expect_eq(st.reply.status, STATUS_OK, "renewed");
+    withdraw(&n2_there, "", "db");
+    cr_expect_eq(st.reply.status, STATUS_OK);
+    offer(&n3_there, "db");
+    cr_expect_eq(st.reply.status, STATUS_OK);
+    withdraw(&program, "", "db");
+    cr_expect_eq(st.reply.status, STATUS_OK, "this machine's programs may end any");
+    withdraw(&program, "", "web");
+    cr_expect_eq(st.reply.status, STATUS_OK, "nobody else has ended that one");
+}
