@@ -293,6 +293,19 @@ void credentials_free(struct credentials *c)
     free(c);
 }
 
+/* As the log does: a certificate's issuer may be called anything. */
+static void put_escaped(const char *text, FILE *out)
+{
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+
+        if (c < 0x20 || c > 0x7e || c == '\\')
+            fprintf(out, "\\x%02x", c);
+        else
+            putc(c, out);
+    }
+}
+
 bool credentials_check(const struct config *config, FILE *out, FILE *err)
 {
     const struct tls_settings files = settings_of(config);
@@ -309,6 +322,8 @@ bool credentials_check(const struct config *config, FILE *out, FILE *err)
     tls_keeper_material(keeper, &material);
     tls_keeper_free(keeper);
     describe(&material, config->tls_crl[0] != '\0', text, sizeof text);
-    fprintf(out, "TLS: %s\n", text);
+    fputs("TLS: ", out);
+    put_escaped(text, out);
+    putc('\n', out);
     return true;
 }

@@ -119,10 +119,10 @@ class Node:
     def answers_or_ended(self):
         return self.process.poll() is not None or self.cat("ping", check=False).returncode == 0
 
-    def cat(self, *args, check=True, timeout=10.0, url=None):
-        """Runs meshcat against this node; its data as text in .stdout."""
+    def cat(self, *args, check=True, timeout=10.0, url=None, text=True):
+        """Runs meshcat against this node; its data, as text unless told otherwise, in .stdout."""
         argv = [MESHCAT, "--dial", url or self.url, "--timeout", str(timeout * SLOW), *map(str, args)]
-        done = subprocess.run(argv, env=clean_environment(), stdin=subprocess.DEVNULL, text=True,
+        done = subprocess.run(argv, env=clean_environment(), stdin=subprocess.DEVNULL, text=text,
                               capture_output=True, preexec_fn=_die_with_parent)
         if check and done.returncode != 0:
             raise AssertionError(f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}{done.stderr}")

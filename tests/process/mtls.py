@@ -70,7 +70,7 @@ class Authority:
         self.n = 0
         openssl("req", "-config", self.config, "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
                 "-nodes", "-keyout", self.dir / "ca-key.pem", "-out", self.cert, "-days", "3650",
-                "-subj", f"/CN={name}", "-addext", "basicConstraints=critical,CA:TRUE",
+                "-utf8", "-subj", f"/CN={name}", "-addext", "basicConstraints=critical,CA:TRUE",
                 "-addext", "keyUsage=critical,keyCertSign,cRLSign")
 
     def issue(self, *names, begin=-3600, end=86400 * 365, usage="serverAuth,clientAuth", keep=None):
