@@ -33,14 +33,11 @@
 #define LIMIT_CERT_CHAIN 65536u  /* bytes of the certificates that the other side shows */
 #define LIMIT_CERT_DEPTH 8u      /* certificates between its own and a trusted one */
 #define LIMIT_CERT_BETWEEN 64u   /* such certificates kept, to look at old sessions again */
-#define LIMIT_TLS_HELLO                                                                            \
-    16380u /* bytes of the other side's first word: what OpenSSL has room for                      \
-            */
-#define LIMIT_TLS_EXTRAS                                                                           \
-    32u /* tickets and new keys of the other side, without bytes between them */
-#define LIMIT_TLS_TICKETS 4096u /* peers for which a session to resume is kept */
-#define LIMIT_POLICY_RULES 256u /* rules of the policy ... */
-#define LIMIT_POLICY_GLOBS 256u /* ... and globs of one kind in each */
+#define LIMIT_TLS_HELLO 16380u   /* bytes of the other side's first word */
+#define LIMIT_TLS_EXTRAS 32u     /* its tickets and new keys, without bytes between them */
+#define LIMIT_TLS_TICKETS 4096u  /* peers for which a session to resume is kept */
+#define LIMIT_POLICY_RULES 256u  /* rules of the policy ... */
+#define LIMIT_POLICY_GLOBS 256u  /* ... and globs of one kind in each */
 
 /* "One address" is one of IPv4, or a /64 of IPv6 (base/origin.h). While a peer has a link from
  * there, it may have a quarter of control_connections and half of half_open, if that is more.
