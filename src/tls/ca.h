@@ -10,8 +10,9 @@
  * locked (flock) while it is open. The list of revoked ones is good for as long as the CA: nobody
  * has to renew it in time for the mesh to go on. Keys have no passphrase.
  *
- * Threads:   one at a time per struct ca. Failure: a negative errno, and what to do about it in
- * out_why (of TLS_WHY bytes); nothing that was issued before is lost.
+ * Threads: one at a time per struct ca.
+ * Failure: a negative errno, and what to do about it in out_why; nothing that was issued before is
+ *          lost.
  */
 #ifndef TLS_CA_H
 #define TLS_CA_H

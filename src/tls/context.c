@@ -306,7 +306,7 @@ static bool set_up(SSL_CTX *ssl, bool offload)
     return SSL_CTX_set_min_proto_version(ssl, TLS1_3_VERSION) &&
            SSL_CTX_set_max_proto_version(ssl, TLS1_3_VERSION) &&
            SSL_CTX_set_max_early_data(ssl, 0) && SSL_CTX_set_recv_max_early_data(ssl, 0) &&
-           SSL_CTX_set_num_tickets(ssl, 0) && /* session.c asks for the one of each session */
+           SSL_CTX_set_num_tickets(ssl, 0) && /* tls.c asks for the one of each session */
            SSL_CTX_set_session_id_context(ssl, protocol, sizeof(protocol) - 1) &&
            SSL_CTX_set_alpn_protos(ssl, protocol, sizeof(protocol) - 1) == 0;
 }

@@ -11,11 +11,12 @@
  * good for an hour, only with the material they were made under, and never past the end of the
  * certificate they stand for.
  *
- * Threads:   a keeper: any, side by side. A session: one at a time; it may move from one to
- * another. Descriptors: stay the caller's, connected and non-blocking; only this room reads and
- * writes them between tls_new and tls_free. tls_free says nothing on them. Failure:   a negative
- * errno; what it means for people is in the text beside it. No secret and no file's content is ever
- * part of one.
+ * Threads:     a keeper: any, side by side. A session: one at a time; it may move from one to
+ *              another.
+ * Descriptors: stay the caller's, connected and non-blocking; only this room reads and writes them
+ *              between tls_new and tls_free, which says nothing on them.
+ * Failure:     a negative errno; what it means for people is in the text beside it. No secret and
+ *              no file's content is ever part of one.
  */
 #ifndef TLS_TLS_H
 #define TLS_TLS_H
@@ -118,7 +119,8 @@ bool tls_names(const struct tls_peer *peer, const char *peer_id);
  * a half-close as TCP's FIN; -EAGAIN: see tls_wants; -ECONNRESET: cut off, also by a FIN without
  * close_notify; -EPROTO, and tls_why. */
 ssize_t tls_read(struct tls *tls, void *data, size_t len);
-/* tls_read would give bytes although the descriptor has none: ask before waiting for it. */
+/* tls_read may give bytes although the descriptor has none: ask before waiting for it. What is not
+ * whole yet counts until a tls_read has said so. */
 bool tls_pending(const struct tls *tls);
 /* > 0: so many were taken, maybe fewer than len. -EAGAIN: offer the same bytes again (at the same
  * place or another, and more behind them if there are more). */
