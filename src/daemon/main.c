@@ -474,7 +474,6 @@ static void run(struct app *app)
                                                      .argv = app->argv,
                                                      .policy = app->policy,
                                                      .node = app->node,
-                                                     .forward = app->forward,
                                                      .changed = on_changed,
                                                      .ctx = app});
     node_start(app->node);

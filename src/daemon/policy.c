@@ -7,7 +7,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/mailbox.h"
-#include "forward/forward.h"
 #include "node/node.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -83,8 +82,7 @@ int policy_from_config(const struct config *config, struct policy_keeper *keeper
     return r;
 }
 
-int policy_reload(const struct config *config, struct policy_keeper *keeper, struct node *node,
-                  struct forward *forward)
+int policy_reload(const struct config *config, struct policy_keeper *keeper, struct node *node)
 {
     int r = policy_from_config(config, keeper);
 
@@ -92,7 +90,6 @@ int policy_reload(const struct config *config, struct policy_keeper *keeper, str
         return r;
     log_info("policy", "%zu rules are in force", config->n_rules);
     node_policy_changed(node);
-    forward_check_again(forward);
     return 0;
 }
 

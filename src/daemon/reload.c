@@ -41,7 +41,7 @@ static bool read_policy(const struct reload_from *from)
     if (err)
         fclose(err);
     if (r == 0)
-        r = policy_reload(config, from->policy, from->node, from->forward);
+        r = policy_reload(config, from->policy, from->node);
     else if (lines && *lines)
         tell_errors(lines);
     if (r == -ENOMEM)

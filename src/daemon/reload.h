@@ -14,9 +14,8 @@ struct reload_from {                 /* all borrowed until reload_stop */
     char *const *argv;
     struct policy_keeper *policy;
     struct node *node;
-    struct forward *forward;
-    /* Something else is in force: who is connected has to be looked at again, and who was turned
-     * away may be welcome now. */
+    /* Something else is in force: who is connected and what is forwarded has to be looked at again,
+     * and who was turned away may be welcome now. */
     void (*changed)(void *ctx);
     void *ctx;
 };

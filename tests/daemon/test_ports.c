@@ -60,8 +60,6 @@ void forward_session_end(struct forward *forward, uint64_t link)
 
 size_t forward_session_pending(struct forward *forward, uint64_t link) { return forward->pending; }
 
-void forward_check_again(struct forward *forward) {}
-
 uint32_t forward_data_wanted(struct forward *forward, uint64_t link) { return forward->wanted; }
 
 void forward_data_wish(struct forward *forward, uint64_t link, uint32_t wanted)
