@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -185,10 +186,29 @@ void log_write(enum log_level level, const char *room, const char *format, ...)
     va_end(args);
 }
 
-/* Whether one more line of the kind may be written. */
-static bool log_limit_take(struct log_limit *limit, uint64_t now_ms)
+/* Of all limits; never held while a line is written. */
+static pthread_mutex_t limits_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static bool time_is_over(const struct log_limit *limit, uint64_t now_ms)
 {
-    if (limit->left_out == 0 && now_ms - limit->begun_ms >= LOG_LIMITED_MS) {
+    return limit->begun_ms + LOG_LIMITED_MS <= now_ms;
+}
+
+/* How many were left out and are to be told of now. */
+static uint64_t take_rest_locked(struct log_limit *limit, uint64_t now_ms)
+{
+    uint64_t left_out = limit->left_out;
+
+    if (left_out == 0 || !time_is_over(limit, now_ms))
+        return 0;
+    *limit = (struct log_limit){0};
+    return left_out;
+}
+
+/* Whether one more line of the kind may be written. */
+static bool take_line_locked(struct log_limit *limit, uint64_t now_ms)
+{
+    if (limit->left_out == 0 && time_is_over(limit, now_ms)) {
         limit->begun_ms = now_ms;
         limit->written = 0;
     }
@@ -200,15 +220,28 @@ static bool log_limit_take(struct log_limit *limit, uint64_t now_ms)
     return false;
 }
 
+static void tell_rest(uint64_t left_out, enum log_level level, const char *room, const char *kind)
+{
+    if (left_out > 0)
+        log_write(level, room, "%s: %llu more such lines were left out", kind,
+                  (unsigned long long)left_out);
+}
+
 void log_limited(struct log_limit *limit, uint64_t now_ms, enum log_level level, const char *room,
                  const char *kind, const char *format, ...)
 {
+    uint64_t left_out;
     va_list args;
+    bool may;
 
     if (!log_on(level))
         return;
-    log_limited_rest(limit, now_ms, level, room, kind);
-    if (!log_limit_take(limit, now_ms))
+    pthread_mutex_lock(&limits_lock);
+    left_out = take_rest_locked(limit, now_ms);
+    may = take_line_locked(limit, now_ms);
+    pthread_mutex_unlock(&limits_lock);
+    tell_rest(left_out, level, room, kind);
+    if (!may)
         return;
     va_start(args, format);
     write_args(level, room, format, args);
@@ -218,11 +251,12 @@ void log_limited(struct log_limit *limit, uint64_t now_ms, enum log_level level,
 void log_limited_rest(struct log_limit *limit, uint64_t now_ms, enum log_level level,
                       const char *room, const char *kind)
 {
-    if (limit->left_out == 0 || now_ms - limit->begun_ms < LOG_LIMITED_MS)
-        return;
-    log_write(level, room, "%s: %llu more such lines were left out", kind,
-              (unsigned long long)limit->left_out);
-    *limit = (struct log_limit){0};
+    uint64_t left_out;
+
+    pthread_mutex_lock(&limits_lock);
+    left_out = take_rest_locked(limit, now_ms);
+    pthread_mutex_unlock(&limits_lock);
+    tell_rest(left_out, level, room, kind);
 }
 
 int log_block(int fd, const char *room, const char *text, size_t len)

@@ -36,7 +36,7 @@ void log_write(enum log_level level, const char *room, const char *format, ...)
 
 /* For lines that others can cause as often as they like: so many of one kind within so long, then
  * none but one that says how many were left out, behind that time and before the next of the kind.
- * A limit is zeroed to begin with and one thread's. now_ms: of clock_ms. */
+ * A limit is zeroed to begin with. now_ms: of clock_ms. Any thread. */
 #define LOG_LIMITED_LINES 200u
 #define LOG_LIMITED_MS 10000u
 

@@ -1,7 +1,6 @@
 /* policy - see policy.h. */
 #include "daemon/policy.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include "base/clock.h"
@@ -9,8 +8,7 @@
 #include "daemon/mailbox.h"
 #include "node/node.h"
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct log_limit limits[N_POLICY_ACTIONS]; /* with lock held */
+static struct log_limit limits[N_POLICY_ACTIONS];
 
 static void kind_text(enum policy_action action, char *out, size_t size)
 {
@@ -25,21 +23,17 @@ static void tell(void *ctx, enum policy_action action, const char *subject, cons
 
     policy_refusal_text(action, subject, name, rule, text, sizeof text);
     kind_text(action, kind, sizeof kind);
-    pthread_mutex_lock(&lock);
     log_limited(&limits[action], clock_ms(), LOG_WARN, "policy", kind, "refused: %s", text);
-    pthread_mutex_unlock(&lock);
 }
 
 void policy_tick(void)
 {
     char kind[64];
 
-    pthread_mutex_lock(&lock);
     for (int i = 0; i < N_POLICY_ACTIONS; i++) {
         kind_text((enum policy_action)i, kind, sizeof kind);
         log_limited_rest(&limits[i], clock_ms(), LOG_WARN, "policy", kind);
     }
-    pthread_mutex_unlock(&lock);
 }
 
 int policy_start(struct policy_keeper **out_keeper)
