@@ -22,7 +22,6 @@
 #include "daemon/policy.h"
 #include "daemon/privileges.h"
 #include "daemon/reload.h"
-#include "daemon/sandbox.h"
 #include "daemon/serve.h"
 
 #define HEAP_BLOCK (4 << 20) /* larger blocks come from the kernel, page by page, each time */
@@ -390,22 +389,9 @@ static int start_forward(struct app *app)
     return forward_start(app->forward);
 }
 
-/* Every port is bound and nobody has been listened to: this process needs little from now on. */
-static int confine(const struct config *config)
-{
-    int r = privileges_drop(config);
-
-    if (r < 0 || !config->sandbox)
-        return r;
-    r = sandbox_enter();
-    if (r < 0)
-        log_warn("daemon", "sandbox: this %s does not filter system calls (%s); going on without",
-                 r == -EOPNOTSUPP ? "build" : "kernel", strerror(-r));
-    return 0;
-}
-
-/* Everything that may fail, in the order in which it depends on what went before. The first thread
- * is begun after confine: what is given up is given up by each alone. */
+/* Everything that may fail, in the order in which it depends on what went before. Privileges are
+ * dropped when every port is bound and nobody has been listened to; the first thread is begun
+ * afterwards, because what is given up is given up by each alone. */
 static int start(struct app *app)
 {
     struct sockaddr_storage from = {.ss_family = AF_UNSPEC};
@@ -425,7 +411,7 @@ static int start(struct app *app)
             return r; /* likewise */
         ports_set_from(app->ports, &from);
         if (clients_listen(app->config, app->forward, &app->serve.ingress) < 0 ||
-            confine(app->config) < 0)
+            privileges_drop(app->config) < 0)
             return -EIO; /* likewise */
         credentials_confined(app->credentials);
         r = start_printer(app);

@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "base/log.h"
+#include "daemon/sandbox.h"
 
 static bool becomes(const struct config *config) { return config->user.name[0] && getuid() == 0; }
 
@@ -118,6 +119,15 @@ static int become(const struct config_user *user)
     return 0;
 }
 
+static void enter_sandbox(void)
+{
+    int r = sandbox_enter();
+
+    if (r < 0)
+        log_warn("daemon", "sandbox: this %s does not filter system calls (%s); going on without",
+                 r == -EOPNOTSUPP ? "build" : "kernel", strerror(-r));
+}
+
 int privileges_drop(const struct config *config)
 {
     const struct config_user *user = &config->user;
@@ -134,5 +144,7 @@ int privileges_drop(const struct config *config)
     else if (change)
         log_info("daemon", "user %s from now on (uid %u, gid %u)", user->name, (unsigned)user->uid,
                  (unsigned)user->gid);
+    if (r == 0 && config->sandbox)
+        enter_sandbox();
     return r;
 }

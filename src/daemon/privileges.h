@@ -23,8 +23,9 @@ struct privileges_owner privileges_owner(const struct config *config);
 /* To be owner (perhaps with another group) for a while, and back. Nothing, when it is not root. */
 int privileges_lend(const struct privileges_owner *owner);
 void privileges_return(void); /* aborts when it cannot */
-/* Becomes the user for good, and gives up every capability unless it is root still. 0, or a
- * negative errno after it was told: then nothing may be begun. */
+/* Becomes the user for good, gives up every capability unless it is root still, and, as `sandbox`
+ * says, the system calls that a node has no use for: that they could not be is told, and no
+ * failure. 0, or a negative errno after it was told: then nothing may be begun. */
 int privileges_drop(const struct config *config);
 
 #endif
