@@ -82,10 +82,7 @@ static const char *networks_parse(const char *text, struct config_ingress *port)
     const char *why = NULL;
 
     snprintf(copy, sizeof(copy), "%s", text);
-    while (!why && (one = strsep(&next, ",")) != NULL) {
-        one += strspn(one, " ");
-        for (size_t len = strlen(one); len > 0 && one[len - 1] == ' '; len--)
-            one[len - 1] = '\0';
+    while (!why && (one = config_next_word(&next)) != NULL) {
         if (port->n_proxy_from == CONFIG_NETWORKS_MAX)
             return "has too many networks";
         why = network_parse(one, &port->proxy_from[port->n_proxy_from++]);

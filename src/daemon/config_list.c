@@ -268,6 +268,20 @@ void config_add(struct config_reading *r, const struct setting *s, const char *t
 
 const char config_no_memory[] = "finds no memory";
 
+char *config_next_word(char **rest)
+{
+    static const char space[] = " \t\r\n";
+    char *word = strsep(rest, ","), *end;
+
+    if (!word)
+        return NULL;
+    word += strspn(word, space);
+    end = word + strlen(word);
+    while (end > word && strchr(space, end[-1]))
+        *--end = '\0';
+    return word;
+}
+
 void *config_entry_begin(struct config_reading *r, const struct setting *s)
 {
     void *item = entries_room(entries_of(r, s), s->list->item_size);

@@ -186,6 +186,10 @@ void config_yaml(struct config_reading *r, const char *file, const void *data, s
 /* Whom plaintext may reach, and whether the files of TLS are all there (config_trust.c). */
 void config_check_trust(struct config_reading *r);
 
+/* What stands up to the next comma of *rest, without white space around it; NULL: there is no more.
+ * Both are cut out of the text itself. */
+char *config_next_word(char **rest);
+
 /* Parts that the tests look at alone. */
 const struct setting *setting_find(const char *key, size_t len); /* or NULL */
 /* The peer id that a host of that name gets; false if it gives none. */

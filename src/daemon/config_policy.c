@@ -80,10 +80,7 @@ static const char *add_globs(struct config_globs *globs, const char *text,
     const char *why = NULL;
 
     snprintf(copy, sizeof(copy), "%s", text);
-    while (!why && (one = strsep(&next, ",")) != NULL) {
-        one += strspn(one, " ");
-        for (size_t len = strlen(one); len > 0 && one[len - 1] == ' '; len--)
-            one[len - 1] = '\0';
+    while (!why && (one = config_next_word(&next)) != NULL) {
         why = wrong(one);
         if (!why)
             why = add_glob(globs, one);

@@ -197,22 +197,17 @@ void config_flags_fini(struct config_flags *flags) { free(flags->given); }
 /* "a, b": each entry without the white space around it. */
 static void env_list(struct config_reading *r, const struct setting *s, const char *value)
 {
-    static const char space[] = " \t\r\n";
     char *copy = strdup(value);
     struct where where = {.kind = WHERE_ENV, .name = s->env};
-    char *next = copy, *entry, *end;
+    char *next = copy, *entry;
 
     if (!copy) {
         r->no_memory = true;
         return;
     }
     config_list_begin(r, s);
-    while ((entry = strsep(&next, ",")) != NULL) {
+    while ((entry = config_next_word(&next)) != NULL) {
         where.entry++;
-        entry += strspn(entry, space);
-        end = entry + strlen(entry);
-        while (end > entry && strchr(space, end[-1]))
-            *--end = '\0';
         config_add(r, s, entry, &where);
     }
     config_list_end(r, s);
