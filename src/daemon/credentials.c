@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "base/clock.h"
+#include "daemon/mailbox.h"
 
 #define DAY_S 86400
 #define SOON_S (14 * DAY_S) /* what ends earlier than that is warned of */
@@ -194,9 +195,7 @@ int credentials_new(const struct config *config, struct credentials **out_creden
         *out_credentials = NULL;
         return 0;
     }
-    c = calloc(1, sizeof *c);
-    if (!c)
-        return -ENOMEM;
+    c = must_alloc(sizeof *c);
     c->config = config;
     c->files = settings_of(config);
     take_stamps(c);
