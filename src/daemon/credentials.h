@@ -22,7 +22,8 @@ struct tls_keeper *credentials_keeper(struct credentials *c);
  * of what ends soon. always: reads them in any case, as somebody asked for it. True: there is other
  * material in force now, so who is connected has to be looked at again. c may be NULL. */
 bool credentials_look(struct credentials *c, bool always);
-/* Warns of files that this process cannot read any more, now that it is another user. NULL: nothing. */
+/* Warns of files that this process cannot read any more, now that it is another user. NULL:
+ * nothing. */
 void credentials_confined(const struct credentials *c);
 void credentials_free(struct credentials *c); /* accepts NULL; no session may be left */
 
