@@ -186,10 +186,12 @@ AGAIN_RULES = {
         "first_words_of_the_server_arrive_whole_and_first much_that_is_said_before_the_join_is_kept_in_order",
     "a name is sought in one read, in the body, by a list of methods":
         "name_is_found_however_it_is_cut only_the_host_of_the_head_counts any_method_is_routed_by_its_host",
-    "any address is dialled (that a peer is who it says waits for authentication)":
-        "nothing_but_services_is_ever_dialled a_name_that_is_not_registered_here_is_refused",
-    "a name is taken over (who may offer which waits for authentication)":
-        "local_rows_are_under_local_and_a_peers_namesake_stays_beside_them keys_sources_and_owners_are_as_documented",
+    "any address is dialled, for any peer":
+        "nothing_but_services_is_ever_dialled a_name_that_is_not_registered_here_is_refused"
+        " a_certificate_speaks_for_nobody_else",
+    "a name is taken over":
+        "names_outside_the_globs_are_left_out_of_a_register_and_the_rest_lands"
+        " local_rows_are_under_local_and_a_peers_namesake_stays_beside_them keys_sources_and_owners_are_as_documented",
     "DATA can be had by guessing": "guessed_data_connections_are_closed_and_counted",
     "CONNECT is open to all, and its success a lie":
         "nothing_but_services_is_ever_dialled owners_that_cannot_carry_are_named_with_their_reason",

@@ -4,6 +4,7 @@ import base64
 import re
 import subprocess
 
+import trust_rules
 from forwarding import Backend, receive
 from harness import MESHD, _die_with_parent, main, until
 from mtls import Authority, Member, SecureNode, TrustTest, answered, openssl, replace
@@ -47,7 +48,8 @@ class Shown(TrustTest):
         one = Backend(self)
         n1 = self.mesh.node("n1", services=[f"one:{one.address}"], LOG_LEVEL="debug",
                             INGRESS_ADDR=self.ingress(1)).start()
-        n2 = self.mesh.node("n2", peers=[n1], services=["two:127.0.0.1:9"], LOG_LEVEL="debug", LOG_FORMAT="json").start()
+        n2 = self.mesh.node("n2", peers=[n1], services=["two:127.0.0.1:9"], LOG_LEVEL="debug",
+                            LOG_FORMAT="json").start()
         n1.until_live(n2)
         n3 = Member(self, pb, n1, "n3")
         secrets = self.key(n1.leaf) | self.key(n2.leaf)
@@ -77,6 +79,11 @@ class Shown(TrustTest):
             self.assertIn(b"certificate of", said)
             self.assertEqual([secret for secret in secrets if secret in said], [], node.name)
             self.assertNotIn(b"PRIVATE KEY", said)
+
+    def test_every_counter_of_the_rules_is_shown(self):
+        n1 = self.mesh.node("n1").start()
+        shown = set(re.findall(r"(?m)^([a-z_]+) +\d+$", n1.cat("node").stdout))
+        self.assertEqual(trust_rules.counters() - shown, set())
 
     def test_names_in_certificates_move_no_terminal_and_forge_no_line(self):
         name = "CA \x1b[2J\x9b1m \u202e\nerror [tls] forged"
