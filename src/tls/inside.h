@@ -98,7 +98,8 @@ struct tls {
     int wants;
     int broken; /* the errno that every later call ends with */
     bool known, done, writing, resume;
-    bool dry; /* the last read found nothing inside that could be read */
+    bool dry;             /* the last read found nothing inside that could be read */
+    unsigned char record; /* where the kernel encrypts, the next one's type; 0: data */
     char expect[LIMIT_PEER_ID + 1];
     char why[TLS_WHY];
     struct hello hello;
@@ -125,7 +126,7 @@ int verdict(struct tls *tls, int error, enum tls_failure failure, const char *fo
 
 /* ---- the descriptor ---- */
 
-/* As BIO_s_socket, but it never raises SIGPIPE unless the kernel encrypts, and ends the session
+/* As BIO_s_socket, but it never raises SIGPIPE, and ends the session
  * when a hello is announced as longer than LIMIT_TLS_HELLO. Part of tls. NULL: no memory. */
 BIO *socket_bio(struct tls *tls, int fd);
 

@@ -3,9 +3,13 @@
  * to send.
  *
  * OpenSSL's own socket BIO sends with write(2); a program that uses this room as a library cannot
- * be asked to ignore SIGPIPE. This one is that BIO with another way of writing, so that kTLS, which
- * is switched on by its control function, works too. Once the kernel encrypts, OpenSSL's own way
- * writes: it alone knows which records are not data.
+ * be asked to ignore SIGPIPE. This one is that BIO with another way of writing.
+ *
+ * Once the kernel encrypts (kTLS) what is written is plain, and OpenSSL says before it of which
+ * type a record is that is no data. The key is never changed then: OpenSSL does not tell the kernel
+ * of a new one, and Linux could not take it before 6.14. So a KeyUpdate is not sent. By RFC 8446
+ * 4.6.3 who is asked for one has to send it before any more data; but nobody waits for it, and
+ * behind one that was sent nothing could be read any more.
  *
  * OpenSSL makes room for a message as soon as its head has come: 128 KiB and a third for a hello,
  * of which a stranger needs to send nine bytes. Hellos are the messages that come as plaintext, so
@@ -15,23 +19,60 @@
 #include <pthread.h>
 #include <sys/socket.h>
 
-#define HANDSHAKE 22 /* the type of a record with messages of the handshake (RFC 8446 5.1) */
+#ifndef SOL_TLS
+#define SOL_TLS 282
+#endif
+#define SET_RECORD_TYPE 1   /* TLS_SET_RECORD_TYPE of linux/tls.h */
+#define CTRL_RECORD_TYPE 74 /* BIO_CTRL_SET_KTLS_SEND_CTRL_MSG, in bio.h by a comment only */
+#define KEY_UPDATE 24       /* RFC 8446 4 */
+#define HANDSHAKE 22        /* the type of a record with messages of the handshake (RFC 8446 5.1) */
 
 static BIO_METHOD *method; /* kept until the process ends */
-static int (*stock_write)(BIO *, const char *, int);
+static long (*stock_control)(BIO *, int, long, void *);
 static int (*stock_read)(BIO *, char *, int);
+
+static ssize_t send_record(int fd, unsigned char type, const char *data, size_t len)
+{
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(1)];
+    } control = {.head = {CMSG_LEN(1), SOL_TLS, SET_RECORD_TYPE}};
+    struct iovec part = {(void *)data, len};
+    struct msghdr msg = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_LEN(1)};
+
+    *CMSG_DATA(&control.head) = type;
+    return sendmsg(fd, &msg, MSG_NOSIGNAL);
+}
 
 static int send_quietly(BIO *bio, const char *data, int len)
 {
+    struct tls *tls = BIO_get_app_data(bio);
+    unsigned char type = tls->record;
+    int fd = (int)BIO_get_fd(bio, NULL);
     ssize_t n;
 
-    if (BIO_get_ktls_send(bio))
-        return stock_write(bio, data, len);
     BIO_clear_retry_flags(bio);
-    n = send((int)BIO_get_fd(bio, NULL), data, (size_t)len, MSG_NOSIGNAL);
+    tls->record = 0;
+    if (type == 0)
+        n = send(fd, data, (size_t)len, MSG_NOSIGNAL);
+    else if (type == HANDSHAKE && len > 0 && data[0] == KEY_UPDATE)
+        n = len;
+    else
+        n = send_record(fd, type, data, (size_t)len);
     if (n <= 0 && BIO_sock_should_retry((int)n))
         BIO_set_retry_write(bio);
     return (int)n;
+}
+
+static long control(BIO *bio, int command, long number, void *ptr)
+{
+    struct tls *tls = BIO_get_app_data(bio);
+
+    if (command != CTRL_RECORD_TYPE)
+        return stock_control(bio, command, number, ptr);
+    tls->record = (unsigned char)number;
+    return 0;
 }
 
 static uint32_t least(size_t a, uint32_t b) { return a < b ? (uint32_t)a : b; }
@@ -101,11 +142,10 @@ static void make_method(void)
 
     if (!fresh)
         return;
-    stock_write = BIO_meth_get_write(stock);
+    stock_control = BIO_meth_get_ctrl(stock);
     stock_read = BIO_meth_get_read(stock);
     if (BIO_meth_set_write(fresh, send_quietly) && BIO_meth_set_read(fresh, read_within_limits) &&
-        BIO_meth_set_puts(fresh, BIO_meth_get_puts(stock)) &&
-        BIO_meth_set_ctrl(fresh, BIO_meth_get_ctrl(stock)) &&
+        BIO_meth_set_puts(fresh, BIO_meth_get_puts(stock)) && BIO_meth_set_ctrl(fresh, control) &&
         BIO_meth_set_create(fresh, BIO_meth_get_create(stock)) &&
         BIO_meth_set_destroy(fresh, BIO_meth_get_destroy(stock)))
         method = fresh;

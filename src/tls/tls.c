@@ -6,9 +6,11 @@
 #include "tls/tls.h"
 #include <errno.h>
 #include <openssl/err.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "tls/inside.h"
@@ -268,6 +270,20 @@ bool tls_pending(const struct tls *tls)
     return SSL_pending(tls->ssl) > 0 || (!tls->dry && SSL_has_pending(tls->ssl));
 }
 
+/* Without OpenSSL, which would hold on to where the bytes lay that the kernel did not take. */
+static ssize_t write_plain(struct tls *tls, const void *data, size_t len)
+{
+    ssize_t n = send(SSL_get_fd(tls->ssl), data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+    if (n >= 0)
+        return n;
+    if (errno == EAGAIN) {
+        tls->wants = TLS_WRITABLE;
+        return -EAGAIN;
+    }
+    return verdict(tls, -errno, TLS_BROKEN, "the connection is lost: %s", strerror(errno));
+}
+
 ssize_t tls_write(struct tls *tls, const void *data, size_t len)
 {
     size_t n;
@@ -276,10 +292,21 @@ ssize_t tls_write(struct tls *tls, const void *data, size_t len)
     if (tls->broken || len == 0)
         return tls->broken;
     begin(tls);
+    if (tls->done && tls_offloaded(tls) && !(SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN))
+        return write_plain(tls, data, len);
     ret = SSL_write_ex(tls->ssl, data, len, &n);
     r = ret == 1 ? 0 : verdict_of_call(tls, ret, errno);
     tls->writing = r == -EAGAIN;
     return r < 0 ? r : (ssize_t)n;
+}
+
+/* What the kernel has encrypted may wait there behind what TCP holds, and a FIN, or a close, would
+ * overtake it. Where there is room for a descriptor to be writable there is for all that waits. */
+static bool may_overtake(const struct tls *tls)
+{
+    struct pollfd pfd = {.fd = SSL_get_fd(tls->ssl), .events = POLLOUT};
+
+    return tls_offloaded(tls) && poll(&pfd, 1, 0) == 0;
 }
 
 int tls_end(struct tls *tls)
@@ -293,6 +320,10 @@ int tls_end(struct tls *tls)
     if (SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN && !SSL_want_write(tls->ssl))
         return 0;
     begin(tls);
+    if (may_overtake(tls)) {
+        tls->wants = TLS_WRITABLE;
+        return -EAGAIN;
+    }
     ret = SSL_shutdown(tls->ssl);
     return ret >= 0 ? 0 : verdict_of_call(tls, ret, errno);
 }

@@ -44,8 +44,8 @@ struct tls_settings { /* PEM files; paths are copied */
     const char *self; /* a peer id that the own certificate must name, and then it must serve both
                          roles; NULL or "": any */
     bool no_verify;   /* whoever answers is taken: for a person who tries something out */
-    bool offload;     /* the kernel may encrypt (kTLS). Only in a process that ignores SIGPIPE:
-                         OpenSSL then sends some records with plain sendmsg(2) */
+    bool offload;     /* the kernel encrypts what is sent, if it can (kTLS). Its key is then never
+                         changed: who asks for a new one is heard, and the old one is used on */
 };
 /* 0; -ENOENT, -EACCES ... of a file; -EBADMSG: a file's content; -EINVAL: they do not fit together
  * (another key, no such name, expired). out_why says which file and what to do; written only on

@@ -35,7 +35,7 @@ static void init(int buffer)
 
     joined_init(&joined, &rig, buffer);
     cr_assert_eq(pthread_create(&thread, NULL, shake_near, NULL), 0);
-    far = trust_shake("far", TLS_ACCEPT, joined.backend);
+    far = trust_shake("bare", TLS_ACCEPT, joined.backend);
     pthread_join(thread, NULL);
     cr_assert(far && joined.backend_tls);
 }

@@ -51,6 +51,7 @@ static struct tls_keeper *make_locked(const char *peer_id)
     settings = node_settings(peer_id, made.ca, made.certs[i]);
     settings.crl = made.crl;
     settings.self = peer_id;
+    settings.offload = strcmp(peer_id, "bare") != 0;
     made.keepers[i] = keep(&settings);
     return made.keepers[i];
 }

@@ -11,7 +11,8 @@
  * "backend". */
 bool trust_wanted(void);
 bool trust_wanted_of(const char *which);
-/* That node's, of one CA for all; made once, and kept until the process ends. */
+/* That node's, of one CA for all; made once, and kept until the process ends. For "bare" the kernel
+ * never encrypts: what is written to its descriptor arrives so. */
 struct tls_keeper *trust_keeper(const char *peer_id);
 /* From now on the CA does not vouch for that node: every keeper has read so. */
 void trust_revoke(const char *peer_id);

@@ -221,7 +221,7 @@ struct tls_settings node_settings(const char *name, const struct issued *trusted
                                   const struct issued *own)
 {
     char file[64];
-    struct tls_settings settings = {0};
+    struct tls_settings settings = {.offload = true};
 
     snprintf(file, sizeof(file), "%s-ca.pem", name);
     settings.ca = write_certs(file, trusted, NULL);
@@ -242,6 +242,18 @@ struct tls_keeper *keep(const struct tls_settings *settings)
         return keeper;
     must(false, why);
     return NULL;
+}
+
+bool kernel_has_tls(void)
+{
+    char text[256] = "";
+    FILE *file = fopen("/proc/sys/net/ipv4/tcp_available_ulp", "r");
+
+    if (file && !fgets(text, sizeof(text), file))
+        text[0] = '\0';
+    if (file)
+        fclose(file);
+    return strstr(text, "tls") != NULL;
 }
 
 static int shake_one(struct tls *tls, int fd)

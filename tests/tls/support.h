@@ -48,6 +48,9 @@ const char *write_crl(const char *name, bool append, const struct issued *ca, lo
 struct tls_settings node_settings(const char *name, const struct issued *trusted,
                                   const struct issued *own);
 struct tls_keeper *keep(const struct tls_settings *settings);
+/* Whether sessions over TCP are encrypted by the kernel, if their settings want it; node_settings
+ * do. */
+bool kernel_has_tls(void);
 /* Both handshakes, to their ends; who fails ends the connection. Whether both are good. */
 bool shake_both(struct tls *a, int a_fd, struct tls *b, int b_fd);
 
