@@ -82,6 +82,7 @@ struct config {
     /* PEM files, relative ones from the working directory. ca, cert and key: all or none ("").
      * crl: "" is none, and always without them. */
     char tls_ca[CONFIG_PATH], tls_cert[CONFIG_PATH], tls_key[CONFIG_PATH], tls_crl[CONFIG_PATH];
+    bool tls_offload; /* the kernel encrypts, if it can */
     struct config_peer *peers;
     size_t n_peers;
     struct config_service *services;

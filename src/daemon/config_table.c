@@ -71,6 +71,13 @@ const struct setting settings[N_SETTINGS] = {
                          .env = "PEER_TLS_CRL",
                          .what = "PEM: certificates that are revoked, a list of each CA",
                          PEM(tls_crl)},
+    [SETTING_TLS_OFFLOAD] = {.key = "tls.offload",
+                             .flag = "tls-offload",
+                             .arg = "BOOL",
+                             .what = "the kernel encrypts what is sent, where it has the tls "
+                                     "module loaded; it then keeps the keys of a connection",
+                             .def = "false",
+                             BOOL(tls_offload)},
     [SETTING_PEERS] = {.key = "peers",
                        .flag = "peer",
                        .env = "REMOTE_PEER_ADDR",

@@ -181,7 +181,7 @@ static struct tls_settings settings_of(const struct config *config)
                                  .key = config->tls_key,
                                  .crl = config->tls_crl,
                                  .self = config->peer_id,
-                                 .offload = true}; /* SIGPIPE is ignored */
+                                 .offload = config->tls_offload};
 }
 
 int credentials_new(const struct config *config, struct credentials **out_credentials)

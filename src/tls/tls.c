@@ -301,7 +301,8 @@ ssize_t tls_write(struct tls *tls, const void *data, size_t len)
 }
 
 /* What the kernel has encrypted may wait there behind what TCP holds, and a FIN, or a close, would
- * overtake it. Where there is room for a descriptor to be writable there is for all that waits. */
+ * overtake it. Where there is room for a descriptor to be writable, a third of its buffer, there is
+ * for all that waits, which is one record: unless SO_SNDBUF was set to less than 32 KiB. */
 static bool may_overtake(const struct tls *tls)
 {
     struct pollfd pfd = {.fd = SSL_get_fd(tls->ssl), .events = POLLOUT};

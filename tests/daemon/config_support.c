@@ -115,6 +115,7 @@ void config_expect_same(const struct config *a, const struct config *b)
     cr_expect_str_eq(a->tls_cert, b->tls_cert);
     cr_expect_str_eq(a->tls_key, b->tls_key);
     cr_expect_str_eq(a->tls_crl, b->tls_crl);
+    cr_expect_eq(a->tls_offload, b->tls_offload);
     cr_assert_eq(a->n_peers, b->n_peers);
     for (size_t i = 0; i < a->n_peers; i++) {
         cr_expect_str_eq(a->peers[i].host, b->peers[i].host);

@@ -205,11 +205,13 @@ Test(config, with_tls_every_address_will_do)
     cr_expect_str_eq(c->tls_cert, "b");
     cr_expect_str_eq(c->tls_key, "c");
     cr_expect_str_eq(c->tls_crl, "d");
+    cr_expect_not(c->tls_offload);
     config_free(c);
     c = load_good(LOAD(.env = {"PEER_TLS_CA=a", "PEER_TLS_CERT=b", "PEER_TLS_KEY=c"},
-                       .flags = {"--bind", "[::]:1", "--insecure"}));
+                       .flags = {"--bind", "[::]:1", "--insecure", "--tls-offload"}));
     cr_expect(config_has_tls(c));
     cr_expect_str_empty(c->tls_crl);
+    cr_expect(c->tls_offload);
     config_free(c);
 }
 

@@ -187,6 +187,7 @@ Test(config_print, the_defaults_are_printed_so)
                            "  cert: \"\"\n"
                            "  key: \"\"\n"
                            "  crl: \"\"\n"
+                           "  offload: false\n"
                            "peers:\n"
                            "  - address: \"h:1\"\n"
                            "services:\n"
