@@ -18,6 +18,7 @@
 #include "forward/inside.h"
 #include "forward/pipes.h"
 #include "forward/recheck.h"
+#include "tls/tls.h"
 
 #define BUDGET 1048576u   /* bytes that one flow may move before others have their turn */
 #define COPY_COST 65536u  /* a copy counts as so many at least: records may be small */
@@ -44,7 +45,8 @@ struct flow {
     uint8_t state;     /* enum flow_state */
     bool fin_waits;    /* seen, not read: what is held comes first */
     bool fin_came;     /* behind what is read now: it leaves with the last bytes */
-    bool never_splice; /* TLS, or the kernel cannot, with these sockets */
+    bool never_splice; /* of a session, or into one that the kernel does not encrypt for; or the
+                          kernel cannot, with these sockets */
 };
 
 struct relay {
@@ -488,6 +490,9 @@ static void on_alarm(struct alarm *alarm)
 
 /* ---- the door ---- */
 
+/* What is written to the descriptor itself reaches the other end as it is meant. */
+static bool is_plain(const struct leg *leg) { return !leg->tls || tls_offloaded(leg->tls); }
+
 struct relay *relay_begin(struct worker *worker, const struct relay_settings *settings)
 {
     struct relay *relay = calloc(1, sizeof(*relay));
@@ -520,7 +525,7 @@ struct relay *relay_begin(struct worker *worker, const struct relay_settings *se
         leg->ready = on_ready;
         leg_fragile(leg);
         relay->flows[side].held = held[side];
-        relay->flows[side].never_splice = settings->client->tls || settings->backend->tls;
+        relay->flows[side].never_splice = leg->tls || !is_plain(relay->legs[!side]);
         relay->errors[side] = leg->failed;
     }
     /* What fails here is held still, so that it fails again, from the loop. */

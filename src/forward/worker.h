@@ -54,7 +54,7 @@ static inline bool alarm_is_set(const struct alarm *alarm) { return !ring_empty(
  *
  * Sockets in an epoll(7) of the worker's: in libuv's own, one look at one socket takes five system
  * calls, and each change two. With a TLS session or without: who has one does not notice, but that
- * nothing is spliced with a session. */
+ * nothing is spliced from one, and into one only where the kernel encrypts. */
 
 struct leg {
     struct worker *worker;

@@ -132,7 +132,7 @@ ssize_t tls_write(struct tls *tls, const void *data, size_t len);
 int tls_end(struct tls *tls);
 
 /* Whether the kernel encrypts what is sent (kTLS): then plain bytes may be written and spliced to
- * the descriptor itself. */
+ * the descriptor itself, once the handshake is over and until tls_end. */
 bool tls_offloaded(const struct tls *tls);
 /* Would it be let in with what the keeper has now? Time is not looked at: a link does not end
  * because a certificate does. 0; -EACCES, with *out_failure; -ENOMEM: nobody knows. Any time after

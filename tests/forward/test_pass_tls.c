@@ -8,6 +8,7 @@
 #include "forward/must.h"
 #include "forward/peer.h"
 #include "forward/rig.h"
+#include "tls/support.h"
 #include "wire/status.h"
 
 static struct rig rig;
@@ -185,7 +186,7 @@ Test(data_tls, much_both_ways_at_once_to_slow_readers_is_whole)
     close(movers[0].fd);
     close(movers[1].fd);
     RIG_WAIT(&rig, DIALLER, ends[FORWARD_DONE], 1);
-    cr_assert_eq(rig_counters(&rig, DIALLER).spliced, 0);
+    cr_assert_eq(rig_counters(&rig, DIALLER).spliced > 0, kernel_has_tls());
     end();
 }
 

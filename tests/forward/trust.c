@@ -29,6 +29,11 @@ bool trust_wanted(void)
     return wanted && *wanted;
 }
 
+bool trust_splices_to(const char *which)
+{
+    return !trust_wanted() || (trust_wanted_of(which) && kernel_has_tls());
+}
+
 bool trust_wanted_of(const char *which)
 {
     return trust_wanted() && strcmp(getenv("MESHD_TEST_TLS"), which) == 0;

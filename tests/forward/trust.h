@@ -11,6 +11,8 @@
  * "backend". */
 bool trust_wanted(void);
 bool trust_wanted_of(const char *which);
+/* Whether bulk to that side passes without a copy: it is plaintext, or the kernel encrypts. */
+bool trust_splices_to(const char *which);
 /* That node's, of one CA for all; made once, and kept until the process ends. For "bare" the kernel
  * never encrypts: what is written to its descriptor arrives so. */
 struct tls_keeper *trust_keeper(const char *peer_id);
