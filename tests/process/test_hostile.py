@@ -334,6 +334,14 @@ class Peers(Hostile):
         self.assertEqual(received, len(refused))
         self.grown(n1)
 
+    def test_an_announced_length_on_a_link_ends_the_link_and_nothing_else(self):
+        n1, n2 = self.pair_with_raw()
+        self.peer.link.sendall(struct.pack(">Q", GIB) + b"\0\0\0\1")
+        hear_out(self.peer.link)
+        until("its rows have gone", lambda: "n9" not in n1.peer_rows())
+        self.assertTrue(n1.peer_rows()["n2"]["connected"])
+        Hostile.grown(self, n1, gate_closed_too_big=1, node_links_lost=1)
+
     def test_a_data_connection_with_an_id_that_is_guessed_used_or_late_is_closed_and_counted(self):
         n1, _ = self.pair_with_raw()
         backend = Backend(self)

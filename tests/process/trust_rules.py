@@ -183,6 +183,7 @@ HOSTILE_RULES = {
     "a length of 1 GiB, in each place that has one":
         ("process/hostile:announced_lengths_are_refused_before_anything_is_held"
          " process/hostile_tls:announced_lengths_are_refused_before_anything_is_held"
+         " process/hostile:an_announced_length_on_a_link_ends_the_link_and_nothing_else"
          " wire/sp:longer_than_allowed_is_refused_before_its_payload wire/check:lengths_beyond_the_end_are_refused"
          " wire/check:floods_of_tiny_fields_are_refused",
          "gate_closed_too_big gate_closed_bad_message rpc_bad_header rpc_bad_message"),
