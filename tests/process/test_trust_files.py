@@ -16,7 +16,7 @@ class Renewed(TrustTest):
         for node in (self.n1, self.n2):  # both CAs,
             replace(node.ca_file, self.ca.cert.read_bytes() + other.cert.read_bytes())
         self.n2.take_files()
-        until("n1 sees it by itself", lambda: self.n1.info()["tls"]["loads"] == 2, 12)
+        until("n1 sees it by itself", lambda: self.n1.info()["tls"]["loads"] == 2, 30)
         for node in (self.n1, self.n2):  # new certificates
             other.issue(node.name).put(node.files)
             self.assertIn("; another certificate: ", node.take_files())

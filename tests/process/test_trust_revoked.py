@@ -30,7 +30,7 @@ class Revoked(TrustTest):
 
     def stays_away(self, by, whom):
         """Its rows go as those of a peer that is lost, and it cannot come back."""
-        until("its rows go", lambda: whom.name not in by.peer_rows(), 5)
+        until("its rows go", lambda: whom.name not in by.peer_rows())
         self.passes(self.flow(self.LOCAL, "port"))
 
     def comes_back_with_a_new_one(self, by, whom):
