@@ -243,11 +243,12 @@ Test(forward_relay, an_idle_relay_costs_less_than_a_kibibyte)
 
 static void forget_pipes(void *arg) { relay_worker_fini(&rig.worker); }
 
-Test(forward_relay, a_thousand_relays_leave_no_descriptor_and_no_memory)
+Test(forward_relay, many_relays_leave_no_descriptor_and_no_memory)
 {
+    const size_t n = trust_wanted() ? 300 : 1000; /* a handshake costs more than all else here */
     size_t before = 0, heap = 0;
 
-    for (size_t i = 0; i < 1000; i++) {
+    for (size_t i = 0; i < n; i++) {
         struct joined joined;
 
         if (i == 100) { /* what is made once is there */
