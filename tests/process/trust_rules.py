@@ -96,7 +96,7 @@ MESH_RULES = {
          " process/trust_files:files_that_are_broken_change_nothing tls/again:a_ca_is_changed_while_sessions_go_on"
          " daemon/credentials:a_folder_that_is_swapped_behind_links_is_seen", ""),
     "the kernel encrypts where it can; an end that nobody vouches for is a reset":
-        ("tls/interop:the_kernel_encrypts_where_it_can_and_only_when_it_may"
+        ("tls/offload:only_where_it_may tls/offload:plain_bytes_into_the_descriptor_are_encrypted"
          " forward/relay_tls:an_end_that_nobody_vouches_for_is_a_reset"
          " tls/tls:a_fin_without_close_notify_is_a_cut", ""),
     "a token or a session's id is of use to nobody else, and compared in constant time":
