@@ -179,7 +179,7 @@ HOSTILE_RULES = {
         ("process/hostile:silent_strangers_of_one_address_leave_room_for_who_speaks"
          " process/forward_refusals:clients_that_say_nothing_are_bounded_per_address"
          " gate/sniff:of_all_who_are_nobody_yet_the_oldest_over_the_limit_is_closed"
-         " gate/tls:a_flood_of_handshakes_does_not_hold_up_a_link", "gate_closed_over_half_open"),
+         " gate/tls:a_link_is_heard_during_a_flood_of_handshakes", "gate_closed_over_half_open"),
     "a length of 1 GiB, in each place that has one":
         ("process/hostile:announced_lengths_are_refused_before_anything_is_held"
          " process/hostile_tls:announced_lengths_are_refused_before_anything_is_held"
