@@ -269,7 +269,13 @@ static void on_up(void *ctx, uint32_t conn, const struct gate_peer *peer)
     post(l);
 }
 
-static void on_ending(void *ctx, uint32_t conn) { post(gate_letter(ctx, GATE_ENDING, conn)); }
+static void on_ending(void *ctx, uint32_t conn, const struct gate_end *why)
+{
+    struct gate_letter *l = gate_letter(ctx, GATE_ENDING, conn);
+
+    l->end = *why;
+    post(l);
+}
 
 static void on_ended(void *ctx, uint32_t conn, const struct gate_end *why)
 {

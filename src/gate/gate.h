@@ -66,8 +66,9 @@ struct gate_ops {
                        const struct preamble *preamble);
     /* Both sides are joined: the nng socket may be used. Once per connection at most. */
     void (*up)(void *ctx, uint32_t conn, const struct gate_peer *peer);
-    /* The network side of a joined connection is gone: answer with gate_end. Once at most. */
-    void (*ending)(void *ctx, uint32_t conn);
+    /* The network side of a joined connection is gone, or (why says nothing) shall go: answer with
+     * gate_end. Once at most. */
+    void (*ending)(void *ctx, uint32_t conn, const struct gate_end *why);
     /* Nothing of the connection is left; its ipc path may be joined again. Exactly once for each
      * connection that was dialled or handed to link_asked, and never for the others. */
     void (*ended)(void *ctx, uint32_t conn, const struct gate_end *why);

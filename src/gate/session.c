@@ -273,7 +273,7 @@ void session_net_lost(struct conn *conn, int error, const char *text)
         s->ipc_gone = s->ipc.fd < 0;
     } else if (!s->ending_said && !s->end_asked) {
         s->ending_said = true;
-        gate->ops.ending(gate->ops.ctx, conn->number);
+        gate->ops.ending(gate->ops.ctx, conn->number, &conn->why);
     }
     step(conn);
 }
@@ -472,7 +472,7 @@ static void step(struct conn *conn)
     if (s->ipc_gone && s->up && !s->ending_said && !s->end_asked) {
         s->ending_said = true;
         conn_why(conn, -EPIPE, "nng closed its side");
-        gate->ops.ending(gate->ops.ctx, conn->number);
+        gate->ops.ending(gate->ops.ctx, conn->number, &conn->why);
     }
     if (!s->end_asked)
         return;
@@ -529,7 +529,7 @@ void session_stop(struct conn *conn)
         session_net_lost(conn, -ECANCELED, "the gate stops");
     } else if (!s->ending_said && !s->end_asked) {
         s->ending_said = true;
-        gate->ops.ending(gate->ops.ctx, conn->number);
+        gate->ops.ending(gate->ops.ctx, conn->number, &conn->why);
     }
 }
 

@@ -380,7 +380,7 @@ static void on_up(void *ctx, uint32_t conn, const struct gate_peer *peer)
     tell(ctx, &(struct told_event){TOLD_UP, .conn = conn, .peer = *peer});
 }
 
-static void on_ending(void *ctx, uint32_t conn)
+static void on_ending(void *ctx, uint32_t conn, const struct gate_end *why)
 {
     struct rig *rig = ctx;
 

@@ -78,7 +78,7 @@ void quiet_once(struct worker *w, bool flush)
         gate_end(gate, w->conn, rpc_client_quiet(w->client));
 }
 
-static void on_ending(void *ctx, uint32_t conn)
+static void on_ending(void *ctx, uint32_t conn, const struct gate_end *why)
 {
     struct worker *w;
 
