@@ -27,8 +27,9 @@ def threads(node):
     """/proc/PID/task/*/status: each a dictionary of words."""
     found = []
     for task in pathlib.Path(f"/proc/{node.process.pid}/task").iterdir():
-        lines = (line.split(":", 1) for line in (task / "status").read_text("ascii").splitlines())
-        found.append({key: value.split() for key, value in lines})
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one that has just ended
+            lines = (line.split(":", 1) for line in (task / "status").read_text("ascii").splitlines())
+            found.append({key: value.split() for key, value in lines})
     return found
 
 
