@@ -9,7 +9,7 @@
 #include "wire/frame.h"
 #include "wire/routes.h"
 
-#define FACTOR 8u /* as wire_unpack: bytes in memory for a byte of the wire */
+#define FACTOR 10u /* as wire_unpack: bytes in memory for a byte of the wire */
 #define SLACK 65536u
 
 /* Fields of mesh.proto. */

@@ -23,7 +23,7 @@ struct reply_part { /* of a LookupReply that has `all` results: those from first
 };
 
 /* A part of a LookupReply as a new list, one group per result. 0; -EBADMSG: not such a message, or
- * not of so many results; -E2BIG: it would need more than 8 times the message's length and 64 KiB;
+ * not of so many results; -E2BIG: it would need more than 10 times the message's length and 64 KiB;
  * -ENOMEM. *out_bad_name: a name of the part was refused as one that cannot be. */
 int reply_lookup(const uint8_t *data, size_t len, const struct reply_part *part,
                  struct mesh_list **out_list, bool *out_bad_name);

@@ -48,12 +48,38 @@ struct forward_backend { /* what a local service's backend wants to be told firs
     enum proxy_version proxy;
 };
 
+struct forward_record;
+
 struct forward_ops {
     void *ctx;
     /* Sends body (Forwards, ForwardReplies or Cancel) on the link of `line`, in the session. 0;
      * -EPIPE: the session is over; -EAGAIN: its queue is full. */
     int (*send)(void *ctx, void *line, int kind, const uint8_t session_id[SESSION_ID_LEN],
                 const ProtobufCMessage *body);
+    /* A client of a local service, or of a peer's, reached its backend or did not (error: as
+     * backend_dial's, negative); only when it is another than that of the client before. */
+    void (*backend_seen)(void *ctx, const char *name, const char *backend, int error);
+    /* Of forward_check: error 0 or as above, -EPROTO: no HTTP, or a status that is none of 200 to
+     * 399; text: half a sentence for people. */
+    void (*checked)(void *ctx, uint64_t check, int error, const char *text);
+    /* A client's way has ended, or a peer's client's here. NULL: nobody wants to know. record is
+     * borrowed for the call. */
+    void (*ended)(void *ctx, const struct forward_record *record);
+};
+
+/* One line of a log: a client, or a peer's client whose backend is here. */
+struct forward_record {
+    uint8_t id[FORWARD_ID_LEN];           /* the same on both nodes; one hop: a random one */
+    bool owner;                           /* the half at the owner's */
+    const char *name;                     /* as it was routed; "": none was said */
+    const char *peer_id;                  /* the other node; "": one hop */
+    const char *backend;                  /* "": at the owner's, or none was reached */
+    const char *text;                     /* of the end, more than forward_ends has; "": no more */
+    struct sockaddr_storage client, port; /* where it came from, and to */
+    enum forward_end end;
+    uint64_t bytes_up, bytes_down;
+    uint64_t name_us, open_us,
+        total_us; /* until the name was known, then joined, then all; 0: not */
 };
 
 struct forward_settings { /* all copied, but what is said to be borrowed */
@@ -127,6 +153,12 @@ bool forward_message(struct forward *forward, uint64_t link,
 int forward_data(void *forward, int fd, struct tls *tls, const struct gate_peer *from,
                  const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
                  const char **out_text);
+
+/* Looks once whether backend answers, dialled as for clients; http_path NULL: it accepts a
+ * connection, else it answers GET with a status of 200 to 399. Told by ops.checked, once, unless
+ * forward_stop comes first. 0 or -ENOMEM. Any thread. */
+int forward_check(struct forward *forward, uint64_t check, const char *backend,
+                  const char *http_path, uint32_t timeout_ms);
 
 /* ---- what it says of itself ---- */
 

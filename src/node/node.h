@@ -23,8 +23,18 @@ struct node_dial {    /* one REMOTE_PEER_ADDR */
     uint16_t port;
     const char *peer_id; /* expected there; "" or NULL: any */
 };
+
+/* How to find out whether a backend answers. A field that is 0 has its default, in brackets. */
+struct node_check {
+    int kind;                         /* a Meshd__V1__CheckKind */
+    char path[LIMIT_CHECK_PATH + 1];  /* of CHECK_KIND_HTTP */
+    uint32_t interval_ms, timeout_ms; /* [5000], [2000] */
+    uint32_t rise, fall;              /* looks in a row [2], [3] */
+};
 struct node_service {
     const char *name, *backend; /* canonical both */
+    int proxy_protocol;         /* a Meshd__V1__ProxyProtocol */
+    struct node_check check;
 };
 
 struct node_settings {
@@ -53,6 +63,15 @@ uint64_t node_next_ms(const struct node *node);
 void node_tick(struct node *node);
 /* What was in the way of links may be gone: who waits to dial again does so now. */
 void node_retry(struct node *node);
+
+/* Other settings, while links and streams go on. Both copy, and change all or nothing: 0, -ENOMEM,
+ * -EINVAL (a name twice, or one that is not canonical), -ENOSPC (over a limit).
+ * Services of the configuration become these, in one change. A name that a lease holds stays the
+ * lease's until that ends; then the configuration's, if it has it, comes back. */
+int node_set_services(struct node *node, const struct node_service *services, size_t n);
+/* Peers that are not among them any more are told Goodbye and dialled no more; their rows go. Links
+ * of those that stay, and of peers that dialled here, do not notice. */
+int node_set_dials(struct node *node, const struct node_dial *dials, size_t n);
 
 /* SIGTERM: draining is told to all who are linked, at once, and to whoever comes. Links stay, are
  * dialled anew when they break, and calls are answered. */
@@ -87,6 +106,13 @@ void node_link_down(struct node *node, uint64_t link, uint32_t status, uint32_t 
 /* data: LinkHeader and message as on the wire (frame.h, 3). */
 void node_link_message(struct node *node, uint64_t link, const uint8_t *data, size_t len);
 
+/* Of port->check. error 0: it answered as it should; else text says what it did. */
+void node_checked(struct node *node, uint64_t check, int error, const char *text);
+/* A client of a service of this node reached its backend, or did not: then text says why. Needed
+ * only when the answer is another than that of the client before. */
+void node_backend_seen(struct node *node, const char *name, const char *backend, bool ok,
+                       const char *text);
+
 /* ---- what peers and programs ask ---- */
 /* A peer asks for a link (preamble kind link): accepted or refused through the port. */
 void node_link_asked(struct node *node, uint64_t link, const char *peer_id,
@@ -109,6 +135,9 @@ void node_offer(struct node *node, uint64_t call, const struct node_caller *call
                 const Meshd__V1__OfferRequest *request);
 void node_withdraw(struct node *node, uint64_t call, const struct node_caller *caller,
                    const Meshd__V1__WithdrawRequest *request);
+/* caller->local is all that may. */
+void node_drain_service(struct node *node, uint64_t call, const struct node_caller *caller,
+                        const Meshd__V1__DrainRequest *request);
 
 /* ---- what it says of itself ---- */
 struct node_link_info {

@@ -17,6 +17,8 @@
 #include "wire/frame.h"
 #include "wire/status.h"
 
+struct node_check;
+
 struct node_addr {
     char ip[LIMIT_IP_TEXT]; /* canonical text */
     uint16_t port;
@@ -38,6 +40,8 @@ enum node_event_kind {
     NODE_INCARNATION,     /* ours was raised above the one known elsewhere */
     NODE_ENTRIES_REFUSED, /* some of a peer's entries were left out, or some of ours elsewhere */
     NODE_LEASE_EXPIRED,   /* text names the service */
+    NODE_BACKEND_DOWN,    /* text names the service and says why */
+    NODE_BACKEND_UP,      /* text names the service */
 };
 struct node_event {
     enum node_event_kind kind;
@@ -46,7 +50,8 @@ struct node_event {
 
 struct node_port {
     void *ctx;
-    uint64_t (*now_ms)(void *ctx);  /* monotonic */
+    uint64_t (*now_ms)(void *ctx); /* monotonic */
+    uint64_t (*now_us)(void *ctx); /* the same clock, to measure short times; NULL: there is none */
     uint64_t (*wall_us)(void *ctx); /* unix time; may go back */
     void (*random)(void *ctx, void *out, size_t len);
 
@@ -90,6 +95,10 @@ struct node_port {
     void (*link_data_wish)(void *ctx, uint64_t link, uint32_t wanted);
     /* Whether forwards are being opened over it: then a duplicate stays a little longer. */
     bool (*link_busy)(void *ctx, uint64_t link);
+
+    /* Looks once whether a backend answers; answer: node_checked, exactly once, within timeout_ms
+     * and a little. */
+    void (*check)(void *ctx, uint64_t number, const char *backend, const struct node_check *check);
 
     /* Answers a call handed to node_register etc. The number is the port's. message may be NULL. */
     void (*reply)(void *ctx, uint64_t call, enum status status, int reason, const char *text,

@@ -13,7 +13,7 @@
 #define ARENA_FIRST 4096u  /* bytes of the first block; each next one is twice as large ... */
 #define ARENA_KEPT 65536u  /* ... up to this, and arena_reset keeps none that is larger */
 #define SLACK 65536u       /* of wire_unpack's cap, for messages of few bytes */
-#define FACTOR 8u          /* of wire_unpack's cap: bytes in memory for a byte of the wire */
+#define FACTOR 10u         /* of wire_unpack's cap: bytes in memory for a byte of the wire */
 #define SCANNED_MEMBER 32u /* protobuf-c's record of one field on the wire */
 #define FIRST_SLAB 16u     /* of these it keeps on its stack */
 #define DEPTH_MAX 8u       /* of messages in messages; mesh.proto has 4 */

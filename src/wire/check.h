@@ -30,7 +30,7 @@ void *arena_alloc(struct arena *arena, size_t size);
 /* Not aligned. NULL as above. */
 char *arena_strdup(struct arena *arena, const char *text);
 
-/* Unpacks data as a message of descriptor, into at most 8 * len + 64 KiB of the arena (and never
+/* Unpacks data as a message of descriptor, into at most 10 * len + 64 KiB of the arena (and never
  * above its own cap). 0 and *out_message (owned by the arena); -EBADMSG: not such a message;
  * -E2BIG: it would need more than that; -ENOMEM. Unknown fields are skipped, an enum's unknown
  * value stays as it is, and a sub-message that is not repeated may come only once. Nothing may be

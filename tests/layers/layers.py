@@ -36,12 +36,12 @@ LIBRARIES = {
     "nanomsg/": set(),
     "openssl/": {"tls"},
     "meshd/v1/mesh.pb-c.h": {"wire", "rpc", "gate", "node", "forward", "web", "client", "daemon", "tools"},
-    "uv.h": {"gate", "forward", "daemon"},
+    "uv.h": {"gate", "forward", "web", "daemon"},
     "yaml.h": {"daemon"},
     "seccomp.h": {"daemon"},
     "microhttpd.h": {"web"},
     "jansson.h": {"wire", "web", "client", "daemon", "tools"},
-    "uthash.h": {"base", "wire", "rpc", "gate", "registry", "node", "forward", "client", "daemon"},
+    "uthash.h": {"base", "wire", "rpc", "gate", "registry", "node", "forward", "web", "client", "daemon"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 

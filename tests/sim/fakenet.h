@@ -17,7 +17,7 @@ struct fakenet;
 
 #define FAKENET_SERVICES_MAX 64u
 #define FAKENET_DIALS_MAX 16u
-#define FAKENET_EVENTS 11u
+#define FAKENET_EVENTS 13u
 
 struct fakenet_settings {
     uint64_t seed;

@@ -175,7 +175,7 @@ static int unpacks(const ProtobufCMessageDescriptor *descriptor, const void *dat
     r = unpack(descriptor, data, len, &message);
     cr_expect_eq(r == 0, message != NULL);
     cr_expect(r == 0 || arena.used == 0, "what is refused has cost no memory");
-    cr_expect_leq(arena.used, 8 * len + 65536);
+    cr_expect_leq(arena.used, 10 * len + 65536);
     arena_reset(&arena);
     return r;
 }

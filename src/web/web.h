@@ -1,0 +1,93 @@
+/* web - the admin port: what a browser, a scraper and a script may see of this node.
+ *
+ *   /                 the live page, one document
+ *   /events           what the page follows, as server-sent events (HTML Standard 9.2)
+ *   /metrics          Prometheus text format 0.0.4
+ *   /healthz /readyz  for who restarts, and for who sends clients
+ *   /v1/services /v1/peers /v1/node /v1/explain?name=    JSON, with the names of mesh.proto
+ *
+ * GET and HEAD only, nothing here changes the node. The maps are shown from snapshots, streamed row
+ * by row; whatever else there is to know is asked of the daemon, through web_ops, and rendered here
+ * once it has been answered.
+ *
+ * Threads:   one of its own, "admin", with a libuv loop under which libmicrohttpd runs with an
+ * epoll of its own; what ops holds is called on it and must not block. web_new, web_listen,
+ *            web_start, web_stop, web_free: the owner's (main) thread. web_show, web_answer,
+ *            web_tell: any.
+ * Limits:    base/limits.h: admin_connections, admin_per_source, admin_followers. A request's head
+ *            is at most 16 KiB and must be whole in 10 s; who reads nothing for 30 s is cut off.
+ */
+#ifndef WEB_WEB_H
+#define WEB_WEB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/limits.h"
+#include "registry/snapshot.h"
+
+struct web;
+
+enum web_question {
+    WEB_HEALTH,  /* does the main loop still turn */
+    WEB_READY,   /* 200, or 503 with why not */
+    WEB_NODE,    /* IntrospectReply of the node: node, limits, tombstones; without the maps */
+    WEB_EXPLAIN, /* argument: the name */
+    WEB_METRICS,
+    N_WEB_QUESTIONS
+};
+
+/* Made on web's thread from what was answered. */
+struct web_body {
+    int status;       /* of HTTP */
+    const char *type; /* a constant */
+    char *data;       /* malloc'ed; taken */
+    size_t len;
+};
+
+/* What was found out, wherever that was; render makes a text of it on web's thread, where it may
+ * take its time. drop is called once, whatever happens. */
+struct web_answer {
+    void *data;
+    bool (*render)(void *data, struct web_body *out_body); /* false: no memory */
+    void (*drop)(void *data);
+};
+
+struct web_ops {
+    void *ctx;
+    /* Answered by web_answer(web, number, ...) exactly once, at once or later; web itself waits 5 s
+     * and says 503 then. argument is borrowed for the call; "": none. */
+    void (*ask)(void *ctx, uint64_t number, enum web_question question, const char *argument);
+};
+
+struct web_settings { /* copied, but what is borrowed until web_free */
+    const char *peer_id;
+    const char *software;        /* "meshd 0.1.0" */
+    const struct limits *limits; /* borrowed */
+    struct web_ops ops;
+};
+
+int web_new(const struct web_settings *settings, struct web **out_web);
+/* Binds and listens; the bound address as text ("127.0.0.1:7480"). -EADDRINUSE ... Before
+ * web_start, and before privileges are dropped. */
+int web_listen(struct web *web, const char *host, uint16_t port, char *out_text, size_t size);
+int web_start(struct web *web); /* the thread */
+void web_stop(struct web *web); /* what is under way is cut off; accepts NULL */
+void web_free(struct web *web); /* accepts NULL; after web_stop, or never started */
+
+/* The picture after a change of the maps. Takes its own reference. In the order of revisions. */
+void web_show(struct web *web, struct snapshot *snap);
+void web_answer(struct web *web, uint64_t number, const struct web_answer *answer);
+/* Something happened that whoever looks at the page wants to know: kind is a word (link_live,
+ * peer_gone), the others as in struct node_event. The last 200 are kept for who comes. All copied.
+ */
+void web_tell(struct web *web, const char *kind, const char *peer_id, const char *text,
+              uint64_t when_s);
+
+struct web_counters {
+    uint64_t connections, followers;                                           /* gauges */
+    uint64_t requests, refused, closed_over_limit, closed_late, closed_unread; /* counters */
+};
+void web_counters(struct web *web, struct web_counters *out_counters); /* any thread */
+
+#endif
