@@ -17,7 +17,7 @@ static void default_lease(const char *name, char out[LIMIT_PEER_ID + 1])
 
     if (n > (int)LIMIT_PEER_ID)
         snprintf(out, LIMIT_PEER_ID + 1, "meshcat:%.39s~%016" PRIx64, name,
-                 hash_entry(name, strlen(name), "", 0));
+                 hash_entry(name, strlen(name), "", 0, 0));
 }
 
 /* The first word as a canonical name; 0, or the exit code of an error that was told. */

@@ -15,12 +15,16 @@ static uint64_t fnv1a(uint64_t h, const char *data, size_t len)
     return h;
 }
 
-uint64_t hash_entry(const char *name, size_t name_len, const char *backend, size_t backend_len)
+uint64_t hash_entry(const char *name, size_t name_len, const char *backend, size_t backend_len,
+                    unsigned flags)
 {
+    const char end[2] = {'\0', (char)flags};
     uint64_t h = fnv1a(0xcbf29ce484222325u, name, name_len);
 
     h = fnv1a(h, "", 1); /* the zero byte: "ab" + "c" is not "a" + "bc" */
     h = fnv1a(h, backend, backend_len);
+    if (flags)
+        h = fnv1a(h, end, sizeof(end));
     h ^= h >> 33;
     h *= 0xff51afd7ed558ccdu;
     h ^= h >> 33;

@@ -8,16 +8,28 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Local, connected, draining, not connected (yet), stale. */
-static inline unsigned rank_of(bool local, bool connected, bool stale, bool draining)
+enum rank { /* in each of the first three pairs the local one comes first */
+            RANK_GOOD = 0,
+            RANK_DRAINING = 2,
+            RANK_UNHEALTHY =
+                4, /* an unhealthy backend is not chosen while another is there, but still tried */
+            RANK_UNHEALTHY_DRAINING = 6,
+            RANK_NOT_CONNECTED = 8, /* yet */
+            RANK_STALE = 9,
+};
+
+/* healthy is of the entry; draining of the entry, or of its owner, which is about to leave. */
+static inline unsigned rank_of(bool local, bool connected, bool stale, bool healthy, bool draining)
 {
-    if (local)
-        return 0;
-    if (stale)
-        return 4;
-    if (!connected)
-        return 3;
-    return draining ? 2 : 1;
+    unsigned remote = local ? 0 : 1;
+
+    if (!local && stale)
+        return RANK_STALE;
+    if (!local && !connected)
+        return RANK_NOT_CONNECTED;
+    if (!healthy)
+        return (draining ? RANK_UNHEALTHY_DRAINING : RANK_UNHEALTHY) + remote;
+    return (draining ? RANK_DRAINING : RANK_GOOD) + remote;
 }
 
 /* Of hash_entry (base/hash.h) of the name and of the owner's peer id, each with an empty backend.

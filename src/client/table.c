@@ -284,8 +284,8 @@ static struct ranked rank(const struct kept_row *row, uint64_t name_hash)
     return (struct ranked){
         .row = row,
         .rank = rank_of(it->state & MESH_LOCAL, it->state & MESH_CONNECTED, it->state & MESH_STALE,
-                        it->state & MESH_DRAINING),
-        .tie = rank_tie(name_hash, hash_entry(it->node, strlen(it->node), "", 0)),
+                        it->state & MESH_HEALTHY, it->state & MESH_DRAINING),
+        .tie = rank_tie(name_hash, hash_entry(it->node, strlen(it->node), "", 0, 0)),
     };
 }
 
@@ -336,7 +336,7 @@ static struct answer *answer_of(const struct ranked *ranked, size_t n, const str
 
 static int answer_new(const struct name *name, struct answer **out_answer)
 {
-    uint64_t name_hash = hash_entry(name->text, name->len, "", 0);
+    uint64_t name_hash = hash_entry(name->text, name->len, "", 0, 0);
     size_t n = name->writer.n_rows, i = 0;
     struct ranked *ranked = malloc(n * sizeof(*ranked));
 

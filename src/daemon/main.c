@@ -305,7 +305,8 @@ static int start_node(struct app *app)
                                       .peer_id = config->peers[i].peer_id};
     for (size_t i = 0; i < config->n_services; i++)
         services[i] = (struct node_service){.name = config->services[i].name,
-                                            .backend = config->services[i].backend};
+                                            .backend = config->services[i].backend,
+                                            .proxy_protocol = (int)config->services[i].proxy};
     app->port = ports_node_port(app->ports);
     r = node_new(&(struct node_settings){.peer_id = config->peer_id,
                                          .incarnation = clock_wall_us(),

@@ -40,7 +40,7 @@ static bool look_up(struct forward *forward, const char *name, size_t len,
 
 static unsigned rank(const struct registry_route *route)
 {
-    return rank_of(route->local, route->connected, route->stale, route->draining);
+    return rank_of(route->local, route->connected, route->stale, route->healthy, route->draining);
 }
 
 static void add_sessions(struct forward *forward, struct route_list *list)

@@ -94,6 +94,13 @@ static int change_list(struct node *n, struct row *put, const char *const *remov
     return r;
 }
 
+static unsigned proxy_flag(int version)
+{
+    return version == MESHD__V1__PROXY_PROTOCOL__PROXY_PROTOCOL_V1   ? ROW_PROXY_V1
+           : version == MESHD__V1__PROXY_PROTOCOL__PROXY_PROTOCOL_V2 ? ROW_PROXY_V2
+                                                                     : 0;
+}
+
 int local_init(struct node *n, const struct node_service *services, size_t n_services)
 {
     CLEANUP(list_unrefp) struct list *list = NULL;
@@ -117,7 +124,8 @@ int local_init(struct node *n, const struct node_service *services, size_t n_ser
         }
         r = lease_add(n, "", "", name, UINT64_MAX);
         if (r == 0)
-            rows[n_rows] = row_new(name, strlen(name), backend, strlen(backend), "local");
+            rows[n_rows] = row_new(name, strlen(name), backend, strlen(backend), "local",
+                                   proxy_flag(services[i].proxy_protocol));
         if (r == 0 && !rows[n_rows++])
             r = -ENOMEM;
     }
@@ -242,7 +250,7 @@ static int put_offer(struct node *n, const struct offered *offered, const char *
     if (known && strcmp(known->backend, offered->backend) == 0)
         return 0; /* renewed */
     row = row_new(offered->name, strlen(offered->name), offered->backend, strlen(offered->backend),
-                  "local");
+                  "local", known ? known->flags : 0);
     r = row ? change_list(n, row, NULL, 0) : -ENOMEM;
     row_unref(row);
     if (r < 0 && !lease)

@@ -75,11 +75,13 @@ int staging_add(struct node *n, struct staging *st, const struct peer *p,
     for (size_t i = 0; i < n_entries; i++) {
         const char *name = entries[i]->name, *backend = entries[i]->backend_addr;
         size_t name_len = strlen(name), backend_len = strlen(backend);
-        uint64_t hash = hash_entry(name, name_len, backend, backend_len);
+        unsigned flags = (entries[i]->unhealthy ? ROW_UNHEALTHY : 0u) |
+                         (entries[i]->draining ? ROW_DRAINING : 0u);
+        uint64_t hash = hash_entry(name, name_len, backend, backend_len, flags);
         int reason = check_entry(n, st, p, name, name_len, backend, backend_len);
 
         if (reason == 0) {
-            struct row *row = row_new(name, name_len, backend, backend_len, p->label);
+            struct row *row = row_new(name, name_len, backend, backend_len, p->label, flags);
 
             if (!row)
                 return -ENOMEM;

@@ -17,9 +17,9 @@
 #define PART_FAST_MS 500u
 #define PART_SLOW_MS 2000u
 #define RETRY_MS 50u /* the link's queue was full */
-/* Of a packed Sync: its fixed fields; and of one entry: its tags and lengths. */
+/* Of a packed Sync: its fixed fields; and of one entry: its tags, lengths and flags. */
 #define PART_HEAD 128u
-#define ENTRY_HEAD 12u
+#define ENTRY_HEAD 16u
 /* Heartbeats overtake Sync parts, and two links carry the same news: one that speaks of another
  * pair than the one known is believed when it comes again. */
 #define BEHIND_BEATS 2u
@@ -134,6 +134,8 @@ static void put_service(struct node *n, size_t index, const struct row *row)
     meshd__v1__service__init(&n->scratch[index]);
     n->scratch[index].name = (char *)row->name;
     n->scratch[index].backend_addr = (char *)row->backend;
+    n->scratch[index].unhealthy = (row->flags & ROW_UNHEALTHY) != 0;
+    n->scratch[index].draining = (row->flags & ROW_DRAINING) != 0;
 }
 
 static void point_at_services(struct node *n, size_t count)

@@ -41,7 +41,7 @@ static struct list empty = {.refs = 1};
 /* ---- Rows ---- */
 
 struct row *row_new(const char *name, size_t name_len, const char *backend, size_t backend_len,
-                    const char *label)
+                    const char *label, unsigned flags)
 {
     size_t label_len = strlen(label), key_len = name_len + 1 + label_len;
     struct entry *entry;
@@ -69,7 +69,8 @@ struct row *row_new(const char *name, size_t name_len, const char *backend, size
     entry->row.name_len = (uint16_t)name_len;
     entry->row.key_len = (uint16_t)key_len;
     entry->row.backend_len = (uint16_t)backend_len;
-    entry->row.hash = hash_entry(name, name_len, backend, backend_len);
+    entry->row.flags = (uint8_t)flags;
+    entry->row.hash = hash_entry(name, name_len, backend, backend_len, flags & ROW_TOLD);
     index_node_init(&entry->by_key, entry->row.key, key_len);
     index_node_init(&entry->by_name, entry->row.name, name_len);
     entry->next = entry->prev = NULL;
@@ -410,7 +411,7 @@ static int merge_chunk(struct builder *b, const struct chunk *chunk, const struc
                          : list_name_cmp(row->name, row->name_len, op->name, op->name_len);
         struct row *keep = cmp < 0 ? row : op->row;
 
-        if (cmp == 0 && keep && row_same_backend(row, keep))
+        if (cmp == 0 && keep && row_same(row, keep))
             keep = row;
         if (cmp <= 0)
             i++;
@@ -563,7 +564,7 @@ static int diff(const struct list *from, const struct list *to, bool objects,
             r = visit(ctx, before, NULL);
         else if (cmp > 0)
             r = visit(ctx, NULL, after);
-        else if (before != after && (objects || !row_same_backend(before, after)))
+        else if (before != after && (objects || !row_same(before, after)))
             r = visit(ctx, before, after);
     }
     return r;

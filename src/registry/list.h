@@ -10,6 +10,16 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include "base/hash.h"
+
+enum row_flag {
+    ROW_UNHEALTHY = ENTRY_UNHEALTHY, /* its backend does not answer */
+    ROW_DRAINING = ENTRY_DRAINING,   /* it takes no new clients */
+    /* Not told to anybody, and in no hash: how the owner introduces clients to the backend. */
+    ROW_PROXY_V1 = 4,
+    ROW_PROXY_V2 = 8,
+};
+#define ROW_TOLD (ROW_UNHEALTHY | ROW_DRAINING)
 
 /* One service of one owner. name is canonical and key is "name@label"; all three end with a NUL and
  * lie in one allocation, which also holds the row's place in the services map (registry/row.h): a
@@ -17,7 +27,8 @@
 struct row {
     const char *key, *name, *backend;
     uint16_t name_len, key_len, backend_len;
-    uint64_t hash; /* hash_entry of name and backend (base/hash.h) */
+    uint8_t flags; /* of enum row_flag */
+    uint64_t hash; /* hash_entry of name, backend and what is told of the flags (base/hash.h) */
 };
 
 struct list; /* sorted rows, count and digest */
@@ -25,7 +36,7 @@ struct list; /* sorted rows, count and digest */
 /* label: the source label, copied into the key. NULL: out of memory, or longer than LIMIT_NAME,
  * LIMIT_BACKEND, LIMIT_LABEL_TEXT allow. One reference, the caller's. */
 struct row *row_new(const char *name, size_t name_len, const char *backend, size_t backend_len,
-                    const char *label);
+                    const char *label, unsigned flags);
 struct row *row_ref(struct row *row);
 void row_unref(struct row *row); /* accepts NULL */
 
@@ -54,14 +65,14 @@ struct row *list_iter_next(struct list_iter *it); /* borrowed, or NULL at the en
 
 /* A new list: base with puts (each replaces its namesake) and without the removed names. puts and
  * removed may come in any order; a name twice: the last counts; a name in both: the put counts.
- * Takes nothing: rows get references of their own. A put whose backend equals what base has keeps
- * base's row. 0 or -ENOMEM. */
+ * Takes nothing: rows get references of their own. A put that says what base has keeps base's
+ * row. 0 or -ENOMEM. */
 int list_apply(struct list *base, struct row *const *puts, size_t n_puts,
                const char *const *removed, size_t n_removed, struct list **out_list);
 
-/* Calls visit for each name whose row differs: (old, NULL) gone, (NULL, new) come, both: changed
- * backend. Rows equal by pointer or by content are skipped. In order of names; a non-zero return of
- * visit stops and is returned. */
+/* Calls visit for each name whose row differs: (old, NULL) gone, (NULL, new) come, both: another
+ * backend or flags. Rows equal by pointer or by content are skipped. In order of names; a non-zero
+ * return of visit stops and is returned. */
 int list_diff(const struct list *from, const struct list *to,
               int (*visit)(void *ctx, struct row *before, struct row *after), void *ctx);
 /* The same, and both is also called for rows of equal content that are two objects. */

@@ -138,7 +138,7 @@ static int collect(void *ctx, struct row *before, struct row *after)
 {
     struct plan *plan = ctx;
 
-    if (before && after && row_same_backend(before, after)) {
+    if (before && after && row_same(before, after)) {
         plan->twins++;
         return 0;
     }

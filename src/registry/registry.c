@@ -97,7 +97,7 @@ static struct peer *peer_new(const char *id, const char *ip, const char *label, 
         peer->label_len += peer->id_len;
     }
     address_key(ip, peer->address);
-    peer->tie = hash_entry(id, peer->id_len, "", 0);
+    peer->tie = hash_entry(id, peer->id_len, "", 0, 0);
     peer->list = list_empty();
     index_node_init(&peer->by_id, peer->id, peer->id_len);
     index_node_init(&peer->by_label, peer->label, peer->label_len);

@@ -123,9 +123,8 @@ struct registry_routes {
     uint64_t revision;
 };
 
-/* Everyone who offers the canonical name, best first: local; connected, healthy and not draining;
- * then draining; then not connected yet; then stale. Ties by a stable hash of (name, peer id).
- * healthy is true: nothing here probes backends. */
+/* Everyone who offers the canonical name, best first (base/rank.h). healthy is the row's, draining
+ * the row's or its owner's. */
 void registry_lookup(struct registry *reg, const char *name, size_t name_len,
                      struct registry_routes *out_routes);
 void registry_routes_fini(struct registry_routes *routes);

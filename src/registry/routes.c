@@ -175,11 +175,20 @@ static void fill(struct registry_route *route)
     route->local = peer->local;
     route->connected = peer->state.connected;
     route->stale = peer->state.stale;
-    route->healthy = true;
-    route->draining = peer->state.draining;
+    route->healthy = !(route->row->flags & ROW_UNHEALTHY);
+    route->draining = peer->state.draining || route->row->flags & ROW_DRAINING;
     route->last_seen_s = peer->state.last_seen_s;
     route->link_id = peer->state.link_id;
     memcpy(route->session_id, peer->state.session_id, sizeof(route->session_id));
+}
+
+static unsigned rank_entry(const struct entry *entry)
+{
+    const struct peer *peer = entry->owner;
+    unsigned flags = entry->row.flags;
+
+    return rank_of(peer->local, peer->state.connected, peer->state.stale, !(flags & ROW_UNHEALTHY),
+                   peer->state.draining || flags & ROW_DRAINING);
 }
 
 /* services_lock is enough: the records are written with both locks held. */
@@ -196,15 +205,14 @@ void registry_lookup(struct registry *reg, const char *name, size_t name_len,
     out_routes->revision = reg->both.revision;
     entry = first_of_name(reg, name, name_len, hash);
     if (entry && entry->next)
-        name_hash = hash_entry(name, name_len, "", 0);
+        name_hash = hash_entry(name, name_len, "", 0, 0);
     for (; entry; entry = entry->next) {
         struct registry_route candidate;
         if (entry->owner->detached)
             continue;
         found = true;
         candidate.row = &entry->row;
-        candidate.ROUTE_RANK = rank_of(entry->owner->local, entry->owner->state.connected,
-                                       entry->owner->state.stale, entry->owner->state.draining);
+        candidate.ROUTE_RANK = rank_entry(entry);
         candidate.ROUTE_TIE = rank_tie(name_hash, entry->owner->tie);
         consider(out_routes, &candidate);
     }

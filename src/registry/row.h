@@ -31,9 +31,9 @@ static inline struct entry *entry_of(const struct row *row)
 }
 
 /* For two rows of one name. */
-static inline bool row_same_backend(const struct row *a, const struct row *b)
+static inline bool row_same(const struct row *a, const struct row *b)
 {
-    return a->hash == b->hash && a->backend_len == b->backend_len &&
+    return a->hash == b->hash && a->flags == b->flags && a->backend_len == b->backend_len &&
            memcmp(a->backend, b->backend, a->backend_len) == 0;
 }
 

@@ -6,7 +6,7 @@
 
 static uint64_t entry(const char *name, const char *backend)
 {
-    return hash_entry(name, strlen(name), backend, strlen(backend));
+    return hash_entry(name, strlen(name), backend, strlen(backend), 0);
 }
 
 /* Numbers from an implementation in another language. */
@@ -21,6 +21,15 @@ Test(hash, entry_tells_name_from_backend)
 {
     cr_expect_eq(entry("ab", "c"), 0xc87d91e7dc16f99du);
     cr_expect_eq(entry("a", "bc"), 0xdf52f2b01fb62dc7u);
+}
+
+Test(hash, entry_of_no_flag_is_as_before_and_each_flag_makes_another)
+{
+    static const uint64_t expected[4] = {0x0f1221e19562f268u, 0xfdabead902768965u,
+                                         0xd5d5762a91b63783u, 0x7a1f3587b75469abu};
+
+    for (unsigned flags = 0; flags < 4; flags++)
+        cr_expect_eq(hash_entry("web", 3, "127.0.0.1:80", 12, flags), expected[flags]);
 }
 
 /* CPython hashes bytes with SipHash-1-3; PYTHONHASHSEED=0 makes its key zero. */

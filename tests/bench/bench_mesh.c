@@ -150,7 +150,7 @@ static unsigned peer_register(struct peer *p, unsigned n, unsigned port)
         rows[i].name = text[i][0];
         rows[i].backend_addr = text[i][1];
         request.digest +=
-            hash_entry(text[i][0], strlen(text[i][0]), text[i][1], strlen(text[i][1]));
+            hash_entry(text[i][0], strlen(text[i][0]), text[i][1], strlen(text[i][1]), 0);
         at[i] = &rows[i];
     }
     request.peer_id = p->id;

@@ -62,7 +62,7 @@ static struct list *make_list(const char *label, unsigned first, unsigned n, uns
     must(!rows);
     snprintf(backend, sizeof(backend), "10.20.1.10:%04u", port);
     for (unsigned i = 0; i < n; i++) {
-        rows[i] = row_new(names[first + i], 20, backend, 15, label);
+        rows[i] = row_new(names[first + i], 20, backend, 15, label, 0);
         must(!rows[i]);
     }
     must(list_apply(none, rows, n, NULL, 0, &list));
@@ -200,7 +200,7 @@ static void deltas(struct registry *reg)
     for (unsigned i = 0; i < n; i++) {
         char backend[16];
         row = row_new(names[i * 7919 % SERVICES], 20, backend,
-                      (size_t)snprintf(backend, sizeof(backend), "h:%u", i), label);
+                      (size_t)snprintf(backend, sizeof(backend), "h:%u", i), label, 0);
         must(list_apply(list, &row, 1, NULL, 0, &next));
         must(registry_put_list(reg, "large", 1, 2 + i, next, 1, NULL, NULL));
         row_unref(row);

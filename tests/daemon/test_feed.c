@@ -70,7 +70,7 @@ static void put(int owner)
             continue;
         maps_name(i, name);
         snprintf(backend, sizeof(backend), "10.0.0.1:%u", truth.value[i]);
-        rows[n++] = row_new(name, strlen(name), backend, strlen(backend), label);
+        rows[n++] = row_new(name, strlen(name), backend, strlen(backend), label, 0);
     }
     cr_assert_eq(list_apply(none, rows, n, NULL, 0, &list), 0);
     cr_assert_eq(registry_put_list(reg, ids[owner], 1, ++versions, list, 100, NULL, NULL), 0);

@@ -46,7 +46,7 @@ static void put_local(unsigned n)
 
     for (unsigned i = 0; i < n; i++) {
         snprintf(name, sizeof name, "service-%05u", i);
-        rows[i] = row_new(name, strlen(name), "127.0.0.1:80", 12, "local");
+        rows[i] = row_new(name, strlen(name), "127.0.0.1:80", 12, "local", 0);
     }
     cr_assert_eq(list_apply(empty, rows, n, NULL, 0, &list), 0);
     registry_put_local(reg, registry_revision(reg) + 1, list, 1, &refusals, &change);

@@ -127,7 +127,7 @@ static void show(unsigned odd)
 
         snprintf(name, sizeof(name), "s%u", i);
         snprintf(backend, sizeof(backend), "h%u.test:%u", i * 2 + odd, port);
-        rows[i] = row_new(name, strlen(name), backend, strlen(backend), "local");
+        rows[i] = row_new(name, strlen(name), backend, strlen(backend), "local", 0);
     }
     MUST(list_apply(empty, rows, HOSTS / 2, NULL, 0, &snap.local) == 0);
     names_show(forward.names, &snap);

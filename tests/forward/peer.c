@@ -49,7 +49,7 @@ void peer_offer(struct peer *peer, const char *name)
     struct row *row;
 
     MUST(registry_peer_get(registry, peer->id, &info) == 0);
-    row = row_new(name, strlen(name), "127.0.0.1:9", 11, info.label);
+    row = row_new(name, strlen(name), "127.0.0.1:9", 11, info.label, 0);
     MUST(list_apply(peer->list, &row, 1, NULL, 0, &list) == 0);
     row_unref(row);
     list_unref(peer->list);

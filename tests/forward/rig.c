@@ -409,7 +409,7 @@ void rig_check_descriptors(struct rig *rig) { MUST(net_descriptors() == rig->des
 static struct list *with(struct list *base, const char *name, const char *backend,
                          const char *label)
 {
-    struct row *row = row_new(name, strlen(name), backend, strlen(backend), label);
+    struct row *row = row_new(name, strlen(name), backend, strlen(backend), label, 0);
     struct list *list;
 
     MUST(list_apply(base, &row, 1, NULL, 0, &list) == 0);

@@ -57,7 +57,7 @@ static void serve(const char *name, const char *backend)
     struct list *next;
 
     if (backend)
-        row = row_new(name, strlen(name), backend, strlen(backend), "local");
+        row = row_new(name, strlen(name), backend, strlen(backend), "local", 0);
     cr_assert_eq(list_apply(list, &row, row ? 1 : 0, &name, row ? 0 : 1, &next), 0);
     row_unref(row);
     list_unref(list);

@@ -62,7 +62,7 @@ static void offer(struct offered *out, uint8_t mask, bool other_backends)
         out->at[out->n].name = out->name[out->n];
         out->at[out->n].backend_addr = (char *)backend;
         out->pointers[out->n] = &out->at[out->n];
-        out->digest += hash_entry(out->name[out->n], 1, backend, strlen(backend));
+        out->digest += hash_entry(out->name[out->n], 1, backend, strlen(backend), 0);
         out->n++;
     }
 }

@@ -292,7 +292,7 @@ uint64_t stage_digest(int n, const char *const *entries)
 
     for (int i = 0; i < n; i++)
         digest += hash_entry(entries[2 * i], strlen(entries[2 * i]), entries[2 * i + 1],
-                             strlen(entries[2 * i + 1]));
+                             strlen(entries[2 * i + 1]), 0);
     return digest;
 }
 

@@ -23,6 +23,17 @@ static struct list *list_from(struct row **rows, size_t n)
     return list;
 }
 
+static const char marks[] = "!~?^"; /* by the bits of row_flag */
+
+static unsigned flags_of(const char *marked, size_t len)
+{
+    unsigned flags = 0;
+
+    for (size_t i = 0; i < len; i++)
+        flags |= 1u << (strchr(marks, marked[i]) - marks);
+    return flags;
+}
+
 struct list *list_of(const char *label, const char *text)
 {
     struct row **rows = malloc((strlen(text) + 1) * sizeof(*rows));
@@ -30,10 +41,12 @@ struct list *list_of(const char *label, const char *text)
 
     must(rows != NULL);
     while (*text) {
-        size_t name = strcspn(text, "="), backend = strcspn(text + name + 1, " ");
-        rows[n] = row_new(text, name, text + name + 1, backend, label);
+        size_t name = strcspn(text, "="), backend = strcspn(text + name + 1, " !~?^");
+        const char *marked = text + name + 1 + backend;
+        size_t n_marks = strspn(marked, marks);
+        rows[n] = row_new(text, name, text + name + 1, backend, label, flags_of(marked, n_marks));
         must(rows[n++] != NULL);
-        text += name + 1 + backend;
+        text = marked + n_marks;
         text += strspn(text, " ");
     }
     return list_from(rows, n);
@@ -48,14 +61,18 @@ char *text_of(const struct list *list)
 
     list_iter_init(&it, list);
     while ((row = list_iter_next(&it)) != NULL)
-        len += row->name_len + row->backend_len + 2u;
+        len += row->name_len + row->backend_len + 2u + strlen(marks);
     text = malloc(len + 1);
     must(text != NULL);
     text[0] = '\0';
     len = 0;
     list_iter_init(&it, list);
-    while ((row = list_iter_next(&it)) != NULL)
+    while ((row = list_iter_next(&it)) != NULL) {
         len += (size_t)sprintf(text + len, "%s%s=%s", len ? " " : "", row->name, row->backend);
+        for (unsigned i = 0; marks[i]; i++)
+            if (row->flags & 1u << i)
+                len += (size_t)sprintf(text + len, "%c", marks[i]);
+    }
     return text;
 }
 
@@ -67,7 +84,7 @@ struct list *list_of_many(const char *label, unsigned first, unsigned n, const c
     must(rows != NULL);
     for (unsigned i = 0; i < n; i++) {
         int len = sprintf(name, "svc-%06u", first + i);
-        rows[i] = row_new(name, (size_t)len, backend, strlen(backend), label);
+        rows[i] = row_new(name, (size_t)len, backend, strlen(backend), label, 0);
         must(rows[i] != NULL);
     }
     return list_from(rows, n);

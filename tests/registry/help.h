@@ -4,7 +4,8 @@
 
 #include "registry/snapshot.h"
 
-/* text: "name=backend name=backend ..."; the rows get the label. Aborts without memory. */
+/* text: "name=backend name=backend ..."; the rows get the label. Behind a backend: "!" unhealthy,
+ * "~" draining, "^" introduced by PROXY v2. Aborts without memory. */
 struct list *list_of(const char *label, const char *text);
 /* "name=backend ..." of a list; free it. */
 char *text_of(const struct list *list);

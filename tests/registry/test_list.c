@@ -33,13 +33,13 @@ static struct list *apply(struct list *base, struct list *puts, const char *cons
 
 Test(list, a_row_carries_its_key_and_texts_with_nul)
 {
-    struct row *row = row_new("webXX", 3, "10.0.0.1:80YY", 11, "192.0.2.10");
+    struct row *row = row_new("webXX", 3, "10.0.0.1:80YY", 11, "192.0.2.10", 0);
 
     cr_expect_str_eq(row->key, "web@192.0.2.10");
     cr_expect_str_eq(row->name, "web");
     cr_expect_str_eq(row->backend, "10.0.0.1:80");
     cr_expect_eq(row->key_len, 14);
-    cr_expect_eq(row->hash, hash_entry("web", 3, "10.0.0.1:80", 11));
+    cr_expect_eq(row->hash, hash_entry("web", 3, "10.0.0.1:80", 11, 0));
     row_unref(row);
 }
 
@@ -49,9 +49,9 @@ Test(list, a_row_longer_than_the_limits_is_not_made)
 
     memset(text, 'a', sizeof(text));
     text[399] = '\0';
-    cr_expect_null(row_new(text, LIMIT_NAME + 1, "b", 1, "local"));
-    cr_expect_null(row_new("a", 1, text, LIMIT_BACKEND + 1, "local"));
-    cr_expect_null(row_new("a", 1, "b", 1, text));
+    cr_expect_null(row_new(text, LIMIT_NAME + 1, "b", 1, "local", 0));
+    cr_expect_null(row_new("a", 1, text, LIMIT_BACKEND + 1, "local", 0));
+    cr_expect_null(row_new("a", 1, "b", 1, text, 0));
 }
 
 Test(list, the_empty_list_is_shared_and_comes_back_when_all_rows_go)
@@ -114,8 +114,47 @@ Test(list, the_digest_is_the_sum_of_the_rows_hashes)
 {
     struct list *list = list_of("x", "a=1 b=2");
 
-    cr_expect_eq(list_digest(list), hash_entry("a", 1, "1", 1) + hash_entry("b", 1, "2", 1));
+    cr_expect_eq(list_digest(list), hash_entry("a", 1, "1", 1, 0) + hash_entry("b", 1, "2", 1, 0));
     list_unref(list);
+}
+
+Test(list, what_is_told_of_a_row_is_in_the_digest_and_how_clients_are_introduced_is_not)
+{
+    const uint64_t plain = hash_entry("a", 1, "1", 1, 0);
+    static const char *const told[] = {"a=1", "a=1!", "a=1~", "a=1!~"};
+
+    for (unsigned flags = 0; flags < 4; flags++) {
+        struct list *list = list_of("x", told[flags]);
+
+        expect_text(list, told[flags]);
+        cr_expect_eq(list_digest(list), hash_entry("a", 1, "1", 1, flags));
+        cr_expect(flags == 0 || list_digest(list) != plain);
+        list_unref(list);
+    }
+    for (unsigned proxy = ROW_PROXY_V1; proxy <= ROW_PROXY_V2; proxy *= 2) {
+        struct row *row = row_new("a", 1, "1", 1, "x", proxy);
+
+        cr_expect_eq(row->hash, plain);
+        cr_expect_eq(row->flags, proxy);
+        row_unref(row);
+    }
+}
+
+Test(list, a_put_that_differs_in_a_flag_alone_is_another_row)
+{
+    static const char *const texts[] = {"a=1", "a=1!", "a=1~", "a=1^"};
+
+    for (size_t i = 0; i < 4; i++)
+        for (size_t j = 0; j < 4; j++) {
+            struct list *base = list_of("x", texts[i]), *puts = list_of("x", texts[j]), *out;
+
+            out = apply(base, puts, NULL, 0);
+            cr_expect_eq(out == base, i == j, "%s and then %s", texts[i], texts[j]);
+            expect_text(out, texts[j]);
+            list_unref(base);
+            list_unref(puts);
+            list_unref(out);
+        }
 }
 
 static int tell(void *ctx, struct row *before, struct row *after)
@@ -232,7 +271,7 @@ static struct list *random_change(uint64_t *seed, struct list *base, struct mode
             m->backend[at] = 0;
         } else {
             puts[n_puts++] =
-                row_new(names[i], (size_t)len, text, (size_t)sprintf(text, "%d", backend), "x");
+                row_new(names[i], (size_t)len, text, (size_t)sprintf(text, "%d", backend), "x", 0);
             m->backend[at] = backend;
         }
     }

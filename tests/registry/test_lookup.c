@@ -55,6 +55,48 @@ Test(lookup, best_first_local_connected_draining_waiting_stale)
     registry_routes_fini(&routes);
 }
 
+Test(lookup, unhealthy_and_draining_entries_come_behind_those_that_are_neither)
+{
+    struct registry_route at[16];
+    struct registry_routes routes = {.at = at, .cap = 16};
+    static const struct {
+        const char *id, *ip, *list;
+        bool connected, draining, stale;
+    } peers[] = {
+        /* in the order expected behind a local one, which changes its place below */
+        {"p1", "10.0.0.1", "web=h:1", true, false, false},
+        {"p2", "10.0.0.2", "web=h:1~", true, true, false},
+        {"p3", "10.0.0.3", "web=h:1!", true, false, false},
+        {"p4", "10.0.0.4", "web=h:1!~", true, false, false},
+        {"p5", "10.0.0.5", "web=h:1", false, false, false},
+        {"p6", "10.0.0.6", "web=h:1", true, false, true},
+    };
+    static const struct {
+        const char *list;
+        size_t place;
+    } local[] = {{"web=h:0", 0}, {"web=h:0~", 1}, {"web=h:0!", 2}, {"web=h:0!~", 3}};
+
+    for (size_t i = 6; i-- > 0;) {
+        put_text(reg, peers[i].id, peers[i].ip, 1, peers[i].list);
+        state_of(peers[i].id, peers[i].connected, peers[i].draining, peers[i].stale);
+    }
+    for (size_t l = 0; l < 4; l++) {
+        cr_assert_eq(put_local_text(reg, l + 1, local[l].list), 0);
+        registry_lookup(reg, "web", 3, &routes);
+        cr_assert_eq(routes.n, 7);
+        for (size_t i = 0, p = 0; i < 7; i++)
+            cr_expect_str_eq(at[i].label, i == local[l].place ? "local" : peers[p++].ip, "%s: %zu",
+                             local[l].list, i);
+        cr_expect_eq(at[local[l].place].healthy, !strchr(local[l].list, '!'));
+        cr_expect_eq(at[local[l].place].draining, strchr(local[l].list, '~') != NULL);
+        registry_routes_fini(&routes);
+    }
+    state_of("p1", true, true, false);
+    registry_lookup(reg, "web", 3, &routes);
+    cr_expect(at[0].draining && at[1].draining, "the peer's own state counts as well");
+    registry_routes_fini(&routes);
+}
+
 Test(lookup, a_name_nobody_offers_has_no_routes_and_is_counted)
 {
     struct registry_route at[1];

@@ -243,7 +243,7 @@ Test(registry_memory, nor_does_one_in_the_middle_of_a_list)
     cr_expect_eq(list_check(out), 0);
     list_unref(out);
     until_failure = 0;
-    cr_expect_null(row_new("a", 1, "b", 1, "local"));
+    cr_expect_null(row_new("a", 1, "b", 1, "local", 0));
     until_failure = -1;
     list_unref(base);
     list_unref(puts);

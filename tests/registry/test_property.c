@@ -9,6 +9,8 @@
 #define PEERS 8
 #define NAMES 30
 #define OPERATIONS 3000
+#define BACKENDS 4
+#define ALL_FLAGS 16
 
 static const char *const ids[PEERS] = {"a", "b", "c", "d", "e", "f", "g", "h"};
 static const char *const ips[] = {"10.0.0.9", "10.0.0.10", "9.0.0.1", "fd00::1"};
@@ -17,7 +19,7 @@ struct model_owner {
     bool here;
     const char *ip;
     char label[64];
-    int offered[NAMES], kept[NAMES]; /* the backend's number; 0: not there */
+    int offered[NAMES], kept[NAMES]; /* the backend's number, and BACKENDS x flags; 0: not there */
     uint64_t incarnation, version;
     struct registry_state state;
     struct list *list; /* what was offered last */
@@ -53,12 +55,17 @@ static size_t total(void)
     return n;
 }
 
+static int backend_of(int number) { return number % BACKENDS; }
+
+static unsigned flags_of(int number) { return (unsigned)(number / BACKENDS); }
+
 /* ---- What must be there ---- */
 
 static void expect_rows(const struct list *list, const struct model_owner *o)
 {
     struct list_iter it;
     const struct row *row;
+    uint64_t digest = 0;
     char name[8], backend[8], key[100];
 
     cr_assert_eq(list_check(list), 0);
@@ -66,7 +73,7 @@ static void expect_rows(const struct list *list, const struct model_owner *o)
     for (int i = 0; i < NAMES; i++) {
         struct row *found;
         sprintf(name, "s%02d", i);
-        sprintf(backend, "h:%d", o->kept[i]);
+        sprintf(backend, "h:%d", backend_of(o->kept[i]));
         snprintf(key, sizeof(key), "%s@%s", name, o->label);
         found = registry_find(m.reg, key);
         if (o->kept[i] == 0) {
@@ -77,9 +84,12 @@ static void expect_rows(const struct list *list, const struct model_owner *o)
         cr_assert_eq(row, found, "%s differs between the maps", key);
         cr_assert_str_eq(row->name, name);
         cr_assert_str_eq(row->backend, backend);
+        cr_assert_eq(row->flags, flags_of(o->kept[i]));
+        digest += hash_entry(name, strlen(name), backend, strlen(backend), row->flags & ROW_TOLD);
         row_unref(found);
     }
     cr_assert_null(list_iter_next(&it));
+    cr_assert_eq(list_digest(list), digest);
 }
 
 static int ip_cmp(const char *a, const char *b)
@@ -134,15 +144,16 @@ static void expect_snapshot(void)
     snapshot_unref(snap);
 }
 
-static int rank(const struct model_owner *o)
+static int rank(const struct model_owner *o, int name)
 {
-    if (o == local)
-        return 0;
+    unsigned flags = flags_of(o->kept[name]);
+    bool draining = o->state.draining || flags & ROW_DRAINING;
+
     if (o->state.stale)
-        return 4;
-    if (!o->state.connected)
-        return 3;
-    return o->state.draining ? 2 : 1;
+        return 9;
+    if (o != local && !o->state.connected)
+        return 8;
+    return (flags & ROW_UNHEALTHY ? 4 : 0) + (draining ? 2 : 0) + (o == local ? 0 : 1);
 }
 
 static void expect_lookup(int name)
@@ -160,10 +171,12 @@ static void expect_lookup(int name)
     for (size_t i = 0; i < routes.n; i++) {
         const struct model_owner *o = at[i].local ? local : owner_of(at[i].peer_id);
         cr_assert_gt(o->kept[name], 0);
-        cr_assert_eq(atoi(at[i].row->backend + 2), o->kept[name]);
+        cr_assert_eq(atoi(at[i].row->backend + 2), backend_of(o->kept[name]));
         cr_assert_str_eq(at[i].label, o->label);
-        cr_assert_geq(rank(o), last);
-        last = rank(o);
+        cr_assert_eq(at[i].healthy, !(flags_of(o->kept[name]) & ROW_UNHEALTHY));
+        cr_assert_eq(at[i].draining, o->state.draining || flags_of(o->kept[name]) & ROW_DRAINING);
+        cr_assert_geq(rank(o, name), last);
+        last = rank(o, name);
     }
     registry_routes_fini(&routes);
 }
@@ -260,10 +273,12 @@ static struct list *offer(struct model_owner *o, bool whole)
         bool touch = pick(10) < much;
         int len = sprintf(names[i], "s%02d", i);
         if (touch)
-            o->offered[i] = pick(2) ? (int)pick(3) + 1 : 0;
+            o->offered[i] =
+                pick(2) ? (int)(pick(BACKENDS - 1) + 1 + pick(ALL_FLAGS) * BACKENDS) : 0;
         if ((touch || whole) && o->offered[i])
             puts[n_puts++] = row_new(names[i], (size_t)len, backend,
-                                     (size_t)sprintf(backend, "h:%d", o->offered[i]), o->label);
+                                     (size_t)sprintf(backend, "h:%d", backend_of(o->offered[i])),
+                                     o->label, flags_of(o->offered[i]));
         else if (touch)
             gone[n_gone++] = names[i];
     }
