@@ -41,6 +41,7 @@ struct owner {
     struct owner *next;
     char label[LIMIT_LABEL_TEXT], peer_id[LIMIT_PEER_ID + 1];
     const char *why; /* its rows go */
+    bool draining;
     struct rows_shared shared;
 };
 
@@ -86,6 +87,7 @@ static const struct owner *add_owner(struct diff *d, const struct snapshot_peer 
     snprintf(owner->label, sizeof(owner->label), "%s", peer ? peer->label : "local");
     snprintf(owner->peer_id, sizeof(owner->peer_id), "%s", peer ? peer->peer_id : d->feed->peer_id);
     owner->why = why;
+    owner->draining = peer && peer->state.draining;
     owner_share(peer, d->feed->peer_id, false, &owner->shared);
     owner->next = d->owners;
     d->owners = owner;
@@ -112,6 +114,13 @@ static int add_item(struct diff *d, struct row *row, const struct owner *owner,
     return 0;
 }
 
+/* How an owner introduces clients to its backend is not told. */
+static bool told_differs(const struct row *before, const struct row *after)
+{
+    return (before->flags & ROW_TOLD) != (after->flags & ROW_TOLD) ||
+           strcmp(before->backend, after->backend) != 0;
+}
+
 static int on_row(void *ctx, struct row *before, struct row *after)
 {
     struct diff *d = ctx;
@@ -120,8 +129,8 @@ static int on_row(void *ctx, struct row *before, struct row *after)
         return add_item(d, before, d->before, MESHD__V1__WATCH_KIND__WATCH_KIND_DOWN);
     if (!before)
         return add_item(d, after, d->now, MESHD__V1__WATCH_KIND__WATCH_KIND_UP);
-    if (d->all_changed)
-        return 0; /* told with all the others */
+    if (d->all_changed || !told_differs(before, after))
+        return 0; /* told with all the others, or nobody's business */
     return add_item(d, after, d->now, MESHD__V1__WATCH_KIND__WATCH_KIND_CHANGED);
 }
 
@@ -240,11 +249,11 @@ static bool pack_items(struct diff *d, struct told *told, struct rows *rows)
         const struct item *item = &d->items[i];
         const struct owner *owner = item->owner;
         struct row *row = item->row;
+        const struct rows_row own = owner_row(row, owner->draining);
         bool down = item->kind == MESHD__V1__WATCH_KIND__WATCH_KIND_DOWN;
 
         if (rows->len > d->feed->most_bytes || !room_for_one(rows) ||
-            !rows_put_event(rows, &owner->shared, item->kind, down ? owner->why : "", row->key,
-                            row->key_len, row->name_len, row->backend, row->backend_len))
+            !rows_put_event(rows, &owner->shared, item->kind, down ? owner->why : "", &own))
             return false;
         told->rows[told->n_rows++] = row_ref(row);
         told->news.events[told->news.n_events++] = (struct gate_event){
@@ -388,10 +397,12 @@ struct part {
     bool full;
 };
 
-static void put_row(struct part *p, const struct rows_shared *owner, const struct row *row)
+static void put_row(struct part *p, const struct rows_shared *owner,
+                    const struct snapshot_peer *peer, const struct row *row)
 {
-    p->full = !rows_put_event(&p->rows, owner, MESHD__V1__WATCH_KIND__WATCH_KIND_UP, "", row->key,
-                              row->key_len, row->name_len, row->backend, row->backend_len);
+    const struct rows_row own = owner_row(row, peer && peer->state.draining);
+
+    p->full = !rows_put_event(&p->rows, owner, MESHD__V1__WATCH_KIND__WATCH_KIND_UP, "", &own);
 }
 
 /* The only row that is asked for, if the list has it. True: it had room. */
@@ -405,7 +416,7 @@ static bool put_one(struct part *p, const struct snapshot_peer *peer, const char
     if (!row)
         return true;
     owner_share(peer, self, false, &owner);
-    put_row(p, &owner, row);
+    put_row(p, &owner, peer, row);
     return !p->full;
 }
 
@@ -423,7 +434,7 @@ static bool put_list(struct part *p, const struct snapshot_peer *peer, const cha
     while (p->looks < LOOKS_PER_PART && (row = list_iter_next(&it)) != NULL) {
         p->looks++;
         if (gate_filter_name(p->filter, row->name))
-            put_row(p, &owner, row);
+            put_row(p, &owner, peer, row);
         if (p->full)
             return false;
         p->place->row++;

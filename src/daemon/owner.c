@@ -1,4 +1,4 @@
-/* owner - a ServiceRow without what differs from row to row; a session in digits. */
+/* owner - a ServiceRow without what differs from row to row, and that; a session in digits. */
 #include "daemon/owner.h"
 
 #include <stdio.h>
@@ -18,11 +18,10 @@ void owner_share(const struct snapshot_peer *peer, const char *self, bool with_l
 
     row.ip = (char *)(peer ? peer->label : "local");
     row.peer_id = (char *)(peer ? peer->peer_id : self);
-    row.connected = row.healthy = true;
+    row.connected = true;
     if (peer) {
         row.connected = peer->state.connected;
         row.stale = peer->state.stale;
-        row.draining = peer->state.draining;
         row.last_seen = peer->state.last_seen_s;
         if (with_link && peer->state.link_id)
             owner_session(peer->state.session_id, link);
@@ -30,4 +29,15 @@ void owner_share(const struct snapshot_peer *peer, const char *self, bool with_l
     row.link = link;
     if (!rows_share(out, &row.base))
         abort(); /* its parts are bounded, far below ROWS_SHARED_MAX */
+}
+
+struct rows_row owner_row(const struct row *row, bool draining)
+{
+    return (struct rows_row){.key = row->key,
+                             .key_len = row->key_len,
+                             .name_len = row->name_len,
+                             .backend = row->backend,
+                             .backend_len = row->backend_len,
+                             .healthy = !(row->flags & ROW_UNHEALTHY),
+                             .draining = draining || row->flags & ROW_DRAINING};
 }

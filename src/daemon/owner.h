@@ -11,6 +11,9 @@
 /* peer NULL: the node itself, whose id is self. with_link: the session to forward on, too. */
 void owner_share(const struct snapshot_peer *peer, const char *self, bool with_link,
                  struct rows_shared *out);
+/* What a row of the owner has for itself, borrowed from it; draining: its owner is about to leave.
+ */
+struct rows_row owner_row(const struct row *row, bool draining);
 
 #define OWNER_SESSION_BYTES 4u
 #define OWNER_SESSION_TEXT (2 * OWNER_SESSION_BYTES + 1)

@@ -42,12 +42,23 @@ static bool wants(const Meshd__V1__IntrospectRequest *request, Meshd__V1__Sectio
     return false;
 }
 
-static bool name_matches(const struct walk *w, const struct row *row)
+/* Whether a list that matches does so with all of its rows. peer NULL: the node's own list. */
+static bool all_rows(const struct walk *w, const struct snapshot_peer *peer)
 {
+    return !*w->request->name_glob &&
+           (w->request->state != MESHD__V1__ROW_STATE__ROW_STATE_DRAINING ||
+            (peer && peer->state.draining));
+}
+
+static bool row_matches(const struct walk *w, const struct snapshot_peer *peer,
+                        const struct row *row)
+{
+    if (w->request->state == MESHD__V1__ROW_STATE__ROW_STATE_DRAINING &&
+        !(peer && peer->state.draining) && !(row->flags & ROW_DRAINING))
+        return false;
     return !*w->request->name_glob || name_glob(w->request->name_glob, row->name);
 }
 
-/* peer NULL: the node's own list. */
 static bool list_matches(const struct walk *w, const struct snapshot_peer *peer)
 {
     const char *want = w->request->peer;
@@ -60,8 +71,6 @@ static bool list_matches(const struct walk *w, const struct snapshot_peer *peer)
         return !peer || peer->state.connected;
     case MESHD__V1__ROW_STATE__ROW_STATE_STALE:
         return peer && peer->state.stale;
-    case MESHD__V1__ROW_STATE__ROW_STATE_DRAINING:
-        return peer && peer->state.draining;
     default:
         return true;
     }
@@ -77,17 +86,25 @@ static struct list *list_of(const struct walk *w, size_t list)
     return list ? w->pin.snap->peers[list - 1].list : w->pin.snap->local;
 }
 
-static size_t matching_rows(const struct walk *w, struct list *list)
+static size_t matching_rows(const struct walk *w, size_t at)
 {
+    const struct snapshot_peer *peer = peer_at(w, at);
+    struct list *list = list_of(w, at);
     struct list_iter it;
     size_t n = 0;
 
-    if (!*w->request->name_glob)
+    if (all_rows(w, peer))
         return list_count(list);
     list_iter_init(&it, list);
     for (struct row *row = list_iter_next(&it); row; row = list_iter_next(&it))
-        n += name_matches(w, row);
+        n += row_matches(w, peer, row);
     return n;
+}
+
+/* Whether a list is shown though nothing may be in it. */
+static bool shows_peer(const struct walk *w, size_t at, size_t matching)
+{
+    return matching > 0 || all_rows(w, peer_at(w, at));
 }
 
 static void count_totals(struct walk *w)
@@ -98,9 +115,9 @@ static void count_totals(struct walk *w)
 
         if (!list_matches(w, peer_at(w, i)))
             continue;
-        rows = matching_rows(w, list_of(w, i));
+        rows = matching_rows(w, i);
         w->pin.services_total += rows;
-        w->pin.peers_total += i && (rows || !*w->request->name_glob);
+        w->pin.peers_total += i && shows_peer(w, i, rows);
     }
 }
 
@@ -126,16 +143,17 @@ static bool take_room(size_t *room, const ProtobufCMessage *message)
 /* One list's rows as rows of services, from place.row on. */
 static void walk_services(struct walk *w, struct list *list)
 {
+    const struct snapshot_peer *peer = peer_at(w, w->place.list);
     struct rows_shared owner;
     struct list_iter it;
 
-    owner_share(peer_at(w, w->place.list), w->serve->peer_id, true, &owner);
+    owner_share(peer, w->serve->peer_id, true, &owner);
     list_iter_seek(&it, list, w->place.row);
     for (struct row *row = list_iter_next(&it); row; row = list_iter_next(&it)) {
-        if (name_matches(w, row)) {
-            w->full =
-                !w->rows_left || !rows_put_service(&w->rows, &owner, row->key, row->key_len,
-                                                   row->name_len, row->backend, row->backend_len);
+        if (row_matches(w, peer, row)) {
+            const struct rows_row own = owner_row(row, peer && peer->state.draining);
+
+            w->full = !w->rows_left || !rows_put_service(&w->rows, &owner, &own);
             if (w->full)
                 return;
             w->rows_left--;
@@ -162,17 +180,16 @@ static bool share_peer(const struct snapshot_peer *peer, struct rows_shared *out
     return rows_share(out, &row.base);
 }
 
-static void walk_infos(struct walk *w, struct list *list, const char *label)
+static void walk_infos(struct walk *w, struct list *list, const struct snapshot_peer *peer)
 {
-    size_t label_len = strlen(label);
     struct list_iter it;
 
     list_iter_seek(&it, list, w->place.row);
     for (struct row *row = list_iter_next(&it); row; row = list_iter_next(&it)) {
-        if (name_matches(w, row)) {
-            w->full =
-                !w->rows_left || !rows_put_info(&w->rows, row->name, row->name_len, row->backend,
-                                                row->backend_len, label, label_len);
+        if (row_matches(w, peer, row)) {
+            const struct rows_row own = owner_row(row, false);
+
+            w->full = !w->rows_left || !rows_put_info(&w->rows, &own);
             if (w->full)
                 return;
             w->rows_left--;
@@ -181,15 +198,15 @@ static void walk_infos(struct walk *w, struct list *list, const char *label)
     }
 }
 
-/* One peer whole, from place.row on; with a glob, a peer without a match is left out. Its head
- * costs no row of the page, so that a page of one row still makes progress. */
+/* One peer whole, from place.row on; where rows are chosen, a peer without a match is left out. Its
+ * head costs no row of the page, so that a page of one row still makes progress. */
 static void walk_peer(struct walk *w, struct list *list)
 {
     const struct snapshot_peer *peer = peer_at(w, w->place.list);
     struct rows_shared shared;
     size_t place;
 
-    if (*w->request->name_glob && !matching_rows(w, list))
+    if (!shows_peer(w, w->place.list, matching_rows(w, w->place.list)))
         return;
     if (!share_peer(peer, &shared)) {
         w->no_memory = true;
@@ -198,7 +215,7 @@ static void walk_peer(struct walk *w, struct list *list)
     w->full = !rows_peer_begin(&w->rows, &shared, &place);
     if (w->full)
         return;
-    walk_infos(w, list, peer->label);
+    walk_infos(w, list, peer);
     rows_peer_end(&w->rows, &shared, place);
 }
 
@@ -208,7 +225,7 @@ static void walk_head(struct walk *w, struct list *list)
     struct rows_shared shared;
     size_t place;
 
-    if (*w->request->name_glob && !matching_rows(w, list))
+    if (!shows_peer(w, w->place.list, matching_rows(w, w->place.list)))
         return;
     if (!share_peer(peer_at(w, w->place.list), &shared)) {
         w->no_memory = true;

@@ -10,9 +10,10 @@
 
 enum { REPLY_SERVICES = 4, REPLY_PEER_SERVICES = 5 };
 enum { SERVICE_KEY = 1, SERVICE_NAME = 2, SERVICE_BACKEND = 4 };
+enum { SERVICE_HEALTHY = 9, SERVICE_DRAINING = 10 };
 enum { PEER_SERVICES = 4 };
 enum { REPLY_EVENTS = 5, EVENT_ROW = 2, EVENT_WHY = 3 };
-enum { INFO_NAME = 1, INFO_BACKEND = 2, INFO_SOURCE = 3 };
+enum { INFO_NAME = 1, INFO_BACKEND = 2, INFO_SOURCE = 3, INFO_HEALTHY = 4, INFO_DRAINING = 5 };
 
 static bool has_room(const struct rows *rows, size_t len) { return rows->cap - rows->len >= len; }
 
@@ -26,41 +27,63 @@ bool rows_share(struct rows_shared *out, const ProtobufCMessage *common)
     return true;
 }
 
+static uint8_t *put_true(uint8_t *at, unsigned number)
+{
+    return encode_varint(encode_tag(at, number, ENCODE_VARINT), 1);
+}
+
+static size_t state_len(const struct rows_row *row)
+{
+    return 2 * ((size_t)row->healthy + row->draining);
+}
+
+static uint8_t *put_state(uint8_t *at, unsigned healthy, unsigned draining,
+                          const struct rows_row *row)
+{
+    if (row->healthy)
+        at = put_true(at, healthy);
+    if (row->draining)
+        at = put_true(at, draining);
+    return at;
+}
+
+static size_t service_len(const struct rows_shared *owner, const struct rows_row *row)
+{
+    return encode_part_len(row->key_len) + encode_part_len(row->name_len) +
+           encode_part_len(row->backend_len) + state_len(row) + owner->len;
+}
+
 /* One ServiceRow of len bytes, with its tag and length. */
 static uint8_t *put_service(uint8_t *at, unsigned number, size_t len,
-                            const struct rows_shared *owner, const char *key, size_t key_len,
-                            size_t name_len, const char *backend, size_t backend_len)
+                            const struct rows_shared *owner, const struct rows_row *row)
 {
     at = encode_part_head(at, number, len);
-    at = encode_part(at, SERVICE_KEY, key, key_len);
-    at = encode_part(at, SERVICE_NAME, key, name_len);
-    at = encode_part(at, SERVICE_BACKEND, backend, backend_len);
+    at = encode_part(at, SERVICE_KEY, row->key, row->key_len);
+    at = encode_part(at, SERVICE_NAME, row->key, row->name_len);
+    at = encode_part(at, SERVICE_BACKEND, row->backend, row->backend_len);
+    at = put_state(at, SERVICE_HEALTHY, SERVICE_DRAINING, row);
     memcpy(at, owner->data, owner->len);
     return at + owner->len;
 }
 
-bool rows_put_service(struct rows *rows, const struct rows_shared *owner, const char *key,
-                      size_t key_len, size_t name_len, const char *backend, size_t backend_len)
+bool rows_put_service(struct rows *rows, const struct rows_shared *owner,
+                      const struct rows_row *row)
 {
-    size_t len = encode_part_len(key_len) + encode_part_len(name_len) +
-                 encode_part_len(backend_len) + owner->len;
+    size_t len = service_len(owner, row);
     uint8_t *at = rows->data + rows->len;
 
     if (!has_room(rows, len + HEAD_MAX))
         return false;
-    at = put_service(at, REPLY_SERVICES, len, owner, key, key_len, name_len, backend, backend_len);
+    at = put_service(at, REPLY_SERVICES, len, owner, row);
     rows->len = (size_t)(at - rows->data);
     return true;
 }
 
 bool rows_put_event(struct rows *rows, const struct rows_shared *owner, Meshd__V1__WatchKind kind,
-                    const char *why, const char *key, size_t key_len, size_t name_len,
-                    const char *backend, size_t backend_len)
+                    const char *why, const struct rows_row *row)
 {
-    size_t row = encode_part_len(key_len) + encode_part_len(name_len) +
-                 encode_part_len(backend_len) + owner->len;
-    size_t why_len = strlen(why),
-           len = 2 + encode_part_len(row) + (why_len ? encode_part_len(why_len) : 0);
+    size_t row_len = service_len(owner, row), why_len = strlen(why);
+    size_t len = 2 + encode_part_len(row_len) + (why_len ? encode_part_len(why_len) : 0);
     uint8_t *at = rows->data + rows->len;
 
     if (!has_room(rows, len + HEAD_MAX))
@@ -68,7 +91,7 @@ bool rows_put_event(struct rows *rows, const struct rows_shared *owner, Meshd__V
     at = encode_part_head(at, REPLY_EVENTS, len);
     *at++ = EVENT_KIND_TAG;
     *at++ = (uint8_t)kind;
-    at = put_service(at, EVENT_ROW, row, owner, key, key_len, name_len, backend, backend_len);
+    at = put_service(at, EVENT_ROW, row_len, owner, row);
     if (why_len)
         at = encode_part(at, EVENT_WHY, why, why_len);
     rows->len = (size_t)(at - rows->data);
@@ -84,19 +107,21 @@ bool rows_peer_begin(struct rows *rows, const struct rows_shared *peer, size_t *
     return true;
 }
 
-bool rows_put_info(struct rows *rows, const char *name, size_t name_len, const char *backend,
-                   size_t backend_len, const char *label, size_t label_len)
+bool rows_put_info(struct rows *rows, const struct rows_row *row)
 {
-    size_t len =
-        encode_part_len(name_len) + encode_part_len(backend_len) + encode_part_len(label_len);
+    const char *label = row->key + row->name_len + 1;
+    size_t label_len = row->key_len - row->name_len - 1;
+    size_t len = encode_part_len(row->name_len) + encode_part_len(row->backend_len) +
+                 encode_part_len(label_len) + state_len(row);
     uint8_t *at = rows->data + rows->len;
 
     if (!has_room(rows, len + HEAD_MAX))
         return false;
     at = encode_part_head(at, PEER_SERVICES, len);
-    at = encode_part(at, INFO_NAME, name, name_len);
-    at = encode_part(at, INFO_BACKEND, backend, backend_len);
+    at = encode_part(at, INFO_NAME, row->key, row->name_len);
+    at = encode_part(at, INFO_BACKEND, row->backend, row->backend_len);
     at = encode_part(at, INFO_SOURCE, label, label_len);
+    at = put_state(at, INFO_HEALTHY, INFO_DRAINING, row);
     rows->len = (size_t)(at - rows->data);
     return true;
 }

@@ -16,6 +16,14 @@
 
 #define ROWS_SHARED_MAX 512u /* packed: label, peer id, link, numbers and flags */
 
+struct rows_row {    /* what a row has for itself; borrowed */
+    const char *key; /* "name@source", its first name_len bytes the name */
+    size_t key_len, name_len;
+    const char *backend;
+    size_t backend_len;
+    bool healthy, draining;
+};
+
 struct rows { /* borrows data; nothing is written past cap */
     uint8_t *data;
     size_t len, cap;
@@ -27,26 +35,23 @@ struct rows_shared { /* what all rows of one owner have in common, packed */
     size_t len;
 };
 
-/* From a message without the fields that differ (key, name, backend_addr; services). False: too
+/* From a message without the fields that differ (those of struct rows_row; services). False: too
  * long. */
 bool rows_share(struct rows_shared *out, const ProtobufCMessage *common);
 
-/* One row of `services`. key is "name@source", its first name_len bytes the name. False: no room,
- * and nothing was written. */
-bool rows_put_service(struct rows *rows, const struct rows_shared *owner, const char *key,
-                      size_t key_len, size_t name_len, const char *backend, size_t backend_len);
+/* One row of `services`. False: no room, and nothing was written. */
+bool rows_put_service(struct rows *rows, const struct rows_shared *owner,
+                      const struct rows_row *row);
 
 /* One row of `peer_services`: begin, infos, end. The place that begin returns is end's; what begin
  * and end need of the room was set aside by begin. */
 bool rows_peer_begin(struct rows *rows, const struct rows_shared *peer, size_t *out_place);
-bool rows_put_info(struct rows *rows, const char *name, size_t name_len, const char *backend,
-                   size_t backend_len, const char *label, size_t label_len);
+bool rows_put_info(struct rows *rows, const struct rows_row *row);
 void rows_peer_end(struct rows *rows, const struct rows_shared *peer, size_t place);
 
 /* One field `events` of a WatchReply: kind, the row, and why unless it is "". False as above. */
 bool rows_put_event(struct rows *rows, const struct rows_shared *owner, Meshd__V1__WatchKind kind,
-                    const char *why, const char *key, size_t key_len, size_t name_len,
-                    const char *backend, size_t backend_len);
+                    const char *why, const struct rows_row *row);
 
 /* The rows become part of reply, which borrows them until it was packed. */
 void rows_attach(struct rows *rows, Meshd__V1__IntrospectReply *reply);

@@ -52,6 +52,7 @@ static void rows(void)
     db_info.name = S("db");
     db_info.backend_addr = S("127.0.0.1:5432");
     db_info.source_peer = mq_info.source_peer = S("127.0.0.2");
+    mq_info.healthy = true;
     mq_info.name = S("mq");
     mq_info.backend_addr = S("127.0.0.1:5672");
     peer.peer_ip = S("127.0.0.2");
@@ -315,8 +316,10 @@ Test(golden, introspect_merges_the_pages_of_one_picture)
     "\"link\":\"\"}"
 #define PEERS_JSON                                                                                 \
     "[{\"peer_ip\":\"127.0.0.2\",\"peer_id\":\"n2\",\"last_sync\":1234567890,\"services\":["       \
-    "{\"name\":\"db\",\"backend_addr\":\"127.0.0.1:5432\",\"source_peer\":\"127.0.0.2\"},"         \
-    "{\"name\":\"mq\",\"backend_addr\":\"127.0.0.1:5672\",\"source_peer\":\"127.0.0.2\"}],"        \
+    "{\"name\":\"db\",\"backend_addr\":\"127.0.0.1:5432\",\"source_peer\":\"127.0.0.2\","          \
+    "\"healthy\":false,\"draining\":false},"                                                       \
+    "{\"name\":\"mq\",\"backend_addr\":\"127.0.0.1:5672\",\"source_peer\":\"127.0.0.2\","          \
+    "\"healthy\":true,\"draining\":false}],"                                                       \
     "\"connected\":false,\"stale\":true,\"draining\":false,\"incarnation\":0,\"version\":0,"       \
     "\"last_seen\":0,\"services_total\":2,\"digest\":0},"                                          \
     "{\"peer_ip\":\"127.0.0.3\",\"peer_id\":\"n3\",\"last_sync\":0,\"services\":[],"               \

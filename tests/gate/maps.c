@@ -40,8 +40,12 @@ static bool put(struct rows *rows, unsigned i, uint32_t value, Meshd__V1__WatchK
     maps_name(i, name);
     snprintf(key, sizeof(key), "%s@%s", name, source(i));
     snprintf(backend, sizeof(backend), "10.0.0.1:%u", value);
-    return rows_put_event(rows, &shared, kind, "", key, strlen(key), strlen(name), backend,
-                          strlen(backend));
+    return rows_put_event(rows, &shared, kind, "",
+                          &(struct rows_row){.key = key,
+                                             .key_len = strlen(key),
+                                             .name_len = strlen(name),
+                                             .backend = backend,
+                                             .backend_len = strlen(backend)});
 }
 
 static size_t picture_part(void *ctx, void *picture, const struct gate_filter *filter,

@@ -13,7 +13,7 @@ static void share_service(struct rows_shared *out)
 
     row.ip = (char *)"192.0.2.10";
     row.peer_id = (char *)"n2";
-    row.connected = row.healthy = true;
+    row.connected = true;
     row.last_seen = 1234567890;
     row.link = (char *)"00112233445566778899aabbccddeeff";
     cr_assert(rows_share(out, &row.base));
@@ -29,6 +29,17 @@ static void share_peer(struct rows_shared *out)
     row.connected = true;
     row.services_total = 300;
     cr_assert(rows_share(out, &row.base));
+}
+
+static struct rows_row row_of(const char *key, const char *backend, unsigned state)
+{
+    return (struct rows_row){.key = key,
+                             .key_len = strlen(key),
+                             .name_len = strcspn(key, "@"),
+                             .backend = backend,
+                             .backend_len = strlen(backend),
+                             .healthy = state & 1,
+                             .draining = state & 2};
 }
 
 static Meshd__V1__IntrospectReply *through(struct rows *rows)
@@ -57,22 +68,23 @@ Test(rows, protobuf_reads_what_was_encoded_by_hand)
     struct rows rows = {.data = room, .cap = sizeof room};
     struct rows_shared service, peer;
     Meshd__V1__IntrospectReply *reply;
+    struct rows_row row;
     char key[64], name[32], backend[32];
     size_t place;
 
     share_service(&service);
     share_peer(&peer);
     for (unsigned i = 0; i < 300; i++) {
-        snprintf(name, sizeof name, "service-%u", i);
-        snprintf(key, sizeof key, "%s@192.0.2.10", name);
+        snprintf(key, sizeof key, "service-%u@192.0.2.10", i);
         snprintf(backend, sizeof backend, "10.0.0.1:%u", i + 1);
-        cr_assert(rows_put_service(&rows, &service, key, strlen(key), strlen(name), backend,
-                                   strlen(backend)));
+        row = row_of(key, backend, i % 4);
+        cr_assert(rows_put_service(&rows, &service, &row));
     }
     cr_assert(rows_peer_begin(&rows, &peer, &place));
     for (unsigned i = 0; i < 300; i++) {
-        snprintf(name, sizeof name, "service-%u", i);
-        cr_assert(rows_put_info(&rows, name, strlen(name), "b:1", 3, "192.0.2.10", 10));
+        snprintf(key, sizeof key, "service-%u@192.0.2.10", i);
+        row = row_of(key, "b:1", i % 4);
+        cr_assert(rows_put_info(&rows, &row));
     }
     rows_peer_end(&rows, &peer, place);
     reply = through(&rows);
@@ -92,6 +104,10 @@ Test(rows, protobuf_reads_what_was_encoded_by_hand)
         cr_expect(reply->services[i]->connected && !reply->services[i]->stale);
         cr_expect_str_eq(reply->peer_services[0]->services[i]->name, name);
         cr_expect_str_eq(reply->peer_services[0]->services[i]->source_peer, "192.0.2.10");
+        cr_expect_eq(reply->services[i]->healthy, i % 4 & 1);
+        cr_expect_eq(reply->services[i]->draining, (i % 4 & 2) != 0);
+        cr_expect_eq(reply->peer_services[0]->services[i]->healthy, i % 4 & 1);
+        cr_expect_eq(reply->peer_services[0]->services[i]->draining, (i % 4 & 2) != 0);
     }
     cr_expect_eq(reply->peer_services[0]->services_total, 300u);
     cr_expect_str_eq(reply->peer_services[0]->peer_id, "n2");
@@ -120,6 +136,7 @@ Test(rows, a_peer_without_services_and_no_rows_at_all_are_fine)
 /* Every size of room: rows fit whole or not at all, and the byte after the room stays. */
 Test(rows, the_room_is_never_overrun)
 {
+    const struct rows_row row = row_of("a@192.0.2.10", "b:1", 3);
     struct rows_shared service, peer;
 
     share_service(&service);
@@ -129,10 +146,10 @@ Test(rows, the_room_is_never_overrun)
         size_t place;
 
         memset(room, 0xee, 700);
-        while (rows_put_service(&rows, &service, "a@192.0.2.10", 12, 1, "b:1", 3))
+        while (rows_put_service(&rows, &service, &row))
             ;
         if (rows_peer_begin(&rows, &peer, &place)) {
-            while (rows_put_info(&rows, "a", 1, "b:1", 3, "192.0.2.10", 10))
+            while (rows_put_info(&rows, &row))
                 ;
             rows_peer_end(&rows, &peer, place);
         }
@@ -146,6 +163,7 @@ Test(rows, an_event_encoded_by_hand_is_one_of_a_watch_reply)
 {
     static const Meshd__V1__WatchKind kinds[] = {MESHD__V1__WATCH_KIND__WATCH_KIND_UP,
                                                  MESHD__V1__WATCH_KIND__WATCH_KIND_DOWN};
+    const struct rows_row row = row_of("web@192.0.2.10", "10.0.0.1:80", 2);
     struct rows rows = {.data = room, .cap = sizeof room};
     struct rows_shared owner;
     Meshd__V1__WatchReply *reply;
@@ -153,12 +171,10 @@ Test(rows, an_event_encoded_by_hand_is_one_of_a_watch_reply)
 
     share_service(&owner);
     for (int i = 0; i < 2; i++)
-        cr_assert(rows_put_event(&rows, &owner, kinds[i], i ? "left" : "", "web@192.0.2.10", 14, 3,
-                                 "10.0.0.1:80", 11));
+        cr_assert(rows_put_event(&rows, &owner, kinds[i], i ? "left" : "", &row));
     whole = rows.len;
     for (rows.cap = whole; rows.cap < whole + whole / 2; rows.cap++)
-        cr_assert_not(rows_put_event(&rows, &owner, kinds[0], "", "web@192.0.2.10", 14, 3,
-                                     "10.0.0.1:80", 11));
+        cr_assert_not(rows_put_event(&rows, &owner, kinds[0], "", &row));
     cr_assert_eq(rows.len, whole);
     reply = meshd__v1__watch_reply__unpack(NULL, rows.len, rows.data);
     cr_assert(reply, "protobuf-c cannot read the events");
@@ -172,7 +188,7 @@ Test(rows, an_event_encoded_by_hand_is_one_of_a_watch_reply)
         cr_expect_str_eq(event->row->name, "web");
         cr_expect_str_eq(event->row->backend_addr, "10.0.0.1:80");
         cr_expect_str_eq(event->row->peer_id, "n2");
-        cr_expect(event->row->connected);
+        cr_expect(event->row->connected && !event->row->healthy && event->row->draining);
     }
     meshd__v1__watch_reply__free_unpacked(reply, NULL);
 }
