@@ -13,7 +13,6 @@ int clients_new(const struct config *config, struct registry *registry, struct t
                 struct forward **out_forward)
 {
     struct forward_ingress *ingress = must_alloc((config->n_ingress + 1) * sizeof *ingress);
-    struct forward_backend *backends = must_alloc((config->n_services + 1) * sizeof *backends);
     int r;
 
     for (size_t i = 0; i < config->n_ingress; i++) {
@@ -27,17 +26,12 @@ int clients_new(const struct config *config, struct registry *registry, struct t
                                               .proxy_from = port->proxy_from,
                                               .n_proxy_from = port->n_proxy_from};
     }
-    for (size_t i = 0; i < config->n_services; i++)
-        backends[i] = (struct forward_backend){.name = config->services[i].name,
-                                               .proxy = config->services[i].proxy};
     r = forward_new(&(struct forward_settings){.peer_id = config->peer_id,
                                                .limits = &config->limits,
                                                .registry = registry,
                                                .workers = (unsigned)config->workers,
                                                .ingress = ingress,
                                                .n_ingress = config->n_ingress,
-                                               .backends = backends,
-                                               .n_backends = config->n_services,
                                                .route_ms = config->route_timeout_ms,
                                                .dial_ms = config->dial_timeout_ms,
                                                .open_ms = config->open_timeout_ms,
@@ -48,7 +42,6 @@ int clients_new(const struct config *config, struct registry *registry, struct t
                                                .ops = *ops},
                     out_forward);
     free(ingress);
-    free(backends);
     return r;
 }
 

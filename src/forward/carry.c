@@ -215,7 +215,7 @@ static void on_backend(void *ctx, int error, struct leg *leg)
     struct carry *c = ctx;
 
     c->dial = NULL;
-    if (error == 0 && !forward_introduce(c->worker->forward, leg, c->name, &c->tuple)) {
+    if (error == 0 && !forward_introduce(leg, current(c)->row->flags, &c->tuple)) {
         error = -ECONNRESET;
         leg_reset(leg);
     }

@@ -26,30 +26,6 @@
 
 /* ---- made and unmade ---- */
 
-static int compare_backends(const void *a, const void *b)
-{
-    return strcmp(((const struct forward_backend *)a)->name,
-                  ((const struct forward_backend *)b)->name);
-}
-
-static int copy_backends(struct forward *forward, const struct forward_settings *settings)
-{
-    forward->backends = calloc(settings->n_backends + 1, sizeof(*forward->backends));
-    if (!forward->backends)
-        return -ENOMEM;
-    for (size_t i = 0; i < settings->n_backends; i++) {
-        char *name = strdup(settings->backends[i].name);
-
-        if (!name)
-            return -ENOMEM;
-        forward->backends[i].name = name;
-        forward->backends[i].proxy = settings->backends[i].proxy;
-        forward->n_backends++;
-    }
-    qsort(forward->backends, forward->n_backends, sizeof(*forward->backends), compare_backends);
-    return 0;
-}
-
 static void read_check(struct worker *worker, struct mail *mail);
 
 static int make_workers(struct forward *forward, unsigned n)
@@ -72,10 +48,8 @@ static int make_workers(struct forward *forward, unsigned n)
 
 static int make_parts(struct forward *forward, const struct forward_settings *settings)
 {
-    int r = copy_backends(forward, settings);
+    int r = sources_new(&forward->limits, &forward->sources);
 
-    if (r == 0)
-        r = sources_new(&forward->limits, &forward->sources);
     if (r == 0)
         r = services_new(&forward->limits, &forward->services);
     if (r == 0)
@@ -134,9 +108,6 @@ void forward_free(struct forward *forward)
     meeting_free(forward->meeting);
     services_free(forward->services);
     sources_free(forward->sources);
-    for (size_t i = 0; i < forward->n_backends; i++)
-        free((char *)forward->backends[i].name);
-    free(forward->backends);
     free(forward);
 }
 
@@ -261,17 +232,14 @@ void forward_check_again(struct forward *forward)
 
 /* ---- backends ---- */
 
-bool forward_introduce(const struct forward *forward, struct leg *leg, const char *name,
-                       const struct tuple *tuple)
+bool forward_introduce(struct leg *leg, unsigned row_flags, const struct tuple *tuple)
 {
-    const struct forward_backend key = {.name = name}, *found;
     uint8_t bytes[PROXY_PACK_MAX];
     size_t len;
 
-    found = bsearch(&key, forward->backends, forward->n_backends, sizeof(key), compare_backends);
-    if (!found || found->proxy == PROXY_OFF)
+    if (!(row_flags & (ROW_PROXY_V1 | ROW_PROXY_V2)))
         return true;
-    len = proxy_header_pack(found->proxy, tuple, bytes);
+    len = proxy_header_pack(row_flags & ROW_PROXY_V2 ? PROXY_V2 : PROXY_V1, tuple, bytes);
     /* The first bytes of a connection: there is room for them. */
     return send(leg->fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)len;
 }

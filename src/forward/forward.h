@@ -43,11 +43,6 @@ struct forward_ingress {  /* one port where clients connect */
     size_t n_proxy_from;
 };
 
-struct forward_backend { /* what a local service's backend wants to be told first */
-    const char *name;
-    enum proxy_version proxy;
-};
-
 struct forward_record;
 
 struct forward_ops {
@@ -89,8 +84,6 @@ struct forward_settings { /* all copied, but what is said to be borrowed */
     unsigned workers;          /* 0: one per core */
     const struct forward_ingress *ingress;
     size_t n_ingress;
-    const struct forward_backend *backends;
-    size_t n_backends;
     uint32_t route_ms;            /* from accept to joined: 10000 */
     uint32_t dial_ms;             /* of a backend: 5000 */
     uint32_t open_ms;             /* of a Forward, at most; 10000 */

@@ -35,9 +35,7 @@ struct forward {
     uint32_t route_ms, dial_ms, open_ms, idle_ms, half_close_ms;
     struct policy_keeper *policy; /* NULL: no rule */
     struct forward_ops ops;
-    struct tls_keeper *tls;           /* NULL: plaintext */
-    struct forward_backend *backends; /* by name */
-    size_t n_backends;
+    struct tls_keeper *tls; /* NULL: plaintext */
     struct ingress *ingress;
     size_t n_ingress;
     unsigned n_workers;
@@ -62,9 +60,8 @@ struct forward {
 struct worker *forward_next_worker(struct forward *forward); /* in turn; any thread */
 /* Forwards are served no more: the node drains, and what was on its way has come. Any thread. */
 bool forward_refuses(const struct forward *forward);
-/* A backend was connected for a client: says who that is, if the backend wants to be told. False:
- * it did not take it. */
+/* A backend was connected for a client: says who that is, if the service's row says that it is to
+ * be told. False: it did not take it. */
 struct tuple;
-bool forward_introduce(const struct forward *forward, struct leg *leg, const char *name,
-                       const struct tuple *tuple);
+bool forward_introduce(struct leg *leg, unsigned row_flags, const struct tuple *tuple);
 #endif

@@ -26,6 +26,7 @@ struct served {
     struct waiter waiter; /* its session is a reference, as long as this lives */
     struct tuple tuple;
     uint32_t remaining_ms;
+    uint8_t row_flags; /* as they were when the backend was dialled */
     bool pending, dial_data;
     bool given_up; /* before it began */
     bool dials;    /* data is of this side's dialling, */
@@ -289,7 +290,7 @@ static void on_backend(void *ctx, int error, struct leg *leg)
     struct served *s = ctx;
 
     s->dial = NULL;
-    if (error == 0 && !forward_introduce(s->worker->forward, leg, s->name, &s->tuple)) {
+    if (error == 0 && !forward_introduce(leg, s->row_flags, &s->tuple)) {
         error = -ECONNRESET;
         leg_reset(leg);
     }
@@ -327,6 +328,7 @@ static void dial_backend(struct served *s)
         refuse(s, REFUSAL(NO_SUCH_NAME), "not registered here any more");
         return;
     }
+    s->row_flags = row->flags;
     s->service = service_enter(forward->services, s->name);
     if (!s->service) {
         row_unref(row);

@@ -13,14 +13,12 @@ static size_t listened;
 static int refuse_at = -1; /* the index of a port that cannot be bound */
 static struct forward_settings got;
 static struct forward_ingress ports[3];
-static struct forward_backend backends[2];
 
 int forward_new(const struct forward_settings *settings, struct forward **out_forward)
 {
     got = *settings;
-    cr_assert(settings->n_ingress <= 3 && settings->n_backends <= 2);
+    cr_assert(settings->n_ingress <= 3);
     memcpy(ports, settings->ingress, settings->n_ingress * sizeof(*ports));
-    memcpy(backends, settings->backends, settings->n_backends * sizeof(*backends));
     *out_forward = (struct forward *)&stands_for_it;
     return 0;
 }
@@ -44,9 +42,6 @@ static struct config *settings(void)
                               "     proxy_from: '10.0.0.0/8,::1'}\n"
                               "  - {listen: '5432', name: db}\n"
                               "  - {listen: '80'}\n"
-                              "services:\n"
-                              "  - {name: web, backend: 'a:1', proxy_protocol: v2}\n"
-                              "  - {name: db, backend: 'b:1'}\n"
                               "workers: 3\n"
                               "timing: {dial_timeout: 1s, open_timeout: 2s, route_timeout: 3s,\n"
                               "  idle_timeout: 4s, half_close_timeout: 5s}\n"));
@@ -85,10 +80,6 @@ Test(clients, the_settings_reach_the_room)
     cr_expect_eq(ports[1].port, 5432);
     cr_expect_str_eq(ports[1].name, "db");
     cr_expect_not(ports[1].accept_bare_lf);
-    cr_assert_eq(got.n_backends, 2u);
-    cr_expect_str_eq(backends[0].name, "web");
-    cr_expect_eq(backends[0].proxy, PROXY_V2);
-    cr_expect_eq(backends[1].proxy, PROXY_OFF);
     config_free(config);
 }
 

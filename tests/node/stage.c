@@ -192,7 +192,10 @@ static void event(void *ctx, const struct node_event *e)
 static void begin(size_t n_dials)
 {
     const struct node_dial dial = {.host = "10.0.0.9", .port = 7400, .peer_id = st.expected};
-    const struct node_service own = {.name = "own", .backend = "127.0.0.1:80"};
+    const struct node_service own = {.name = "own",
+                                     .backend = "127.0.0.1:80",
+                                     .proxy_protocol =
+                                         MESHD__V1__PROXY_PROTOCOL__PROXY_PROTOCOL_V2};
     const struct registry_settings registry = {.peer_id = "n1", .epoch = 1, .limits = &st.limits};
     struct node_settings settings = {.peer_id = "n1",
                                      .incarnation = 1000,

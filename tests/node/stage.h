@@ -96,7 +96,8 @@ struct stage_peer {
 
 extern struct stage st;
 
-/* n1 at time 1,000,000 ms, heartbeat 3 s, peer_timeout 30 s, with the service "own";
+/* n1 at time 1,000,000 ms, heartbeat 3 s, peer_timeout 30 s, with the service "own", whose
+ * clients are introduced by PROXY v2;
  * dial: 10.0.0.9:7400 is dialled. */
 void stage_begin(void);
 void stage_begin_dialling(void);

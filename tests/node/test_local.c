@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 #include "node/stage.h"
+#include "registry/snapshot.h"
 
 TestSuite(node_local, .init = stage_begin, .fini = stage_end);
 TestSuite(node_local_limits, .fini = stage_end);
@@ -44,6 +45,20 @@ Test(node_local, services_of_the_configuration_are_there_from_the_start)
     cr_expect(offered("own@local", "127.0.0.1:80"));
     cr_expect_eq(node_version(st.node), 1);
     cr_expect_eq(st.events[NODE_MAPS_CHANGED], 1);
+}
+
+Test(node_local, how_clients_are_introduced_is_in_the_row_and_in_no_digest)
+{
+    static const char *const entries[] = {"own", "127.0.0.1:80"};
+    struct row *row = registry_find(st.registry, "own@local");
+    struct snapshot *snap;
+
+    cr_assert(row);
+    cr_expect_eq(row->flags, ROW_PROXY_V2);
+    row_unref(row);
+    cr_assert_eq(registry_snapshot(st.registry, &snap), 0);
+    cr_expect_eq(list_digest(snap->local), stage_digest(1, entries));
+    snapshot_unref(snap);
 }
 
 Test(node_local, an_offer_is_additive_canonical_and_grows_the_version)
