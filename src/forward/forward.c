@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "forward/backend.h"
 #include "forward/carry.h"
+#include "forward/check.h"
 #include "forward/data.h"
 #include "forward/ingress.h"
 #include "forward/outbox.h"
@@ -140,6 +141,7 @@ static void end(struct worker *worker)
     carry_worker_stop(worker);
     relay_cut_all(worker, FORWARD_DRAINED);
     owner_worker_stop(worker);
+    checks_worker_stop(worker);
     data_worker_stop(worker);
     relay_worker_fini(worker);
 }

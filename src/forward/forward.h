@@ -55,7 +55,7 @@ struct forward_ops {
      * backend_dial's, negative); only when it is another than that of the client before. */
     void (*backend_seen)(void *ctx, const char *name, const char *backend, int error);
     /* Of forward_check: error 0 or as above, -EPROTO: no HTTP, or a status that is none of 200 to
-     * 399; text: half a sentence for people. */
+     * 399; text: half a sentence for people, "answered 503". */
     void (*checked)(void *ctx, uint64_t check, int error, const char *text);
     /* A client's way has ended, or a peer's client's here. NULL: nobody wants to know. record is
      * borrowed for the call. */
@@ -148,10 +148,12 @@ int forward_data(void *forward, int fd, struct tls *tls, const struct gate_peer 
                  const char **out_text);
 
 /* Looks once whether backend answers, dialled as for clients; http_path NULL: it accepts a
- * connection, else it answers GET with a status of 200 to 399. Told by ops.checked, once, unless
- * forward_stop comes first. 0 or -ENOMEM. Any thread. */
+ * connection, else it answers GET with a status of 200 to 399. Where the backend wants a PROXY
+ * header it is told that there is no client. Told by ops.checked, once, unless forward_stop comes
+ * first. 0; -ENOMEM; -EINVAL: no address, or a path that is not "/" and visible ASCII. Any thread.
+ */
 int forward_check(struct forward *forward, uint64_t check, const char *backend,
-                  const char *http_path, uint32_t timeout_ms);
+                  enum proxy_version proxy, const char *http_path, uint32_t timeout_ms);
 
 /* ---- what it says of itself ---- */
 

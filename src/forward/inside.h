@@ -12,6 +12,7 @@
  *   meeting.c  who has which forward id       recheck.c  who would still be let in
  *   backend.c  dialling                       names.c    what backends' hosts resolve to
  *   relay.c    one leg joined with another    pipes.c    pipes for that
+ *   check.c    a look at a backend
  */
 #ifndef FORWARD_INSIDE_H
 #define FORWARD_INSIDE_H

@@ -175,6 +175,7 @@ struct worker {
     } legs;
     struct ring outboxes;                               /* that have something to send */
     struct ring clients, carries, served, relays, data; /* what lives here; for drain and stop */
+    struct ring checks;                                 /* check.c */
     struct ingress_poll *listening;                     /* ingress.c */
     struct pipes *pipes;                                /* pipes.c */
     struct mutex mail_lock;

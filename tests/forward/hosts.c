@@ -109,7 +109,7 @@ static struct timespec deadline(void)
     struct timespec until;
 
     clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += WAIT_MS / 1000;
+    until.tv_sec += HOSTS_WAIT_MS / 1000;
     return until;
 }
 

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define WAIT_MS 20000
+#define HOSTS_WAIT_MS 20000
 
 /* Addresses as text, parted by spaces; "": it has none. Unknown hosts fail. */
 void hosts_set(const char *host, const char *addresses);
@@ -15,7 +15,7 @@ int hosts_resolve(const char *host, struct in6_addr *out, size_t cap);
 
 unsigned hosts_asked(const char *host);
 unsigned hosts_inside(void); /* threads that are asking */
-/* False: not within WAIT_MS. */
+/* False: not within HOSTS_WAIT_MS. */
 bool hosts_wait_asked(const char *host, unsigned n);
 bool hosts_wait_inside(unsigned n); /* exactly */
 
