@@ -400,15 +400,5 @@ void forward_counters(struct forward *forward, struct forward_counters *out)
 uint64_t forward_phase_us(const struct forward_counters *counters, enum forward_phase phase,
                           double share)
 {
-    const uint64_t *buckets = counters->phases[phase];
-    uint64_t all = 0, seen = 0;
-
-    for (size_t i = 0; i < FORWARD_BUCKETS; i++)
-        all += buckets[i];
-    for (size_t i = 0; i < FORWARD_BUCKETS; i++) {
-        seen += buckets[i];
-        if (buckets[i] && (double)seen >= share * (double)all)
-            return UINT64_C(1) << i;
-    }
-    return 0;
+    return histogram_share_us(&counters->phases[phase], share);
 }

@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 #include <protobuf-c/protobuf-c.h>
+#include "base/histogram.h"
 #include "base/limits.h"
 #include "forward/end.h"
 #include "gate/gate.h"
@@ -179,7 +180,6 @@ struct forward_explained {
 void forward_explain(struct forward *forward, const char *name, size_t name_len,
                      struct forward_explained *out);
 
-#define FORWARD_BUCKETS 32u /* of powers of two microseconds */
 enum forward_phase {
     FORWARD_PHASE_NAME,    /* accept until the name is known */
     FORWARD_PHASE_CONNECT, /* a local backend, or the owner's dialling of its own */
@@ -201,7 +201,7 @@ struct forward_counters { /* gauges say what is now, counters only grow */
     uint64_t spliced;              /* of them, without a copy */
     uint64_t messages_bad, resolves, resolves_failed;
     uint64_t ends[N_FORWARD_ENDS]; /* clients */
-    uint64_t phases[N_FORWARD_PHASES][FORWARD_BUCKETS];
+    struct histogram phases[N_FORWARD_PHASES];
 };
 void forward_counters(struct forward *forward, struct forward_counters *out_counters);
 /* The upper bound in us of the bucket in which that share (0.5, 0.99) of a phase lies; 0: nothing

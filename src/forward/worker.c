@@ -171,12 +171,7 @@ void worker_turn(struct worker *worker, bool wait)
 
 void worker_phase(struct worker *worker, enum forward_phase phase, uint64_t begun_us)
 {
-    uint64_t us = uv_hrtime() / 1000 - begun_us;
-    unsigned bucket = us == 0 ? 0 : 64u - (unsigned)__builtin_clzll(us);
-
-    if (bucket >= FORWARD_BUCKETS)
-        bucket = FORWARD_BUCKETS - 1;
-    COUNT(worker, phases[phase][bucket], 1);
+    histogram_add(&worker->count.phases[phase], uv_hrtime() / 1000 - begun_us);
 }
 
 /* Each ring is an event of its own, epoll(7), so that nobody has to read it. */
