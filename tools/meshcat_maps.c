@@ -205,10 +205,11 @@ static void links_table(const Meshd__V1__NodeInfo *node)
 {
     CLEANUP(table_freep)
     struct table *t = TABLE("LINK", "ADDRESS", "CONFIGURED", "STATE", "TLS", "SINCE", "SILENT MS",
-                            "ATTEMPTS", "LAST ERROR");
+                            "RTT MS", "ATTEMPTS", "LAST ERROR");
 
     for (size_t i = 0; i < node->n_links; i++) {
         const Meshd__V1__LinkRow *row = node->links[i];
+        char rtt[32];
 
         table_cell(t, row->peer_id);
         table_cell(t, row->address);
@@ -217,6 +218,8 @@ static void links_table(const Meshd__V1__NodeInfo *node)
         table_cell(t, row->tls ? "yes" : "no");
         table_time(t, row->since);
         table_number(t, row->silent_ms);
+        snprintf(rtt, sizeof(rtt), "%.3f", (double)row->rtt_us / 1000);
+        table_cell(t, row->rtt_us ? rtt : "");
         table_number(t, row->attempts);
         table_cell(t, row->last_error);
     }

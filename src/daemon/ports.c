@@ -428,6 +428,8 @@ static void event(void *ctx, const struct node_event *event)
 
 static uint64_t now_ms(void *ctx) { return clock_ms(); }
 
+static uint64_t now_us(void *ctx) { return clock_ns() / 1000; }
+
 static uint64_t wall_us(void *ctx) { return clock_wall_us(); }
 
 static void fill_random(void *ctx, void *out, size_t len) { random_bytes(out, len); }
@@ -436,6 +438,7 @@ struct node_port ports_node_port(struct ports *ports)
 {
     return (struct node_port){.ctx = ports,
                               .now_ms = now_ms,
+                              .now_us = now_us,
                               .wall_us = wall_us,
                               .random = fill_random,
                               .resolve = resolve_begin,

@@ -356,6 +356,7 @@ static bool fill_link(struct arena *arena, const struct node_link_info *from, ui
     out->since = (clock_wall_us() / 1000 - (now_ms - from->since_ms)) / 1000;
     out->last_error = arena_strdup(arena, from->last_error);
     out->attempts = from->attempts;
+    out->rtt_us = from->rtt_us;
     out->tls = tls; /* all are, or none */
     return out->peer_id && out->address && out->configured && out->session_id && out->last_error;
 }

@@ -31,7 +31,9 @@ struct node {
     struct link *links; /* by number */
     struct peer *peers; /* by id */
 
-    uint64_t now_ms;   /* of the call at hand */
+    uint64_t now_ms; /* of the call at hand */
+    uint64_t now_us; /* likewise; 0: the port has no such clock */
+    uint64_t began_us;
     uint64_t next_ms;  /* when node_tick has work */
     uint64_t grace_ms; /* nobody is declared silent before: we were late ourselves */
     uint64_t last_number;

@@ -99,6 +99,7 @@ void link_send_heartbeat(struct node *n, struct link *l, uint64_t probe, uint64_
         beat.data_wanted = n->port->link_data_wanted(n->port->ctx, l->number);
     beat.probe = probe;
     beat.echo = echo;
+    measure_beat_out(n, l, &beat);
     if (link_send(n, l, NODE_URGENT, KIND(HEARTBEAT), &beat.base) == 0)
         n->counters.heartbeats_sent++;
 }
@@ -363,6 +364,7 @@ static void on_heartbeat(struct node *n, struct link *l, const Meshd__V1__Heartb
         return;
     }
     n->counters.heartbeats_received++;
+    measure_beat_in(n, l, beat);
     if (beat->incarnation >= l->incarnation) {
         l->incarnation = beat->incarnation;
         if (p->incarnation < beat->incarnation)

@@ -4,6 +4,7 @@
 
 #include "node/table.h"
 #include "node/node.h"
+#include "node/measure.h"
 #include "node/sync.h"
 
 struct dialer;
@@ -32,6 +33,7 @@ struct link {
     uint64_t live_ms;                /* when it became live */
     uint64_t bytes, bytes_ms;        /* received so far, and when that was looked at */
     uint64_t beat_ms;                /* next heartbeat */
+    struct measure measure;
     struct sync_out out;
     struct sync_in in;
     UT_hash_handle hh;

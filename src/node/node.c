@@ -17,7 +17,11 @@
     10u /* node_tick looks at everything; not oftener than this for what is due later              \
          */
 
-static void enter(struct node *n) { n->now_ms = n->port->now_ms(n->port->ctx); }
+static void enter(struct node *n)
+{
+    n->now_ms = n->port->now_ms(n->port->ctx);
+    n->now_us = measure_now_us(n);
+}
 
 static void leave(struct node *n)
 {
@@ -182,6 +186,7 @@ int node_new(const struct node_settings *settings, struct registry *registry,
     n->policy = settings->policy;
     n->next_ms = UINT64_MAX;
     enter(n);
+    n->began_us = n->now_us;
     r = init(n, settings);
     if (r < 0) {
         node_free(n);
@@ -470,6 +475,7 @@ static void describe_link(const struct node *n, const struct link *l, struct nod
     out->has_session = l->has_session;
     out->silent_ms = n->now_ms - l->life_ms;
     out->since_ms = l->since_ms;
+    out->rtt_us = l->measure.rtt_us;
 }
 
 static void describe_dialer(const struct node *n, const struct dialer *d,

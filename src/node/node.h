@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <meshd/v1/mesh.pb-c.h>
+#include "base/histogram.h"
 #include "node/port.h"
 #include "registry/registry.h"
 
@@ -149,6 +150,7 @@ struct node_link_info {
     uint64_t silent_ms, since_ms; /* since_ms: on port->now_ms */
     char last_error[LIMIT_STATUS_TEXT + 1];
     uint32_t attempts;
+    uint64_t rtt_us; /* the way there and back; 0: not known yet */
 };
 /* Writes at most max rows; returns how many there are. */
 size_t node_links(const struct node *node, struct node_link_info *out_links, size_t max);
@@ -159,6 +161,8 @@ struct node_counters {
     uint64_t syncs_applied, syncs_wanted, sync_parts_sent, heartbeats_sent, heartbeats_received;
     uint64_t messages_other_session, messages_bad, tokens_refused, digests_differed, goodbyes;
     uint64_t dials, dials_failed, probes;
+    /* From the call that made a change at its owner to the maps here, as far as it was measured. */
+    struct histogram visible;
 };
 void node_counters(const struct node *node, struct node_counters *out_counters);
 uint64_t node_incarnation(const struct node *node); /* may have been raised */

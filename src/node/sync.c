@@ -92,6 +92,8 @@ static bool begin(struct node *n, struct link *l)
     o->full = o->want_full || !o->base || o->base_incarnation != n->incarnation;
     if (!o->full && o->base_version == n->local.version)
         return false;
+    o->made_us = o->changed_us;
+    o->changed_us = 0;
     o->target = list_ref(n->local.list);
     o->incarnation = n->incarnation;
     o->version = n->local.version;
@@ -186,6 +188,7 @@ static bool send_part(struct node *n, struct link *l)
     part.draining = o->draining = n->draining;
     part.digest = list_digest(o->target);
     part.count = (uint32_t)list_count(o->target);
+    part.age_us = measure_age_us(n, o);
     if (r == 0)
         r = link_send(n, l, NODE_BULK, KIND(SYNC), &part.base);
     if (r < 0) {
@@ -202,6 +205,7 @@ void sync_run(struct node *n, struct link *l)
 {
     struct sync_out *o = &l->out;
 
+    measure_change(n, o);
     if (!link_in_session(l) || (!o->target && !begin(n, l)))
         return;
     while (!o->sent_all && o->next_part - o->acked < LIMIT_SYNC_IN_FLIGHT) {
@@ -435,6 +439,8 @@ static void apply(struct node *n, struct link *l, const Meshd__V1__Sync *sync)
             r = STAGING_E_STALE;
     } else {
         r = staging_apply(n, p, &in->staging, sync->incarnation, sync->version, &told);
+        if (r == 0)
+            measure_visible(n, l, sync);
         if (r == STAGING_E_STALE && p->known.incarnation == sync->incarnation &&
             p->known.version >= sync->version)
             r = 0;

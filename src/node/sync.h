@@ -43,6 +43,8 @@ struct sync_out {
     uint64_t not_before_ms, wanted_ms;
     struct backoff repair;
     uint32_t refused_told;
+    /* To measure: when the oldest change was made that is under way, and that waits; 0: none. */
+    uint64_t made_us, changed_us, noted_version;
 };
 
 struct sync_in {

@@ -80,6 +80,7 @@ static void about_node(void)
     link_row.state = S("live");
     link_row.since = 1234567890;
     link_row.silent_ms = 12;
+    link_row.rtt_us = 1234;
     link_row.tls = true;
     tls.names = names;
     tls.n_names = 1;
@@ -396,42 +397,41 @@ Test(golden, verbose_says_on_stderr_who_answered)
 
 Test(golden, node_shows_links_limits_and_counters)
 {
-    GOLDEN(
-        0,
-        "FIELD           VALUE\n"
-        "peer id         n1\n"
-        "software        meshd 0.1.0\n"
-        "address         127.0.0.1:7400\n"
-        "ingress         127.0.0.1:8080 default=web\n"
-        "ingress         [::]:5432=db\n"
-        "started         2023-11-14T22:13:20Z\n"
-        "up for          61.042 s\n"
-        "incarnation     1700000000000000\n"
-        "version         3\n"
-        "wire versions   1 to 1\n"
-        "draining        no\n"
-        "nng healthy     yes\n"
-        "TLS             yes\n"
-        "certificate of  n1\n"
-        "certificate by  CN=meshd CA\n"
-        "fingerprint     00ff\n"
-        "valid until     2024-11-13T22:13:20Z\n"
-        "CAs trusted     1\n"
-        "revoked         2\n"
-        "CRL until       2023-11-21T20:53:20Z\n"
-        "files taken     1\n"
-        "\n"
-        "LINK  ADDRESS         CONFIGURED  STATE  TLS  SINCE                 SILENT MS  ATTEMPTS  "
-        "LAST ERROR\n"
-        "n2    127.0.0.2:7400  two:7400    live   yes  2009-02-13T23:31:30Z  12         0         "
-        "-\n"
-        "\n"
-        "LIMIT  USED  MOST  UNIT\n"
-        "peers  1     4096  peers\n"
-        "\n"
-        "COUNTER  VALUE\n"
-        "calls    99\n",
-        "node");
+    GOLDEN(0,
+           "FIELD           VALUE\n"
+           "peer id         n1\n"
+           "software        meshd 0.1.0\n"
+           "address         127.0.0.1:7400\n"
+           "ingress         127.0.0.1:8080 default=web\n"
+           "ingress         [::]:5432=db\n"
+           "started         2023-11-14T22:13:20Z\n"
+           "up for          61.042 s\n"
+           "incarnation     1700000000000000\n"
+           "version         3\n"
+           "wire versions   1 to 1\n"
+           "draining        no\n"
+           "nng healthy     yes\n"
+           "TLS             yes\n"
+           "certificate of  n1\n"
+           "certificate by  CN=meshd CA\n"
+           "fingerprint     00ff\n"
+           "valid until     2024-11-13T22:13:20Z\n"
+           "CAs trusted     1\n"
+           "revoked         2\n"
+           "CRL until       2023-11-21T20:53:20Z\n"
+           "files taken     1\n"
+           "\n"
+           "LINK  ADDRESS         CONFIGURED  STATE  TLS  SINCE                 SILENT MS  RTT MS  "
+           "ATTEMPTS  LAST ERROR\n"
+           "n2    127.0.0.2:7400  two:7400    live   yes  2009-02-13T23:31:30Z  12         1.234   "
+           "0         -\n"
+           "\n"
+           "LIMIT  USED  MOST  UNIT\n"
+           "peers  1     4096  peers\n"
+           "\n"
+           "COUNTER  VALUE\n"
+           "calls    99\n",
+           "node");
     GOLDEN(0,
            HEAD_JSON
            "\"node\":{\"peer_id\":\"n1\",\"incarnation\":1700000000000000,\"version\":3,"
@@ -439,7 +439,7 @@ Test(golden, node_shows_links_limits_and_counters)
            "\"addresses\":[\"127.0.0.1:7400\"],\"wire_version_min\":1,\"wire_version_max\":1,"
            "\"links\":[{\"peer_id\":\"n2\",\"address\":\"127.0.0.2:7400\","
            "\"configured\":\"two:7400\",\"state\":\"live\",\"session_id\":\"\",\"silent_ms\":12,"
-           "\"since\":1234567890,\"last_error\":\"\",\"attempts\":0,\"tls\":true}],"
+           "\"since\":1234567890,\"last_error\":\"\",\"attempts\":0,\"tls\":true,\"rtt_us\":1234}],"
            "\"counters\":[{\"name\":\"calls\",\"value\":99}],\"draining\":false,"
            "\"nng_healthy\":true,\"links_total\":0,"
            "\"ingress\":[\"127.0.0.1:8080 default=web\",\"[::]:5432=db\"],"

@@ -14,6 +14,8 @@ struct stage st;
 
 static uint64_t now_ms(void *ctx) { return st.now_ms; }
 
+static uint64_t now_us(void *ctx) { return st.now_ms * 1000; }
+
 static uint64_t wall_us(void *ctx) { return st.wall_us + st.now_ms * 1000; }
 
 static void randomly(void *ctx, void *out, size_t len)
@@ -216,6 +218,7 @@ static void begin(size_t n_dials)
     if (st.limits.peers == 0)
         limits_default(&st.limits);
     st.port = (struct node_port){.now_ms = now_ms,
+                                 .now_us = now_us,
                                  .wall_us = wall_us,
                                  .random = randomly,
                                  .resolve = resolve,

@@ -171,6 +171,13 @@ uint64_t fakecall_wall_us(const struct fakenet_host *host)
     return UINT64_C(1700000000000000) + host->net->now_ms * 1000 + (uint64_t)host->skew_us;
 }
 
+static uint64_t port_now_us(void *ctx)
+{
+    struct fakenet_host *host = ctx;
+
+    return host->net->now_ms * 1000;
+}
+
 static uint64_t port_wall_us(void *ctx) { return fakecall_wall_us(ctx); }
 
 static void port_random(void *ctx, void *out, size_t len)
@@ -226,6 +233,7 @@ static void port_event(void *ctx, const struct node_event *event)
 void fakecall_port(struct node_port *port)
 {
     port->now_ms = port_now_ms;
+    port->now_us = port_now_us;
     port->wall_us = port_wall_us;
     port->random = port_random;
     port->resolve = port_resolve;

@@ -687,3 +687,65 @@ Test(mesh, peers_killed_in_the_middle_of_a_sync_leave_nothing_broken)
             fakenet_boot(scene_host(i));
     heals();
 }
+
+/* ---- what is measured on the way ---- */
+
+static struct histogram visible(size_t index)
+{
+    struct node_counters counters;
+
+    node_counters(scene_host(index)->node, &counters);
+    return counters.visible;
+}
+
+/* A net whose every way takes 20 ms. */
+static void even(void)
+{
+    scene_make(&(struct fakenet_settings){.seed = 3, .delay_min_ms = 20, .delay_max_ms = 20});
+}
+
+TestSuite(mesh_even, .init = even, .fini = scene_end);
+
+static void two_that_have_measured(void)
+{
+    struct node_link_info link;
+
+    scene_add(2);
+    scene_dial(0, 1);
+    scene_host(1)->skew_us = INT64_C(3600000000); /* no clock is compared with another */
+    scene_boot_all();
+    fakenet_run(net, 10000);
+    cr_assert(scene_agrees(NULL));
+    for (size_t i = 0; i < 2; i++) {
+        cr_assert_eq(node_links(scene_host(i)->node, &link, 1), 1);
+        cr_expect(link.rtt_us >= 40000 && link.rtt_us < 50000, "%lu", link.rtt_us);
+    }
+}
+
+Test(mesh_even, a_change_is_visible_after_as_long_as_the_way_takes)
+{
+    struct histogram h;
+
+    two_that_have_measured();
+    fakenet_offer(scene_host(0), "lease", "web", "127.0.0.1:80", 0);
+    fakenet_run(net, 1000);
+    h = visible(1);
+    cr_expect_eq(histogram_count(&h), 1);
+    cr_expect_eq(histogram_share_us(&h, 1), 32768, "%lu us", h.sum_us);
+    h = visible(0);
+    cr_expect_eq(histogram_count(&h), 0);
+}
+
+Test(mesh_even, a_change_that_waited_for_another_is_visible_after_the_wait_too)
+{
+    struct histogram h;
+
+    two_that_have_measured();
+    fakenet_offer(scene_host(0), "lease", "one", "127.0.0.1:80", 0);
+    fakenet_offer(scene_host(0), "lease", "two", "127.0.0.1:80", 0); /* 40 ms later, and 20 */
+    fakenet_run(net, 1000);
+    h = visible(1);
+    cr_expect_eq(histogram_count(&h), 2);
+    cr_expect_eq(histogram_share_us(&h, 0.5), 32768, "%lu us", h.sum_us);
+    cr_expect_eq(histogram_share_us(&h, 1), 65536, "%lu us", h.sum_us);
+}
