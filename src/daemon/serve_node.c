@@ -3,22 +3,11 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/clock.h"
+#include "daemon/figures.h"
 #include "daemon/owner.h"
 #include "daemon/serve.h"
 
 #define LINKS_MAX 1024u /* rows of links in one answer */
-
-/* Everything that is counted in one place, so that one table names it. */
-struct all {
-    struct registry_counters registry;
-    struct gate_counters gate;
-    struct rpc_server_counters rpc;
-    struct node_counters node;
-    struct ports_counters ports;
-    struct printer_counters printer;
-    struct forward_counters forward;
-    struct policy_counters policy;
-};
 
 struct counter_row {
     const char *name;
@@ -27,7 +16,7 @@ struct counter_row {
 
 #define C(room, field)                                                                             \
     {                                                                                              \
-#room "_" #field, offsetof(struct all, room.field)                                         \
+#room "_" #field, offsetof(struct figures, room.field)                                     \
     }
 
 static const struct counter_row counter_rows[] = {
@@ -177,40 +166,10 @@ static const struct counter_row counter_rows[] = {
 };
 
 /* Those of clients' ends, of phases and of refusals have names that are put together. */
-static const char *const phase_words[N_FORWARD_PHASES] = {
-    [FORWARD_PHASE_NAME] = "name",
-    [FORWARD_PHASE_CONNECT] = "connect",
-    [FORWARD_PHASE_OPEN] = "open",
-};
-
-static const char *const failure_words[N_TLS_FAILURES] = {
-    [TLS_NO_CERTIFICATE] = "no_certificate",
-    [TLS_UNTRUSTED] = "untrusted",
-    [TLS_EXPIRED] = "expired",
-    [TLS_REVOKED] = "revoked",
-    [TLS_IDENTITY] = "identity",
-    [TLS_REFUSED] = "refused",
-    [TLS_BROKEN] = "broken",
-};
-
 #define COUNTER_NAME 64u
 #define N_FIXED (sizeof counter_rows / sizeof *counter_rows)
 #define N_COUNTERS                                                                                 \
-    (N_FIXED + N_FORWARD_ENDS + 2u * N_FORWARD_PHASES + N_POLICY_ACTIONS + N_TLS_FAILURES)
-
-static void collect(struct serve *serve, struct all *out)
-{
-    memset(out, 0, sizeof *out);
-    registry_counters(serve->registry, &out->registry);
-    gate_counters(serve->gate, &out->gate);
-    rpc_server_counters(serve->rpc, &out->rpc);
-    node_counters(serve->node, &out->node);
-    ports_counters(serve->ports, &out->ports);
-    if (serve->printer)
-        printer_counters(serve->printer, &out->printer);
-    forward_counters(serve->forward, &out->forward);
-    policy_counters(serve->policy, &out->policy);
-}
+    (N_FIXED + 2u + N_FORWARD_ENDS + 2u * N_FORWARD_PHASES + N_POLICY_ACTIONS + N_TLS_FAILURES)
 
 static void add_counter(Meshd__V1__NodeInfo *info, Meshd__V1__Counter *rows, const char *name,
                         uint64_t value)
@@ -241,7 +200,8 @@ static bool add_clients(const struct forward_counters *count, struct arena *aren
         unsigned phase = i / 2;
         bool median = i % 2 == 0;
 
-        snprintf(name, sizeof name, "forward_%s_us_%s", phase_words[phase], median ? "p50" : "p99");
+        snprintf(name, sizeof name, "forward_%s_us_%s", figures_phases[phase],
+                 median ? "p50" : "p99");
         copy = arena_strdup(arena, name);
         if (!copy)
             return false;
@@ -275,7 +235,7 @@ static bool add_failures(const struct gate_counters *count, struct arena *arena,
     char *copy;
 
     for (unsigned i = TLS_OK + 1; i < N_TLS_FAILURES; i++) {
-        snprintf(name, sizeof name, "gate_tls_failed_%s", failure_words[i]);
+        snprintf(name, sizeof name, "gate_tls_failed_%s", figures_tls_failures[i]);
         copy = arena_strdup(arena, name);
         if (!copy)
             return false;
@@ -284,7 +244,7 @@ static bool add_failures(const struct gate_counters *count, struct arena *arena,
     return true;
 }
 
-static bool fill_counters(const struct all *all, struct arena *arena, Meshd__V1__NodeInfo *info)
+static bool fill_counters(const struct figures *all, struct arena *arena, Meshd__V1__NodeInfo *info)
 {
     Meshd__V1__Counter *rows = arena_alloc(arena, N_COUNTERS * sizeof *rows);
 
@@ -297,6 +257,8 @@ static bool fill_counters(const struct all *all, struct arena *arena, Meshd__V1_
         memcpy(&value, (const char *)all + counter_rows[i].offset, sizeof value);
         add_counter(info, rows, counter_rows[i].name, value);
     }
+    add_counter(info, rows, "node_visible_us_p50", histogram_share_us(&all->node.visible, 0.5));
+    add_counter(info, rows, "node_visible_us_p99", histogram_share_us(&all->node.visible, 0.99));
     return add_failures(&all->gate, arena, info, rows) &&
            add_refusals(&all->policy, arena, info, rows) &&
            add_clients(&all->forward, arena, info, rows);
@@ -391,8 +353,8 @@ static bool fill_links(struct serve *serve, struct arena *arena, size_t room,
     return true;
 }
 
-static bool fill_node(struct serve *serve, const struct all *all, struct arena *arena, size_t room,
-                      Meshd__V1__NodeInfo *info)
+static bool fill_node(struct serve *serve, const struct figures *all, struct arena *arena,
+                      size_t room, Meshd__V1__NodeInfo *info)
 {
     meshd__v1__node_info__init(info);
     info->peer_id = (char *)serve->peer_id;
@@ -423,46 +385,7 @@ static bool fill_node(struct serve *serve, const struct all *all, struct arena *
     return fill_links(serve, arena, room, info) && fill_counters(all, arena, info);
 }
 
-/* What of a limit is used now; 0 where nothing is kept between two uses. */
-static uint64_t limit_used(struct serve *serve, const struct all *all, const char *name)
-{
-    const struct {
-        const char *name;
-        uint64_t used;
-    } uses[] = {
-        {"message_bytes", all->rpc.largest_request > all->rpc.largest_reply
-                              ? all->rpc.largest_request
-                              : all->rpc.largest_reply},
-        {"services_per_peer", all->registry.largest_list},
-        {"services_total", all->registry.services},
-        {"peers", all->registry.peers},
-        {"control_connections", all->gate.connections},
-        {"connections_per_source", all->gate.largest_source},
-        {"half_open", all->gate.half_open},
-        {"half_open_per_source", all->gate.largest_half_open},
-        {"gate_buffer_bytes", all->gate.buffer_bytes},
-        {"link_queue_bytes", all->ports.largest_queue},
-        {"queued_calls", atomic_load(&serve->posted)},
-        {"leases", all->node.leases},
-        {"tombstones", all->registry.tombstones},
-        {"pinned_snapshots", pages_used(&serve->pages, clock_ms())},
-        {"watchers", all->gate.watchers},
-        {"watch_log_bytes", all->gate.watch_log_bytes},
-        {"ingress_connections", all->forward.clients},
-        {"ingress_per_source", all->forward.largest_source},
-        {"ingress_unrouted_per_source", all->forward.largest_source_unrouted},
-        {"ingress_head_bytes", all->forward.largest_head},
-        {"forwards_pending", all->forward.pending},
-        {"forwards_per_service", all->forward.largest_service},
-    };
-
-    for (size_t i = 0; i < sizeof uses / sizeof *uses; i++)
-        if (strcmp(uses[i].name, name) == 0)
-            return uses[i].used;
-    return 0;
-}
-
-static bool fill_limits(struct serve *serve, const struct all *all, struct arena *arena,
+static bool fill_limits(struct serve *serve, const struct figures *all, struct arena *arena,
                         Meshd__V1__IntrospectReply *reply)
 {
     size_t n = 0;
@@ -480,7 +403,7 @@ static bool fill_limits(struct serve *serve, const struct all *all, struct arena
         rows[i].unit = (char *)limit_rows[i].unit;
         memcpy(&rows[i].limit, (const char *)&serve->limits + limit_rows[i].offset,
                sizeof rows[i].limit);
-        rows[i].used = limit_used(serve, all, limit_rows[i].name);
+        figures_used(all, limit_rows[i].name, &rows[i].used); /* else 0 */
         reply->limits[reply->n_limits++] = &rows[i];
     }
     return true;
@@ -489,9 +412,10 @@ static bool fill_limits(struct serve *serve, const struct all *all, struct arena
 bool serve_fill_node(struct serve *serve, struct arena *arena, Meshd__V1__IntrospectReply *reply,
                      size_t room, bool node, bool limits)
 {
-    struct all all;
+    struct figures all;
 
-    collect(serve, &all);
+    figures_of_loop(serve, &all);
+    figures_of_rooms(serve, &all);
     if (node) {
         reply->node = arena_alloc(arena, sizeof *reply->node);
         if (!reply->node || !fill_node(serve, &all, arena, room, reply->node))
