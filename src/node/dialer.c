@@ -451,11 +451,11 @@ void dialer_tick(struct node *n, struct dialer *d)
     }
 }
 
-const char *dialer_state_text(const struct dialer *d)
+enum node_link_state dialer_shown(const struct dialer *d)
 {
     if (d->state == DIALER_LINKED)
-        return link_state_text(d->link);
+        return link_shown(d->link);
     if (d->state == DIALER_PARKED)
-        return "parked";
-    return d->refused ? "refused" : "dialling";
+        return NODE_PARKED;
+    return d->refused ? NODE_REFUSED : NODE_DIALLING;
 }

@@ -50,7 +50,7 @@ int dialer_init(struct dialer *d, const struct node_dial *dial);
 void dialer_start(struct node *n, struct dialer *d);
 void dialer_stop(struct dialer *d);
 void dialer_tick(struct node *n, struct dialer *d);
-const char *dialer_state_text(const struct dialer *d);
+enum node_link_state dialer_shown(const struct dialer *d);
 
 void dialer_on_resolved(struct node *n, struct dialer *d, int error, const struct node_addr *addrs,
                         size_t n_addrs);

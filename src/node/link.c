@@ -57,11 +57,15 @@ struct link *link_new(struct node *n, uint64_t number, struct dialer *d, struct 
     return l;
 }
 
-const char *link_state_text(const struct link *l)
+enum node_link_state link_shown(const struct link *l)
 {
-    static const char *const texts[] = {"opening", "opening", "syncing", "live", "suspect"};
+    static const enum node_link_state shown[] = {[LINK_DIALLED] = NODE_OPENING,
+                                                 [LINK_OPENING] = NODE_OPENING,
+                                                 [LINK_SYNCING] = NODE_SYNCING,
+                                                 [LINK_LIVE] = NODE_LIVE,
+                                                 [LINK_SUSPECT] = NODE_SUSPECT};
 
-    return texts[l->state];
+    return shown[l->state];
 }
 
 bool link_in_session(const struct link *l) { return l->state >= LINK_SYNCING; }

@@ -43,7 +43,7 @@ struct link *link_find(struct node *n, uint64_t number);
 /* NULL: no memory. peer or dialer may be NULL. Goes into the node's table and the peer's chain. */
 struct link *link_new(struct node *n, uint64_t number, struct dialer *d, struct peer *p,
                       const struct node_addr *addr);
-const char *link_state_text(const struct link *l);
+enum node_link_state link_shown(const struct link *l);
 bool link_in_session(const struct link *l); /* Hello is done */
 
 int link_send(struct node *n, struct link *l, enum node_urgency urgency, Meshd__V1__LinkKind kind,

@@ -466,11 +466,17 @@ void node_withdraw(struct node *n, uint64_t call, const struct node_caller *call
 
 /* ---- what it says of itself ---- */
 
+const char *const node_link_states[N_NODE_LINK_STATES] = {
+    [NODE_DIALLING] = "dialling", [NODE_OPENING] = "opening", [NODE_SYNCING] = "syncing",
+    [NODE_LIVE] = "live",         [NODE_SUSPECT] = "suspect", [NODE_PARKED] = "parked",
+    [NODE_REFUSED] = "refused",
+};
+
 static void describe_link(const struct node *n, const struct link *l, struct node_link_info *out)
 {
     text_copy(out->peer_id, sizeof(out->peer_id), l->peer ? l->peer->id : "");
     out->address = l->addr;
-    out->state = link_state_text(l);
+    out->state = node_link_states[link_shown(l)];
     memcpy(out->session_id, l->session, SESSION_ID_LEN);
     out->has_session = l->has_session;
     out->silent_ms = n->now_ms - l->life_ms;
@@ -482,7 +488,7 @@ static void describe_dialer(const struct node *n, const struct dialer *d,
                             struct node_link_info *out)
 {
     out->address = d->addr;
-    out->state = dialer_state_text(d);
+    out->state = node_link_states[dialer_shown(d)];
     out->since_ms = d->since_ms;
     if (d->link)
         describe_link(n, d->link, out);
@@ -515,14 +521,35 @@ size_t node_links(const struct node *n, struct node_link_info *out_links, size_t
     return count;
 }
 
+size_t node_rtts(const struct node *n, struct node_rtt *out_rtts, size_t max)
+{
+    size_t count = 0;
+
+    for (const struct peer *p = n->peers; p && count < max; p = p->hh.next) {
+        const struct link *l = peer_live(n, p);
+
+        if (!l || !l->measure.rtt_us)
+            continue;
+        memcpy(out_rtts[count].peer_id, p->id, sizeof(p->id));
+        out_rtts[count++].us = l->measure.rtt_us;
+    }
+    return count;
+}
+
 void node_counters(const struct node *n, struct node_counters *out_counters)
 {
     const struct link *l;
 
     *out_counters = n->counters;
     out_counters->leases = n->local.n_leases;
-    for (l = n->links; l; l = l->hh.next)
+    out_counters->peers = HASH_COUNT(n->peers);
+    for (size_t i = 0; i < n->n_dialers; i++)
+        out_counters->links[dialer_shown(&n->dialers[i])]++;
+    for (l = n->links; l; l = l->hh.next) {
         out_counters->links_live += l->state == LINK_LIVE;
+        if (!l->dialer)
+            out_counters->links[link_shown(l)]++;
+    }
 }
 
 uint64_t node_incarnation(const struct node *n) { return n->incarnation; }

@@ -141,10 +141,22 @@ void node_drain_service(struct node *node, uint64_t call, const struct node_call
                         const Meshd__V1__DrainRequest *request);
 
 /* ---- what it says of itself ---- */
+enum node_link_state {
+    NODE_DIALLING,
+    NODE_OPENING,
+    NODE_SYNCING,
+    NODE_LIVE,
+    NODE_SUSPECT,
+    NODE_PARKED,
+    NODE_REFUSED,
+    N_NODE_LINK_STATES
+};
+extern const char *const node_link_states[N_NODE_LINK_STATES]; /* dialling, opening, ... */
+
 struct node_link_info {
     char peer_id[LIMIT_PEER_ID + 1], configured[LIMIT_NAME + 8];
     struct node_addr address;
-    const char *state; /* a constant: dialling, opening, syncing, live, suspect, parked, refused */
+    const char *state; /* of node_link_states */
     uint8_t session_id[SESSION_ID_LEN];
     bool has_session;
     uint64_t silent_ms, since_ms; /* since_ms: on port->now_ms */
@@ -155,8 +167,16 @@ struct node_link_info {
 /* Writes at most max rows; returns how many there are. */
 size_t node_links(const struct node *node, struct node_link_info *out_links, size_t max);
 
+struct node_rtt {
+    char peer_id[LIMIT_PEER_ID + 1];
+    uint64_t us;
+};
+/* Of the session that is used with each peer, where it is known: at most max. How many it wrote. */
+size_t node_rtts(const struct node *node, struct node_rtt *out_rtts, size_t max);
+
 struct node_counters {
-    uint64_t links_live, leases; /* gauges */
+    uint64_t links_live, leases, peers; /* gauges */
+    uint64_t links[N_NODE_LINK_STATES]; /* gauges: rows of node_links by state */
     uint64_t registers, registers_refused, hellos, links_live_total, links_lost, syncs_sent;
     uint64_t syncs_applied, syncs_wanted, sync_parts_sent, heartbeats_sent, heartbeats_received;
     uint64_t messages_other_session, messages_bad, tokens_refused, digests_differed, goodbyes;

@@ -84,6 +84,24 @@ Test(node_measure, what_was_held_at_the_other_end_is_taken_off)
     cr_expect(rtt_us() >= 40000 && rtt_us() <= 140000, "%lu", rtt_us());
 }
 
+Test(node_measure, what_is_measured_is_told_by_peer_and_links_by_state)
+{
+    struct node_rtt rtts[2];
+    struct node_counters c;
+
+    stage_live(&n2);
+    cr_expect_eq(node_rtts(st.node, rtts, 2), 0);
+    beat(1, 1, 0);
+    cr_assert_eq(node_rtts(st.node, rtts, 2), 1);
+    cr_expect_str_eq(rtts[0].peer_id, "n2");
+    cr_expect_eq(rtts[0].us, rtt_us());
+    cr_expect_eq(node_rtts(st.node, rtts, 0), 0);
+    node_counters(st.node, &c);
+    cr_expect_eq(c.peers, 1);
+    for (int i = 0; i < N_NODE_LINK_STATES; i++)
+        cr_expect_eq(c.links[i], i == NODE_LIVE, "%s", node_link_states[i]);
+}
+
 Test(node_measure, the_other_ends_clock_comes_back_with_how_long_it_was_held)
 {
     const Meshd__V1__Heartbeat *ours;
