@@ -1,8 +1,7 @@
 /* feed - the difference of two snapshots, packed once for everybody.
  *
- * Both snapshots have their peers in one order, and lists ascend by name. What differs is collected
- * first, put in the order of names, then packed. Rows are kept by reference until the gate forgets
- * the news.
+ * What differs is collected first, put in the order of names, then packed. Rows are kept by
+ * reference until the gate forgets the news.
  */
 #include "daemon/feed.h"
 
@@ -16,6 +15,7 @@
 #include "daemon/owner.h"
 #include "daemon/policy.h"
 #include "gate/gate.h"
+#include "registry/difference.h"
 
 #define EVENT_BYTES 2048u    /* no event is longer */
 #define LOOKS_PER_PART 2000u /* rows looked at for one part of a picture */
@@ -63,7 +63,6 @@ struct diff {
     struct feed *feed;
     struct owner *owners;
     const struct owner *now, *before; /* of the rows that are compared */
-    bool all_changed;                 /* the owner's state is another */
     struct item *items;
     size_t n, cap, owners_bytes;
     bool too_much;
@@ -114,92 +113,25 @@ static int add_item(struct diff *d, struct row *row, const struct owner *owner,
     return 0;
 }
 
-/* How an owner introduces clients to its backend is not told. */
-static bool told_differs(const struct row *before, const struct row *after)
-{
-    return (before->flags & ROW_TOLD) != (after->flags & ROW_TOLD) ||
-           strcmp(before->backend, after->backend) != 0;
-}
-
 static int on_row(void *ctx, struct row *before, struct row *after)
 {
     struct diff *d = ctx;
 
     if (!after)
         return add_item(d, before, d->before, MESHD__V1__WATCH_KIND__WATCH_KIND_DOWN);
-    if (!before)
-        return add_item(d, after, d->now, MESHD__V1__WATCH_KIND__WATCH_KIND_UP);
-    if (d->all_changed || !told_differs(before, after))
-        return 0; /* told with all the others, or nobody's business */
-    return add_item(d, after, d->now, MESHD__V1__WATCH_KIND__WATCH_KIND_CHANGED);
+    return add_item(d, after, d->now,
+                    before ? MESHD__V1__WATCH_KIND__WATCH_KIND_CHANGED
+                           : MESHD__V1__WATCH_KIND__WATCH_KIND_UP);
 }
 
-/* Rows that were there and still are, of an owner whose state is another now. */
-static void add_changed(struct diff *d, const struct list *before, const struct list *after)
+static int on_owner(void *ctx, const struct difference_owner *owner)
 {
-    struct list_iter it;
-    struct row *row;
+    struct diff *d = ctx;
 
-    list_iter_init(&it, after);
-    while (!d->too_much && (row = list_iter_next(&it)) != NULL)
-        if (list_find(before, row->name, row->name_len))
-            add_item(d, row, d->now, MESHD__V1__WATCH_KIND__WATCH_KIND_CHANGED);
-}
-
-static bool state_differs(const struct registry_state *a, const struct registry_state *b)
-{
-    return a->connected != b->connected || a->stale != b->stale || a->draining != b->draining;
-}
-
-/* One owner; before or after may be NULL for a peer that came or went. */
-static void diff_owner(struct diff *d, const struct snapshot_peer *before, struct list *old,
-                       const struct snapshot_peer *after, struct list *new)
-{
-    d->all_changed = before && after && state_differs(&before->state, &after->state);
-    if (d->too_much || (old == new && !d->all_changed))
-        return;
-    d->now = add_owner(d, after ? after : before, "");
-    d->before = add_owner(d, before ? before : after,
-                          after || !before      ? "withdrawn"
-                          : before->state.stale ? "timed out"
-                                                : "left");
-    if (!d->now || !d->before) {
-        d->too_much = true;
-        return;
-    }
-    list_diff(old, new, on_row, d);
-    if (d->all_changed)
-        add_changed(d, old, new);
-}
-
-static bool same_peer(const struct snapshot_peer *a, const struct snapshot_peer *b)
-{
-    return strcmp(a->peer_id, b->peer_id) == 0 && strcmp(a->label, b->label) == 0;
-}
-
-static void diff_peers(struct diff *d, const struct snapshot *from, const struct snapshot *to)
-{
-    struct list *none = list_empty();
-    size_t t = 0;
-
-    for (size_t f = 0; f < from->n_peers; f++) {
-        const struct snapshot_peer *before = &from->peers[f];
-        size_t at = t;
-
-        while (at < to->n_peers && !same_peer(before, &to->peers[at]))
-            at++;
-        if (at == to->n_peers) {
-            diff_owner(d, before, before->list, NULL, none);
-            continue;
-        }
-        for (; t < at; t++)
-            diff_owner(d, NULL, none, &to->peers[t], to->peers[t].list);
-        diff_owner(d, before, before->list, &to->peers[at], to->peers[at].list);
-        t = at + 1;
-    }
-    for (; t < to->n_peers; t++)
-        diff_owner(d, NULL, none, &to->peers[t], to->peers[t].list);
-    list_unref(none);
+    d->now = add_owner(d, owner->after ? owner->after : owner->before, "");
+    d->before = add_owner(d, owner->before ? owner->before : owner->after, owner->why);
+    d->too_much = !d->now || !d->before;
+    return d->too_much;
 }
 
 static int by_name(const void *a, const void *b)
@@ -284,10 +216,8 @@ static struct told *news_of(struct feed *feed, struct snapshot *to)
 
     if (!told)
         abort(); /* a change that is never told would be silent loss */
-    if (from) {
-        diff_owner(&d, NULL, from->local, NULL, to->local);
-        diff_peers(&d, from, to);
-    }
+    if (from)
+        snapshot_diff(from, to, &(struct difference_visit){&d, on_owner, on_row});
     if (d.n == 0)
         free_owners(TAKE(&d.owners));
     told->owners = d.owners;
