@@ -18,6 +18,7 @@
 #include "daemon/events.h"
 #include "daemon/feed.h"
 #include "daemon/listen.h"
+#include "daemon/notify.h"
 #include "daemon/paths.h"
 #include "daemon/policy.h"
 #include "daemon/privileges.h"
@@ -63,6 +64,7 @@ struct app {
     uv_timer_t tick, stop, drain;
     uv_signal_t term, interrupt;
     struct reload reload;
+    struct notify notify;
     uint64_t next_ms;  /* for which the tick timer is armed */
     uint64_t drain_ms; /* when the end was asked for, */
     uint64_t stop_ms;  /* ... and when it began, with nothing forwarded any more */
@@ -158,13 +160,15 @@ static void on_drain(uv_timer_t *timer)
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct app *app = handle->data;
+    char what[64];
 
     if (app->serve.draining) {
         log_warn("daemon", "a second signal: ending at once");
         _exit(0);
     }
-    log_info("daemon", "signal %d: draining, %zu are being forwarded; a second one ends at once",
-             number, forward_active(app->forward));
+    snprintf(what, sizeof what, "draining, %zu are being forwarded", forward_active(app->forward));
+    log_info("daemon", "signal %d: %s; a second one ends at once", number, what);
+    notify_stopping(&app->notify, app->config->drain_timeout_ms + STOP_ALL_S * 1000, what);
     app->serve.draining = true;
     app->drain_ms = clock_ms();
     forward_drain(app->forward);
@@ -461,10 +465,12 @@ static void run(struct app *app)
                                                      .argv = app->argv,
                                                      .policy = app->policy,
                                                      .node = app->node,
+                                                     .notify = &app->notify,
                                                      .changed = on_changed,
                                                      .ctx = app});
     node_start(app->node);
     rearm(app);
+    notify_ready(&app->notify, &app->loop, app->registry, app->canary);
     uv_run(&app->loop, UV_RUN_DEFAULT);
 }
 
@@ -479,6 +485,7 @@ static uint32_t printer_grace_ms(const struct app *app)
 /* Also after a start that failed half-way. */
 static void stop(struct app *app)
 {
+    notify_stop(&app->notify);
     end_forwarding(app);
     feed_stop(app->feed);
     app->feed = NULL;
@@ -529,6 +536,7 @@ static int run_node(const struct config *config, int argc, char *const *argv)
     log_setup(&config->log);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGALRM, on_alarm);
+    notify_open(&app->notify);
     r = listen_descriptors(config);
     if (r == 0)
         r = privileges_begin(config);

@@ -60,10 +60,12 @@ static void on_hup(uv_signal_t *handle, int number)
         return; /* about to end */
     log_info("daemon", "signal %d: reading the policy%s again", number,
              reload->from.credentials ? " and the files of TLS" : "");
+    notify_reloading(reload->from.notify);
     changed = read_policy(&reload->from);
     changed |= credentials_look(reload->from.credentials, true);
     if (changed)
         reload->from.changed(reload->from.ctx);
+    notify_reloaded(reload->from.notify);
 }
 
 int reload_init(struct reload *reload, uv_loop_t *loop)

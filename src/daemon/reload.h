@@ -5,8 +5,9 @@
 #define DAEMON_RELOAD_H
 
 #include <uv.h>
-#include "daemon/policy.h"
 #include "daemon/credentials.h"
+#include "daemon/notify.h"
+#include "daemon/policy.h"
 
 struct reload_from {                 /* all borrowed until reload_stop */
     struct credentials *credentials; /* NULL: plaintext */
@@ -14,6 +15,7 @@ struct reload_from {                 /* all borrowed until reload_stop */
     char *const *argv;
     struct policy_keeper *policy;
     struct node *node;
+    struct notify *notify;
     /* Something else is in force: who is connected and what is forwarded has to be looked at again,
      * and who was turned away may be welcome now. */
     void (*changed)(void *ctx);
