@@ -1,16 +1,19 @@
 #!/usr/bin/python3
 """man - the manual pages: mandoc finds nothing wrong, and they tell what the programs' own help tells.
 
-    man.py MESHD MESHCAT FOLDER    the programs, and the folder of meshcat.1 and meshd.8
+    man.py MESHD MESHCAT FOLDER    the programs, and the folder of meshcat.1, meshd.8 and meshd.yaml.5
 
-Every option, command, limit and variable that --help prints must stand in the page, and every one in
-the page in the help: a page that is not kept up fails here. Ends with 77 where there is no mandoc.
+Every option, command, limit, variable and key that --help prints must stand in the page, and every one
+in the page in the help: a page that is not kept up fails here. The page of the file has an example,
+which the node must take; pages that are referred to are ours, or known to be elsewhere. Ends with 77
+where there is no mandoc.
 """
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 
 MESHD, MESHCAT, FOLDER = sys.argv[1:]
 OPTION = re.compile(r"(?<![\w<>/.-])(--[a-z][a-z-]*[a-z]|-[A-Za-z](?![\w-]))")
@@ -65,6 +68,33 @@ def check_meshd():
     compare("meshd, variables", variables | FROM_OUTSIDE, named)
 
 
+def check_file(work):
+    page = pathlib.Path(FOLDER, "meshd.yaml.5")
+    lint(page)
+    text, usage = page.read_text("utf-8"), told(MESHD, "--help")
+    keys = {key for key in re.findall(r"file: ([a-z_.]+)", usage) if not key.startswith("limits.")}
+    listed = {word for line in re.findall(r"^\.It Ic (.*)", text, re.M) for word in line.split(" , ")}
+    entries = set()  # keys of the lists' entries, which the help tells of only in words
+    for name in ("Peers", "Services", "Ingress ports", "Policy"):
+        entries |= items(section(text, name), "Ic")
+    lists = set(re.findall(r"^\.Ic (peers|services|ingress|policy)$", text, re.M))
+    compare("meshd.yaml, keys", keys, listed - entries | lists)
+    path = pathlib.Path(work, "meshd.yaml")
+    path.write_text(re.search(r"^\.Bd -literal.*?\n(.*?)^\.Ed", section(text, "EXAMPLES"), re.M | re.S).group(1))
+    done = subprocess.run([MESHD, "--print-config", "-c", path], capture_output=True, text=True)
+    if done.returncode:
+        failures.append(f"meshd.yaml, the example: {done.stderr}")
+
+
+def check_references():
+    known = {"nngcat 1", "systemd 1", "sd_notify 3", "systemd.service 5"}
+    pages = {page.name.rpartition(".")[::2] for page in pathlib.Path(FOLDER).iterdir()}
+    for page in sorted(pathlib.Path(FOLDER).iterdir()):
+        for name in re.findall(r"^\.Xr (\S+ \d)", page.read_text("utf-8"), re.M):
+            if name not in known and tuple(name.split()) not in pages:
+                failures.append(f"{page.name}: there is no page {name}")
+
+
 def check_meshcat():
     page = pathlib.Path(FOLDER, "meshcat.1")
     lint(page)
@@ -82,5 +112,8 @@ if not shutil.which("mandoc"):
     sys.exit(77)
 check_meshd()
 check_meshcat()
+check_references()
+with tempfile.TemporaryDirectory() as folder:
+    check_file(folder)
 print("\n".join(failures) or "the manual pages tell what the programs tell")
 sys.exit(bool(failures))
