@@ -3,10 +3,17 @@
  * Each is a setting (`limits:` in the YAML file) and a row of Introspect's `limits`, there beside
  * its use where one is measured. Sizes that are part of the wire contract are constants: both ends
  * must agree on them.
+ *
+ * While a node runs: each room has a copy of its own, and a ..._set_limits that puts others into it
+ * with limits_put. Its threads read the fields as they come, so none of them is compared with what
+ * another one said a moment before. A limit that is now below its use cuts nothing off: what is
+ * new is turned away until the use has fallen. (Of half_open and gate_buffer_bytes, the oldest or
+ * the largest stranger goes, as always, and of watch_log_bytes and tombstones the oldest.)
  */
 #ifndef BASE_LIMITS_H
 #define BASE_LIMITS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -80,8 +87,14 @@
     X(data_warm_per_link, 64, 0, 4096, "connections",                                              \
       "DATA connections kept open ahead of need, to and from one peer each")
 
-struct limits {
-#define X(field, def, least, most, unit, what) uint64_t field;
+/* By these something is sized at the start: another value waits for the next one. */
+#define LIMITS_OF_THE_START(X)                                                                     \
+    X(message_bytes)       /* of each socket of nng */                                             \
+    X(control_connections) /* the gate's tables */                                                 \
+    X(link_queue_bytes)    /* of each link's socket */
+
+struct limits { /* atomic: written on the main loop, read on any thread */
+#define X(field, def, least, most, unit, what) _Atomic uint64_t field;
     LIMITS(X)
 #undef X
 };
@@ -94,5 +107,9 @@ struct limit_row {
 
 extern const struct limit_row limit_rows[]; /* ends with name == NULL */
 void limits_default(struct limits *out_limits);
+uint64_t limits_get(const struct limits *limits, const struct limit_row *row);
+bool limits_of_the_start(const struct limit_row *row);
+/* All of from but those of the start. */
+void limits_put(struct limits *limits, const struct limits *from);
 
 #endif

@@ -33,6 +33,8 @@ void log_setup(const struct log_settings *settings)
     atomic_store(&log_timestamps, settings->timestamps);
 }
 
+void log_set_level(enum log_level level) { atomic_store(&log_level, (int)level); }
+
 bool log_on(enum log_level level)
 {
     return (int)level <= atomic_load_explicit(&log_level, memory_order_relaxed);

@@ -23,8 +23,10 @@ struct log_settings {
     bool timestamps; /* text only; JSON always carries "time" */
 };
 
-/* Before the first thread starts: takes effect for the lines after it. */
+/* Takes effect for the lines after it. Any thread, but format and timestamps before there are
+ * others, so that no line has a little of both. */
 void log_setup(const struct log_settings *settings);
+void log_set_level(enum log_level level); /* any thread */
 bool log_on(enum log_level level);
 void log_write(enum log_level level, const char *room, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

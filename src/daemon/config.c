@@ -175,17 +175,19 @@ static void check_times(struct config_reading *r)
 /* One message must fit where messages wait. */
 static void check_sizes(struct config_reading *r)
 {
-    static const struct {
+    const struct limits *limits = &r->config->limits;
+    const struct {
         enum setting_id id;
-        size_t offset;
+        const _Atomic uint64_t *room;
     } holders[] = {
-        {SETTING_LIMIT_link_queue_bytes, offsetof(struct limits, link_queue_bytes)},
-        {SETTING_LIMIT_gate_buffer_bytes, offsetof(struct limits, gate_buffer_bytes)},
+        {SETTING_LIMIT_link_queue_bytes, &limits->link_queue_bytes},
+        {SETTING_LIMIT_gate_buffer_bytes, &limits->gate_buffer_bytes},
     };
-    uint64_t message = r->config->limits.message_bytes, room;
+    uint64_t message = limits->message_bytes;
 
     for (size_t i = 0; i < sizeof(holders) / sizeof(holders[0]); i++) {
-        memcpy(&room, (const char *)&r->config->limits + holders[i].offset, sizeof(room));
+        uint64_t room = *holders[i].room;
+
         if (r->bad[SETTING_LIMIT_message_bytes] || r->bad[holders[i].id] || room >= message)
             continue;
         config_error(r, where_of(r, holders[i].id, SETTING_LIMIT_message_bytes), NULL,

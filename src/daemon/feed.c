@@ -24,7 +24,7 @@
 struct feed {
     struct gate *gate;
     const char *peer_id;
-    size_t most_items, most_bytes;
+    _Atomic size_t most_bytes; /* to tell one change with */
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -100,7 +100,7 @@ static int add_item(struct diff *d, struct row *row, const struct owner *owner,
     if (d->n == d->cap) {
         size_t cap = d->cap ? 2 * d->cap : 64;
         struct item *items =
-            cap > d->feed->most_items ? NULL : realloc(d->items, cap * sizeof(*items));
+            cap > d->feed->most_bytes / ITEM_LEAST ? NULL : realloc(d->items, cap * sizeof(*items));
 
         if (!items) {
             d->too_much = true;
@@ -260,6 +260,11 @@ static void *run(void *arg)
     return NULL;
 }
 
+void feed_set_limits(struct feed *feed, const struct limits *limits)
+{
+    feed->most_bytes = limits->watch_log_bytes;
+}
+
 int feed_start(struct gate *gate, const char *peer_id, const struct limits *limits,
                struct feed **out_feed)
 {
@@ -271,8 +276,7 @@ int feed_start(struct gate *gate, const char *peer_id, const struct limits *limi
         return -ENOMEM;
     feed->gate = gate;
     feed->peer_id = peer_id;
-    feed->most_bytes = limits->watch_log_bytes;
-    feed->most_items = feed->most_bytes / ITEM_LEAST;
+    feed_set_limits(feed, limits);
     pthread_mutex_init(&feed->lock, NULL);
     pthread_cond_init(&feed->wake, NULL);
     sigfillset(&all); /* signals are the main thread's */

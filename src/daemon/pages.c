@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include "base/cleanup.h"
 #include "base/random.h"
 
@@ -10,8 +11,30 @@ int pages_init(struct pages *pages, size_t most)
 {
     mutex_init(&pages->lock);
     pages->pins = calloc(most, sizeof *pages->pins);
-    pages->n_pins = pages->pins ? most : 0;
+    pages->n_pins = pages->most = pages->pins ? most : 0;
     return pages->pins ? 0 : -ENOMEM;
+}
+
+int pages_set_most(struct pages *pages, size_t most)
+{
+    struct pin *pins;
+    int r = 0;
+
+    mutex_lock(&pages->lock);
+    if (most > pages->n_pins) {
+        pins = realloc(pages->pins, most * sizeof *pins);
+        if (pins) {
+            memset(pins + pages->n_pins, 0, (most - pages->n_pins) * sizeof *pins);
+            pages->pins = pins;
+            pages->n_pins = most;
+        } else {
+            r = -ENOMEM;
+        }
+    }
+    if (r == 0)
+        pages->most = most;
+    mutex_unlock(&pages->lock);
+    return r;
 }
 
 void pages_fini(struct pages *pages)
@@ -42,6 +65,7 @@ static struct pin *find(struct pages *pages, uint64_t number, uint64_t now_ms,
                         struct pin **out_free)
 {
     struct pin *found = NULL;
+    size_t used = 0;
 
     for (size_t i = 0; i < pages->n_pins; i++) {
         struct pin *pin = &pages->pins[i];
@@ -54,7 +78,10 @@ static struct pin *find(struct pages *pages, uint64_t number, uint64_t now_ms,
             found = pin;
         if (!pin->snap && out_free)
             *out_free = pin;
+        used += pin->snap != NULL;
     }
+    if (out_free && used >= pages->most)
+        *out_free = NULL;
     return found;
 }
 

@@ -36,10 +36,12 @@ struct pin {
 struct pages {
     struct mutex lock;
     struct pin *pins; /* with lock held; n_pins of them, free where snap is NULL */
-    size_t n_pins;
+    size_t n_pins, most;
 };
 
 int pages_init(struct pages *pages, size_t most);
+/* Fewer than are in use: those stay until their time is over. -ENOMEM: as it was. */
+int pages_set_most(struct pages *pages, size_t most);
 void pages_fini(struct pages *pages);
 
 /* Pins snap (a reference of its own) and writes the token for place. False: all pins are in use. */

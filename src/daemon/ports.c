@@ -475,6 +475,11 @@ int ports_new(const struct ports_settings *settings, struct ports **out_ports)
     return 0;
 }
 
+void ports_set_limits(struct ports *ports, const struct limits *limits)
+{
+    limits_put(&ports->limits, limits);
+}
+
 void ports_attach(struct ports *ports, struct gate *gate) { ports->gate = gate; }
 
 void ports_set_forward(struct ports *ports, struct forward *forward) { ports->forward = forward; }

@@ -44,6 +44,7 @@ int ports_forward_send(void *ctx, void *line, int kind, const uint8_t session_id
 size_t ports_lines(const struct ports *ports);
 /* Names being resolved: their callbacks need ports and node. */
 size_t ports_resolving(const struct ports *ports);
+void ports_set_limits(struct ports *ports, const struct limits *limits); /* copied */
 void ports_free(struct ports *ports); /* after the gate has stopped; accepts NULL */
 
 struct ports_counters {

@@ -401,8 +401,7 @@ static bool fill_limits(struct serve *serve, const struct figures *all, struct a
         meshd__v1__limit__init(&rows[i]);
         rows[i].name = (char *)limit_rows[i].name;
         rows[i].unit = (char *)limit_rows[i].unit;
-        memcpy(&rows[i].limit, (const char *)&serve->limits + limit_rows[i].offset,
-               sizeof rows[i].limit);
+        rows[i].limit = limits_get(&serve->limits, &limit_rows[i]);
         figures_used(all, limit_rows[i].name, &rows[i].used); /* else 0 */
         reply->limits[reply->n_limits++] = &rows[i];
     }

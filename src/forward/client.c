@@ -353,7 +353,9 @@ static bool take_header(struct client *client)
 
 static size_t words_limit(const struct client *client)
 {
-    size_t limit = client->worker->forward->limits.ingress_head_bytes;
+    /* The one that its words began with: another may be in force meanwhile. */
+    size_t limit = client->words ? client->words->first.limit
+                                 : client->worker->forward->limits.ingress_head_bytes;
 
     return client->owes_header ? limit + PROXY_V2_MAX : limit;
 }

@@ -95,6 +95,11 @@ int forward_new(const struct forward_settings *settings, struct forward **out_fo
     return 0;
 }
 
+void forward_set_limits(struct forward *forward, const struct limits *limits)
+{
+    limits_put(&forward->limits, limits);
+}
+
 void forward_free(struct forward *forward)
 {
     if (!forward)

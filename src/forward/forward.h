@@ -107,6 +107,7 @@ void forward_drain(struct forward *forward);
 size_t forward_active(struct forward *forward);
 /* Everything that still runs is reset. */
 void forward_stop(struct forward *forward);
+void forward_set_limits(struct forward *forward, const struct limits *limits); /* copied */
 void forward_free(struct forward *forward); /* accepts NULL; after forward_stop, or never started */
 
 /* The picture after a change of the maps: the hosts of local backends are resolved ahead of need.

@@ -17,7 +17,7 @@ struct service {
 };
 
 struct services {
-    uint64_t most;
+    const struct limits *limits;
     struct mutex lock;
     struct service *by_name; /* with lock held */
 };
@@ -28,7 +28,7 @@ int services_new(const struct limits *limits, struct services **out_services)
 
     if (!services)
         return -ENOMEM;
-    services->most = limits->forwards_per_service;
+    services->limits = limits;
     mutex_init(&services->lock);
     *out_services = services;
     return 0;
@@ -72,7 +72,7 @@ struct service *service_enter(struct services *services, const char *name)
     HASH_FIND(hh, services->by_name, name, len, service);
     if (!service)
         service = add_locked(services, name, len);
-    else if (service->forwards >= services->most)
+    else if (service->forwards >= services->limits->forwards_per_service)
         service = NULL;
     if (service)
         service->forwards++;

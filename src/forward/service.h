@@ -8,6 +8,7 @@
 struct services;
 struct service; /* one name's count */
 
+/* limits: borrowed until services_free. */
 int services_new(const struct limits *limits, struct services **out_services);
 void services_free(struct services *services); /* accepts NULL */
 /* One more; service_leave ends it. NULL: over limits.forwards_per_service, or no memory. */

@@ -24,7 +24,7 @@ struct shard {
     struct source *by_ip; /* only with lock held */
 };
 struct sources {
-    uint64_t clients_max, unrouted_max;
+    const struct limits *limits;
     struct shard shards[N_SHARDS];
 };
 
@@ -34,8 +34,7 @@ int sources_new(const struct limits *limits, struct sources **out_sources)
 
     if (!sources)
         return -ENOMEM;
-    sources->clients_max = limits->ingress_per_source;
-    sources->unrouted_max = limits->ingress_unrouted_per_source;
+    sources->limits = limits;
     for (size_t i = 0; i < N_SHARDS; i++)
         mutex_init(&sources->shards[i].lock);
     *out_sources = sources;
@@ -106,8 +105,8 @@ bool source_enter(struct sources *sources, const struct in6_addr *ip)
 
     mutex_lock(&shard->lock);
     source = get_locked(shard, &key, hash);
-    enters = source && source->clients < sources->clients_max &&
-             source->unrouted < sources->unrouted_max;
+    enters = source && source->clients < sources->limits->ingress_per_source &&
+             source->unrouted < sources->limits->ingress_unrouted_per_source;
     if (enters) {
         source->clients++;
         source->unrouted++;

@@ -9,6 +9,7 @@
 
 struct sources;
 
+/* limits: borrowed until sources_free. */
 int sources_new(const struct limits *limits, struct sources **out_sources);
 void sources_free(struct sources *sources);
 /* One client more, not routed yet. False: over a limit, or no memory; nothing was taken. */

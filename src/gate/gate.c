@@ -430,6 +430,11 @@ int gate_new(const struct gate_settings *settings, struct gate **out_gate)
     return 0;
 }
 
+void gate_set_limits(struct gate *gate, const struct limits *limits)
+{
+    limits_put(&gate->limits, limits);
+}
+
 static struct listener *add_listener(struct gate *gate, int fd)
 {
     struct listener *listener = &gate->listeners[gate->n_listeners++];

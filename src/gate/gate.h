@@ -98,6 +98,7 @@ struct gate_settings {
 };
 
 int gate_new(const struct gate_settings *settings, struct gate **out_gate);
+void gate_set_limits(struct gate *gate, const struct limits *limits); /* copied */
 /* Several may listen. The bound address (port 0 replaced) is written to *bound. -EADDRINUSE ... */
 int gate_listen_tcp(struct gate *gate, const struct sockaddr *addr, socklen_t len,
                     struct sockaddr_storage *out_bound);

@@ -276,6 +276,11 @@ void node_retry(struct node *n)
     leave(n);
 }
 
+void node_set_limits(struct node *n, const struct limits *limits)
+{
+    limits_put(&n->limits, limits);
+}
+
 void node_drain(struct node *n)
 {
     struct link *l;

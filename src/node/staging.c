@@ -44,6 +44,19 @@ static int grow(void *array_at, size_t *cap, size_t count, size_t size)
     return 0;
 }
 
+/* All stagings together hold no more than the map could, and what is there already may be told
+ * again: a limit that was lowered, or reached by others, turns away what is new. */
+static bool is_over(const struct node *n, const struct staging *st, const struct peer *p,
+                    const char *name, size_t name_len)
+{
+    const struct list *known = p->known.offered;
+
+    if (st->n_puts < n->limits.services_per_peer && n->staged_rows < n->limits.services_total)
+        return false;
+    return !known || st->n_puts >= n->limits.services_per_peer + list_count(known) ||
+           !list_find(known, name, name_len);
+}
+
 static int check_entry(struct node *n, struct staging *st, const struct peer *p, const char *name,
                        size_t name_len, const char *backend, size_t backend_len)
 {
@@ -53,8 +66,7 @@ static int check_entry(struct node *n, struct staging *st, const struct peer *p,
         return REASON(BAD_NAME);
     if (backend_len > LIMIT_BACKEND || backend_canon(backend, backend_len, canon) != 0)
         return REASON(BAD_ADDRESS);
-    /* All stagings together hold no more than the map could. */
-    if (st->n_puts >= n->limits.services_per_peer || n->staged_rows >= n->limits.services_total)
+    if (is_over(n, st, p, name, name_len))
         return REASON(LIMIT);
     if (!policy_allows(n->policy, POLICY_REGISTER, p->id, name, rule)) {
         /* Kept like the others, and no more of them. */

@@ -3,7 +3,8 @@
  * A full list or a change to a known version. Entries are checked as they come; those that cannot
  * be accepted are counted, and remembered by name and hash so that the digest of what was *offered*
  * can be kept up. Those that the policy keeps out of the maps are kept beside them: other rules may
- * let them in. Bounded by limits.services_per_peer and REFUSED_MAX, whatever arrives.
+ * let them in. Bounded by limits.services_per_peer and what the peer has
+ * there already, and by REFUSED_MAX, whatever arrives.
  */
 #ifndef NODE_STAGING_H
 #define NODE_STAGING_H

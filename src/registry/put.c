@@ -78,12 +78,13 @@ static size_t mark_known(const struct list *old, const struct list *list, bool *
     return n_known;
 }
 
-/* Leaves out all but room rows of list. */
+/* Leaves out rows of list beyond room, but none that is there already: a limit that was lowered
+ * turns away what is new. */
 static int cut(struct plan *plan, struct list *list, size_t room, const char *limit)
 {
     CLEANUP(ptr_free) bool *known = malloc(list_count(list));
     CLEANUP(ptr_free) const char **names = NULL;
-    size_t n = list_count(list) - room, known_room, new_room, i = 0;
+    size_t n = list_count(list) - room, n_known, new_room, i = 0;
     struct list_iter it;
     struct row *row;
 
@@ -91,22 +92,21 @@ static int cut(struct plan *plan, struct list *list, size_t room, const char *li
     plan->refused.at = malloc(n * sizeof(*plan->refused.at));
     if (!known || !names || !plan->refused.at)
         return -ENOMEM;
-    known_room = mark_known(plan->old, list, known);
-    if (known_room > room)
-        known_room = room;
-    new_room = room - known_room;
+    n_known = mark_known(plan->old, list, known);
+    new_room = room > n_known ? room - n_known : 0;
 
     list_iter_init(&it, list);
     while ((row = list_iter_next(&it)) != NULL) {
-        size_t *left = known[i++] ? &known_room : &new_room;
-        if (*left > 0) {
-            --*left;
+        if (known[i++])
+            continue;
+        if (new_room > 0) {
+            new_room--;
             continue;
         }
         names[plan->refused.n] = row->name;
         plan->refused.at[plan->refused.n++] = (struct registry_refused){row->name, limit};
     }
-    return list_apply(list, NULL, 0, names, n, &plan->fit);
+    return list_apply(list, NULL, 0, names, plan->refused.n, &plan->fit);
 }
 
 static int plan_fit(struct plan *plan, struct list *list)

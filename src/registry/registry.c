@@ -179,7 +179,7 @@ void registry_free(struct registry *reg)
 
 void registry_set_limits(struct registry *reg, const struct limits *limits)
 {
-    reg->limits = *limits;
+    limits_put(&reg->limits, limits);
     /* Without memory for a longer ring the present one goes on. */
     tombstones_resize(reg, limits->tombstones);
 }

@@ -41,6 +41,7 @@ struct registry_settings {
 
 int registry_new(const struct registry_settings *settings, struct registry **out_registry);
 void registry_free(struct registry *reg); /* accepts NULL; nobody else may be using it */
+/* The writer's thread. */
 void registry_set_limits(struct registry *reg, const struct limits *limits);
 
 /* ---- Changes: the writer only ---- */

@@ -47,3 +47,23 @@ Test(limits, names_are_unique)
             cr_expect_str_neq(a->name, b->name);
     }
 }
+
+Test(limits, others_are_put_in_their_place_but_for_those_of_the_start)
+{
+    struct limits limits, others;
+    unsigned n = 0;
+
+    limits_default(&limits);
+    for (const struct limit_row *row = limit_rows; row->name; row++) {
+        uint64_t value = row->def + 1;
+
+        memcpy((char *)&others + row->offset, &value, sizeof(value));
+    }
+    limits_put(&limits, &others);
+    for (const struct limit_row *row = limit_rows; row->name; row++) {
+        n += limits_of_the_start(row);
+        cr_expect_eq(limits_get(&limits, row), limits_of_the_start(row) ? row->def : row->def + 1,
+                     "%s", row->name);
+    }
+    cr_expect_eq(n, 3);
+}

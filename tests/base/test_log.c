@@ -320,3 +320,16 @@ Test(log, what_comes_now_and_then_is_never_left_out, .init = setup)
         cr_expect_eq(lines_in(got), LOG_LIMITED_LINES);
     }
 }
+
+Test(log, another_level_is_for_the_lines_after_it, .init = setup)
+{
+    settings(LOG_WARN, LOG_TEXT, true);
+    CAPTURE(log_info("daemon", "before"));
+    cr_expect_str_eq(got, "");
+    log_set_level(LOG_INFO);
+    CAPTURE(log_info("daemon", "after"));
+    cr_expect(matches(got, "^[-0-9T:.]+Z info \\[daemon\\] after\n$"), "%s", got);
+    log_set_level(LOG_ERROR);
+    CAPTURE(log_warn("daemon", "late"));
+    cr_expect_str_eq(got, "");
+}

@@ -122,3 +122,29 @@ Test(pages, a_foreign_token_finds_nothing, .init = setup, .fini = teardown)
     cr_expect_not(pages_find(&pages, token, sizeof token, 1, &found, &place));
     cr_expect_not(pages_find(&pages, token, 3, 1, &found, &place));
 }
+
+Test(pages, fewer_than_are_in_use_take_none_away_and_more_are_there_at_once, .init = setup,
+     .fini = teardown)
+{
+    const struct page_place place = {.part = PAGE_SERVICES};
+    uint8_t tokens[3][PAGE_TOKEN_LEN], token[PAGE_TOKEN_LEN];
+    struct page_place at;
+    struct pin found;
+
+    cr_assert(pin(0, &place, tokens[0]));
+    cr_assert(pin(0, &place, tokens[1]));
+    cr_assert_eq(pages_set_most(&pages, 1), 0);
+    for (int i = 0; i < 2; i++) {
+        cr_assert(pages_find(&pages, tokens[i], PAGE_TOKEN_LEN, 1 + i, &found, &at));
+        snapshot_unref(found.snap);
+    }
+    pages_unpin(&pages, found.number);
+    cr_expect_not(pin(3, &place, token));
+    cr_expect(pin(PAGE_PIN_MS + 1, &place, tokens[0]));
+    cr_assert_eq(pages_set_most(&pages, 3), 0);
+    cr_expect(pin(PAGE_PIN_MS + 1, &place, tokens[1]));
+    cr_expect(pin(PAGE_PIN_MS + 1, &place, tokens[2]));
+    cr_expect_not(pin(PAGE_PIN_MS + 1, &place, token));
+    cr_expect(pages_find(&pages, tokens[0], PAGE_TOKEN_LEN, PAGE_PIN_MS + 2, &found, &at));
+    snapshot_unref(found.snap);
+}

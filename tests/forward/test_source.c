@@ -44,7 +44,7 @@ static struct sources *sources;
 
 static void setup(void)
 {
-    struct limits limits;
+    static struct limits limits;
 
     limits_default(&limits);
     limits.ingress_per_source = 5;

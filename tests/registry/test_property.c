@@ -241,18 +241,15 @@ static size_t limited(const struct model_owner *o, int *out_kept)
     for (int i = 0; i < NAMES; i++)
         known += o->offered[i] && o->kept[i];
     memset(out_kept, 0, NAMES * sizeof(*out_kept));
-    if (known > room)
-        known = room;
-    room -= known;
+    room = room > known ? room - known : 0; /* known ones stay, however low the limit is now */
     for (int i = 0; i < NAMES; i++) {
-        size_t *left = o->kept[i] ? &known : &room;
         if (o->offered[i] == 0)
             continue;
-        if (*left == 0) {
+        if (!o->kept[i] && room == 0) {
             n++;
             continue;
         }
-        --*left;
+        room -= !o->kept[i];
         out_kept[i] = o->offered[i];
     }
     return n;
