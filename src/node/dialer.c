@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include "node/inside.h"
 #include "wire/name.h"
 
@@ -16,19 +17,29 @@
 #define LIST_BUDGET 921600u /* of a Register's list; a larger one comes by Sync */
 #define MESSAGE_ROOM 8192u
 
-int dialer_init(struct dialer *d, const struct node_dial *dial)
+void dialer_text(const struct node_dial *dial, char *out, size_t size)
+{
+    snprintf(out, size, strchr(dial->host, ':') ? "[%s]:%u" : "%s:%u", dial->host, dial->port);
+}
+
+int dialer_new(const struct node_dial *dial, struct dialer **out_dialer)
 {
     const char *expected = dial->peer_id ? dial->peer_id : "";
+    struct dialer *d;
 
     if (!dial->host[0] || strlen(dial->host) > LIMIT_NAME || dial->port == 0 ||
         strlen(expected) > LIMIT_PEER_ID)
         return -EINVAL;
-    *d = (struct dialer){.port = dial->port, .wake_ms = UINT64_MAX};
+    d = calloc(1, sizeof(*d));
+    if (!d)
+        return -ENOMEM;
+    d->port = dial->port;
+    d->wake_ms = UINT64_MAX;
     text_copy(d->host, sizeof(d->host), dial->host);
     text_copy(d->expected, sizeof(d->expected), expected);
-    snprintf(d->configured, sizeof(d->configured), strchr(d->host, ':') ? "[%s]:%u" : "%s:%u",
-             d->host, dial->port);
+    dialer_text(dial, d->configured, sizeof(d->configured));
     backoff_init(&d->backoff, DIALER_MIN_MS, DIALER_MAX_MS);
+    *out_dialer = d;
     return 0;
 }
 
@@ -107,7 +118,7 @@ static bool has_survivor(struct node *n, const struct dialer *d)
             return true;
     /* Two addresses of one peer: the first that got through does. */
     for (size_t i = 0; d->met[0] && i < n->n_dialers; i++) {
-        const struct dialer *other = &n->dialers[i];
+        const struct dialer *other = n->dialers[i];
 
         if (other != d && other->state == DIALER_LINKED && strcmp(other->met, d->met) == 0)
             return true;
@@ -133,7 +144,7 @@ bool dialer_park(struct node *n, struct dialer *d)
 void dialer_unpark_all(struct node *n)
 {
     for (size_t i = 0; i < n->n_dialers; i++) {
-        struct dialer *d = &n->dialers[i];
+        struct dialer *d = n->dialers[i];
 
         if (d->state == DIALER_PARKED && !has_survivor(n, d))
             wait_for(n, d, 0);
@@ -143,7 +154,7 @@ void dialer_unpark_all(struct node *n)
 void dialer_restart_all(struct node *n)
 {
     for (size_t i = 0; i < n->n_dialers; i++) {
-        struct dialer *d = &n->dialers[i];
+        struct dialer *d = n->dialers[i];
 
         if (d->state == DIALER_CALLING || d->state == DIALER_PROBING) {
             d->call = 0;
@@ -163,7 +174,7 @@ void dialer_restart_all(struct node *n)
 void dialer_retry_all(struct node *n)
 {
     for (size_t i = 0; i < n->n_dialers; i++) {
-        struct dialer *d = &n->dialers[i];
+        struct dialer *d = n->dialers[i];
 
         if (d->state != DIALER_WAITING)
             continue;

@@ -5,6 +5,7 @@
 #define NODE_DIALER_H
 
 #include "base/backoff.h"
+#include "node/table.h"
 #include "node/node.h"
 
 struct link;
@@ -44,9 +45,14 @@ struct dialer {
     bool list_later;   /* a Register with its list took too long: Sync brings it, part by part */
     uint32_t attempts; /* since it was last live */
     char last_error[LIMIT_STATUS_TEXT + 1], told_error[LIMIT_STATUS_TEXT + 1];
+    /* While others are set: by what is configured; whether it is among them. */
+    UT_hash_handle hh;
+    bool stays;
 };
 
-int dialer_init(struct dialer *d, const struct node_dial *dial);
+/* What is configured, "host:port". */
+void dialer_text(const struct node_dial *dial, char *out, size_t size);
+int dialer_new(const struct node_dial *dial, struct dialer **out_dialer); /* -EINVAL, -ENOMEM */
 void dialer_start(struct node *n, struct dialer *d);
 void dialer_stop(struct dialer *d);
 void dialer_tick(struct node *n, struct dialer *d);
@@ -70,5 +76,9 @@ void dialer_unpark_all(struct node *n);
 void dialer_restart_all(struct node *n);
 /* Who was turned down may be welcome now: none waits any longer. */
 void dialer_retry_all(struct node *n);
+
+/* As node_set_dials; new ones begin to dial if the node has started. (dials.c) */
+int dials_set(struct node *n, const struct node_dial *dials, size_t count);
+void dials_free(struct node *n);
 
 #endif

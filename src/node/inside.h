@@ -26,7 +26,7 @@ struct node {
     struct policy_keeper *policy; /* NULL: no rule */
 
     struct local local;
-    struct dialer *dialers;
+    struct dialer **dialers; /* in the order of the settings */
     size_t n_dialers;
     struct link *links; /* by number */
     struct peer *peers; /* by id */

@@ -149,7 +149,7 @@ void text_copy(char *out, size_t size, const char *in)
 
 static int init(struct node *n, const struct node_settings *settings)
 {
-    int r = 0;
+    int r;
 
     if (!peer_id_valid(settings->peer_id, strlen(settings->peer_id)) ||
         settings->incarnation == 0 || settings->incarnation >= INCARNATION_MAX ||
@@ -162,13 +162,7 @@ static int init(struct node *n, const struct node_settings *settings)
     n->open_timeout_ms = settings->open_timeout_ms;
     n->call_timeout_ms = settings->call_timeout_ms;
     n->limits = *settings->limits;
-    if (settings->n_dials > 0) {
-        n->dialers = calloc(settings->n_dials, sizeof(*n->dialers));
-        if (!n->dialers)
-            return -ENOMEM;
-    }
-    for (; r == 0 && n->n_dialers < settings->n_dials; n->n_dialers++)
-        r = dialer_init(&n->dialers[n->n_dialers], &settings->dials[n->n_dialers]);
+    r = dials_set(n, settings->dials, settings->n_dials);
     return r < 0 ? r : local_init(n, settings->services, settings->n_services);
 }
 
@@ -211,7 +205,7 @@ void node_free(struct node *n)
     }
     peer_free_all(n);
     local_fini(n);
-    free(n->dialers);
+    dials_free(n);
     free(n->scratch);
     free(n->scratch_at);
     free(n->scratch_names);
@@ -224,7 +218,7 @@ void node_start(struct node *n)
     enter(n);
     n->started = true;
     for (size_t i = 0; i < n->n_dialers; i++)
-        dialer_start(n, &n->dialers[i]);
+        dialer_start(n, n->dialers[i]);
     leave(n);
 }
 
@@ -261,7 +255,7 @@ void node_tick(struct node *n)
     HASH_ITER(hh, n->peers, p, next_peer)
     peer_tick(n, p);
     for (size_t i = 0; n->started && i < n->n_dialers; i++)
-        dialer_tick(n, &n->dialers[i]);
+        dialer_tick(n, n->dialers[i]);
     local_tick(n);
     n->next_ms = not_too_soon(n);
     leave(n);
@@ -274,6 +268,16 @@ void node_retry(struct node *n)
     enter(n);
     dialer_retry_all(n);
     leave(n);
+}
+
+int node_set_dials(struct node *n, const struct node_dial *dials, size_t count)
+{
+    int r;
+
+    enter(n);
+    r = dials_set(n, dials, count);
+    leave(n);
+    return r;
 }
 
 void node_set_limits(struct node *n, const struct limits *limits)
@@ -304,7 +308,7 @@ void node_stop(struct node *n)
     enter(n);
     n->draining = n->stopped = true;
     for (size_t i = 0; i < n->n_dialers; i++)
-        dialer_stop(&n->dialers[i]);
+        dialer_stop(n->dialers[i]);
     HASH_ITER(hh, n->links, l, next)
     {
         if (link_in_session(l)) {
@@ -326,8 +330,8 @@ void node_resolved(struct node *n, uint64_t ask, int error, const struct node_ad
 {
     enter(n);
     for (size_t i = 0; i < n->n_dialers; i++)
-        if (n->dialers[i].ask == ask)
-            dialer_on_resolved(n, &n->dialers[i], error, addrs, n_addrs);
+        if (n->dialers[i]->ask == ask)
+            dialer_on_resolved(n, n->dialers[i], error, addrs, n_addrs);
     leave(n);
 }
 
@@ -335,8 +339,8 @@ void node_call_done(struct node *n, uint64_t call, const struct node_call_result
 {
     enter(n);
     for (size_t i = 0; i < n->n_dialers; i++)
-        if (n->dialers[i].call == call)
-            dialer_on_answer(n, &n->dialers[i], result);
+        if (n->dialers[i]->call == call)
+            dialer_on_answer(n, n->dialers[i], result);
     leave(n);
 }
 
@@ -512,7 +516,7 @@ size_t node_links(const struct node *n, struct node_link_info *out_links, size_t
         if (count >= max)
             continue;
         out_links[count] = (struct node_link_info){0};
-        describe_dialer(n, &n->dialers[i], &out_links[count]);
+        describe_dialer(n, n->dialers[i], &out_links[count]);
     }
     for (l = n->links; l; l = l->hh.next) {
         if (l->dialer)
@@ -549,7 +553,7 @@ void node_counters(const struct node *n, struct node_counters *out_counters)
     out_counters->leases = n->local.n_leases;
     out_counters->peers = HASH_COUNT(n->peers);
     for (size_t i = 0; i < n->n_dialers; i++)
-        out_counters->links[dialer_shown(&n->dialers[i])]++;
+        out_counters->links[dialer_shown(n->dialers[i])]++;
     for (l = n->links; l; l = l->hh.next) {
         out_counters->links_live += l->state == LINK_LIVE;
         if (!l->dialer)
@@ -564,7 +568,7 @@ uint64_t node_version(const struct node *n) { return n->local.version; }
 bool node_ready(const struct node *n)
 {
     for (size_t i = 0; i < n->n_dialers; i++) {
-        const struct dialer *d = &n->dialers[i];
+        const struct dialer *d = n->dialers[i];
 
         if (!d->was_live && d->state != DIALER_PARKED && d->state != DIALER_STOPPED)
             return false;

@@ -492,3 +492,72 @@ Test(node_dialer, who_was_turned_away_is_tried_at_once_when_there_is_reason_to)
     stage_wait(100);
     cr_expect_eq(st.n_calls, 2, "an attempt under way is left alone");
 }
+
+/* ---- other dials while it runs ---- */
+
+Test(node_dialer, dials_that_will_not_do_change_nothing)
+{
+    struct node_dial dials[] = {{.host = "10.0.0.8", .port = 7400}, {.host = "10.0.0.7"}};
+    struct stage_peer n2;
+
+    resolved();
+    n2 = meet("n2");
+    cr_expect_eq(node_set_dials(st.node, dials, 2), -EINVAL);
+    st.limits.peers = 1;
+    node_set_limits(st.node, &st.limits);
+    dials[1].port = 7400;
+    cr_expect_eq(node_set_dials(st.node, dials, 2), -ENOSPC);
+    cr_expect_str_eq(state(), "live");
+    cr_expect_eq(st.ended, 0);
+    cr_expect_null(stage_heard(n2.link, KIND(GOODBYE)));
+    cr_expect_eq(node_links(st.node, NULL, 0), 1);
+}
+
+Test(node_dialer, a_peer_that_is_dialled_no_more_is_told_that_this_node_leaves)
+{
+    struct stage_peer n2;
+    const Meshd__V1__Goodbye *goodbye;
+
+    resolved();
+    n2 = meet("n2");
+    cr_assert(stage_knows("n2"));
+    cr_assert_eq(node_set_dials(st.node, NULL, 0), 0);
+    goodbye = stage_heard(n2.link, KIND(GOODBYE));
+    cr_assert_not_null(goodbye);
+    cr_expect_eq(goodbye->reason, GOODBYE(LEAVING));
+    cr_expect_eq(st.ended, n2.link);
+    cr_expect(st.flushed);
+    cr_expect_not(stage_knows("n2"));
+    cr_expect_eq(node_links(st.node, NULL, 0), 0);
+    stage_wait(60000);
+    cr_expect_eq(st.n_calls, 1, "it is dialled still");
+}
+
+Test(node_dialer, answers_to_a_dial_that_is_gone_are_nobodys)
+{
+    cr_assert_eq(node_set_dials(st.node, NULL, 0), 0);
+    resolved();
+    cr_expect_eq(st.n_calls, 0);
+    cr_assert_eq(node_set_dials(st.node, &(struct node_dial){.host = "10.0.0.9", .port = 7400}, 1),
+                 0);
+    resolved();
+    cr_assert_eq(st.n_calls, 1);
+    cr_assert_eq(node_set_dials(st.node, NULL, 0), 0);
+    welcome("n2", 500);
+    cr_expect_eq(st.n_dials, 0);
+    stage_wait(60000);
+    cr_expect_eq(st.n_calls, 1);
+}
+
+Test(node_dialer, a_dial_that_is_gone_waits_for_no_probe)
+{
+    struct stage_peer older = {.id = "n2", .ip = "10.0.0.2", .incarnation = 400, .version = 1};
+
+    stage_live(&older);
+    resolved();
+    welcome("n2", 500);
+    cr_assert_eq(node_set_dials(st.node, NULL, 0), 0);
+    stage_wait(5000);
+    cr_expect_eq(st.n_dials, 0);
+    cr_expect(stage_knows("n2"), "its own link is no dial's");
+}

@@ -249,6 +249,25 @@ void fakenet_name(struct fakenet *net, const char *name, const char *ip)
     snprintf(entry->ip, sizeof(entry->ip), "%s", ip);
 }
 
+static const struct node_dial *dials_of(const struct fakenet_host *host,
+                                        struct node_dial dials[FAKENET_DIALS_MAX])
+{
+    for (size_t i = 0; i < host->n_dials; i++)
+        dials[i] = (struct node_dial){.host = host->dials[i].host,
+                                      .port = host->dials[i].port,
+                                      .peer_id = host->dials[i].expected};
+    return dials;
+}
+
+void fakenet_redial(struct fakenet_host *host)
+{
+    struct node_dial dials[FAKENET_DIALS_MAX];
+
+    if (node_set_dials(host->node, dials_of(host, dials), host->n_dials) != 0)
+        abort();
+    arm(host);
+}
+
 void fakenet_boot(struct fakenet_host *host)
 {
     struct fakenet *net = host->net;
@@ -264,15 +283,11 @@ void fakenet_boot(struct fakenet_host *host)
                                      .open_timeout_ms = 10000,
                                      .call_timeout_ms = 5000,
                                      .limits = &host->limits,
-                                     .dials = dials,
+                                     .dials = dials_of(host, dials),
                                      .n_dials = host->n_dials,
                                      .services = services,
                                      .n_services = host->n_services};
 
-    for (size_t i = 0; i < host->n_dials; i++)
-        dials[i] = (struct node_dial){.host = host->dials[i].host,
-                                      .port = host->dials[i].port,
-                                      .peer_id = host->dials[i].expected};
     for (size_t i = 0; i < host->n_services; i++)
         services[i] =
             (struct node_service){.name = host->services[i][0], .backend = host->services[i][1]};

@@ -77,6 +77,8 @@ struct fakenet_host *fakenet_at(struct fakenet *net, size_t index);
 struct fakenet_host *fakenet_add(struct fakenet *net, const char *id, const char *ip,
                                  uint16_t port);
 void fakenet_dial(struct fakenet_host *host, const char *name, uint16_t port, const char *expected);
+/* What host->dials says now is what it dials. Running, not paused. */
+void fakenet_redial(struct fakenet_host *host);
 void fakenet_service(struct fakenet_host *host, const char *name, const char *backend);
 /* name is ip from now on; a second call moves it; "": it does not resolve. */
 void fakenet_name(struct fakenet *net, const char *name, const char *ip);
