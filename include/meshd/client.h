@@ -63,7 +63,7 @@ enum {
     MESH_CONNECTED = 2, /* its owner's link is up */
     MESH_STALE = 4,     /* the link is lost, the offer kept for a while */
     MESH_HEALTHY = 8,   /* its backend answers, as far as is known */
-    MESH_DRAINING = 16, /* its owner is about to leave */
+    MESH_DRAINING = 16, /* it takes no new clients, or its owner is about to leave */
 };
 struct mesh_instance {
     const char *name;    /* canonical: "billing" */
@@ -108,8 +108,8 @@ const char *mesh_client_url(const struct mesh_client *client); /* the one chosen
 
 /* ---- finding ---- */
 
-/* Everyone offering name, best first: local, then connected, then draining, then stale ones.
- * MESH_NOT_FOUND instead of an empty list. */
+/* Everyone offering name, best first: local, then connected, then draining, then unhealthy ones,
+ * then those that are not connected yet, then stale ones. MESH_NOT_FOUND instead of an empty list. */
 enum mesh_status mesh_lookup(struct mesh_client *client, const char *name, int deadline_ms,
                              struct mesh_list **out_list);
 /* 1 to 1000 names in one request. MESH_OK also when none is found: see mesh_list_of. MESH_INVALID

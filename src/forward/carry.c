@@ -517,8 +517,8 @@ static void choose(struct carry *c, struct route_list *list)
         const struct registry_route *route = &list->at[i];
         struct candidate *candidate = &c->candidates[c->n];
 
-        if (!route->local && !list->sessions[i])
-            continue;
+        if (!route_usable(list, i))
+            break; /* and none behind it */
         candidate->row = row_ref(route->row);
         candidate->session = list->sessions[i] ? session_ref(list->sessions[i]) : NULL;
         memcpy(candidate->peer_id, route->peer_id, sizeof(candidate->peer_id));
@@ -557,8 +557,11 @@ enum forward_end carry_begin(struct worker *worker, const struct carry_ask *ask,
     c->ctx = ask->ctx;
     c->done = ask->done;
     memcpy(c->name, list.matched, sizeof(c->name));
-    c->end = FORWARD_NO_OWNER;
-    snprintf(c->text, sizeof(c->text), "no owner of %.180s is connected", c->name);
+    c->end = route_unusable(&list);
+    snprintf(c->text, sizeof(c->text),
+             c->end == FORWARD_DRAINING ? "%.140s is draining here, and no other owner is connected"
+                                        : "no owner of %.180s is connected",
+             c->name);
     choose(c, &list);
     route_list_fini(&list);
     if (next(c) == FORWARD_DONE) {

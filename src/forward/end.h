@@ -28,7 +28,7 @@
     X(OWNER_LOST, "owner_lost", 502, "the way to the owner broke while it was being used")         \
     X(NOT_ALLOWED, "not_allowed", 403, "the owner does not allow it")                              \
     X(NO_OWNER, "no_owner", 503, "no owner of the service is connected")                           \
-    X(DRAINING, "draining", 503, "every owner is about to leave")                                  \
+    X(DRAINING, "draining", 503, "every owner is draining")                                        \
     X(OVER_LIMIT, "over_limit", 503, "over a limit")                                               \
     X(NO_MEMORY, "no_memory", 503, "out of memory or descriptors")                                 \
     X(BACKEND_TIMED_OUT, "backend_timed_out", 504, "the backend did not answer in time")           \

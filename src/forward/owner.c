@@ -328,6 +328,11 @@ static void dial_backend(struct served *s)
         refuse(s, REFUSAL(NO_SUCH_NAME), "not registered here any more");
         return;
     }
+    if (row->flags & ROW_DRAINING) {
+        row_unref(row);
+        refuse(s, REFUSAL(DRAINING), "draining: the service takes no new clients");
+        return;
+    }
     s->row_flags = row->flags;
     s->service = service_enter(forward->services, s->name);
     if (!s->service) {

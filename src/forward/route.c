@@ -70,16 +70,31 @@ static void swap(struct route_list *list, size_t a, size_t b)
     list->active[b] = active;
 }
 
-static bool usable(const struct route_list *list, size_t i)
+static bool drains_here(const struct registry_route *route)
 {
-    return list->at[i].local || list->sessions[i];
+    return route->local && route->draining;
+}
+
+bool route_usable(const struct route_list *list, size_t index)
+{
+    const struct registry_route *route = &list->at[index];
+
+    return route->local ? !route->draining : list->sessions[index] != NULL;
+}
+
+enum forward_end route_unusable(const struct route_list *list)
+{
+    for (size_t i = 0; i < list->routes.n; i++)
+        if (drains_here(&list->at[i]))
+            return FORWARD_DRAINING;
+    return FORWARD_NO_OWNER;
 }
 
 /* A session may have ended before the maps say so. */
 static bool comes_after(const struct route_list *list, size_t a, size_t b)
 {
-    if (usable(list, a) != usable(list, b))
-        return usable(list, b);
+    if (route_usable(list, a) != route_usable(list, b))
+        return route_usable(list, b);
     if (rank(&list->at[a]) != rank(&list->at[b]))
         return rank(&list->at[a]) > rank(&list->at[b]);
     return list->active[a] > list->active[b];
@@ -208,16 +223,29 @@ static void recall(struct forward *forward, const char *name, struct forward_can
 
 /* ---- in words ---- */
 
+/* Why it is not as good as others may be, or NULL. */
+static const char *flaw(const struct registry_route *route)
+{
+    if (route->stale)
+        return "its link is suspect";
+    if (!route->connected)
+        return "its link is not up yet";
+    if (route->row->flags & ROW_DRAINING)
+        return route->healthy ? "draining" : "draining, and unhealthy: its backend does not answer";
+    if (!route->healthy)
+        return "unhealthy: its backend does not answer";
+    return route->draining ? "it is about to leave" : NULL;
+}
+
 static void why_chosen(const struct route_list *list, char *out, size_t size)
 {
     const struct registry_route *route = &list->at[0];
+    const char *why = flaw(route);
 
-    if (route->local)
+    if (why)
+        snprintf(out, size, "%s, and there is nobody better", why);
+    else if (route->local)
         snprintf(out, size, "it is local");
-    else if (route->stale)
-        snprintf(out, size, "its link is suspect, and there is nobody else");
-    else if (route->draining)
-        snprintf(out, size, "it is about to leave, and there is nobody else");
     else
         snprintf(out, size, "connected, with %u forwards of this node", list->active[0]);
 }
@@ -225,14 +253,16 @@ static void why_chosen(const struct route_list *list, char *out, size_t size)
 static void why_not(const struct route_list *list, size_t i, char *out, size_t size)
 {
     const struct registry_route *route = &list->at[i], *best = &list->at[0];
+    bool local_first = best->local && rank(route) == rank(best) + 1; /* else the same */
 
-    if (!usable(list, i))
+    if (drains_here(route))
+        snprintf(out, size, "draining: it takes no new clients");
+    else if (!route_usable(list, i))
         snprintf(out, size, route->stale ? "its link is lost" : "its link is not up yet");
-    else if (rank(route) != rank(best) && best->local)
+    else if (local_first)
         snprintf(out, size, "a local backend comes first");
     else if (rank(route) != rank(best))
-        snprintf(out, size, "%s; others come first",
-                 route->stale ? "its link is suspect" : "it is about to leave");
+        snprintf(out, size, "%s; others come first", flaw(route));
     else if (list->active[i] > list->active[0])
         snprintf(out, size, "%u forwards of this node, more than %u", list->active[i],
                  list->active[0]);
@@ -255,7 +285,7 @@ void forward_explain(struct forward *forward, const char *name, size_t name_len,
     }
     memcpy(out->matched, list.matched, sizeof(out->matched));
     n = list.routes.n < out->routes.cap ? list.routes.n : out->routes.cap;
-    any = usable(&list, 0);
+    any = route_usable(&list, 0);
     for (size_t i = 0; i < n; i++) {
         struct forward_candidate *candidate = &out->at[i];
 
@@ -278,6 +308,9 @@ void forward_explain(struct forward *forward, const char *name, size_t name_len,
         snprintf(out->verdict, sizeof(out->verdict), "goes to %s: %.130s", list.at[0].label,
                  out->at[0].why);
     else
-        snprintf(out->verdict, sizeof(out->verdict), "no owner is connected: 503");
+        snprintf(out->verdict, sizeof(out->verdict), "%s: 503",
+                 route_unusable(&list) == FORWARD_DRAINING
+                     ? "it is draining here, and no other owner is connected"
+                     : "no owner is connected");
     route_list_fini(&list);
 }

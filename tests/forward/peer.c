@@ -39,7 +39,9 @@ void peer_fini(struct peer *peer)
     close(peer->fd);
 }
 
-void peer_offer(struct peer *peer, const char *name)
+void peer_offer(struct peer *peer, const char *name) { peer_offer_as(peer, name, 0); }
+
+void peer_offer_as(struct peer *peer, const char *name, unsigned row_flags)
 {
     struct registry *registry = peer->rig->sides[DIALLER].registry;
     struct registry_refusals refusals = {0};
@@ -49,7 +51,7 @@ void peer_offer(struct peer *peer, const char *name)
     struct row *row;
 
     MUST(registry_peer_get(registry, peer->id, &info) == 0);
-    row = row_new(name, strlen(name), "127.0.0.1:9", 11, info.label, 0);
+    row = row_new(name, strlen(name), "127.0.0.1:9", 11, info.label, row_flags);
     MUST(list_apply(peer->list, &row, 1, NULL, 0, &list) == 0);
     row_unref(row);
     list_unref(peer->list);

@@ -32,6 +32,7 @@ struct peer {
 void peer_init(struct peer *peer, struct rig *rig, const char *id, uint64_t link, bool dialled);
 void peer_fini(struct peer *peer); /* after the rig's end */
 void peer_offer(struct peer *peer, const char *name);
+void peer_offer_as(struct peer *peer, const char *name, unsigned row_flags);
 void peer_draining(struct peer *peer);
 void peer_up(struct peer *peer); /* a session anew */
 void peer_down(struct peer *peer);

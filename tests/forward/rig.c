@@ -407,9 +407,9 @@ void rig_stop(struct rig *rig)
 void rig_check_descriptors(struct rig *rig) { MUST(net_descriptors() == rig->descriptors); }
 
 static struct list *with(struct list *base, const char *name, const char *backend,
-                         const char *label)
+                         const char *label, unsigned flags)
 {
-    struct row *row = row_new(name, strlen(name), backend, strlen(backend), label, 0);
+    struct row *row = row_new(name, strlen(name), backend, strlen(backend), label, flags);
     struct list *list;
 
     MUST(list_apply(base, &row, 1, NULL, 0, &list) == 0);
@@ -417,24 +417,42 @@ static struct list *with(struct list *base, const char *name, const char *backen
     return list;
 }
 
+void rig_change_here(struct rig *rig, enum side which, const char *name, const char *backend,
+                     unsigned row_flags)
+{
+    struct rig_side *side = &rig->sides[which];
+    struct registry_refusals refusals = {0};
+    struct registry_change change;
+    struct list *list = with(side->local, name, backend, "local", row_flags);
+
+    MUST(registry_put_local(side->registry, ++side->version, list, 1, &refusals, &change) == 0);
+    list_unref(side->local);
+    side->local = list;
+}
+
 void rig_offer(struct rig *rig, enum side which, const char *name, const char *backend)
+{
+    rig_offer_as(rig, which, name, backend, 0);
+}
+
+void rig_offer_as(struct rig *rig, enum side which, const char *name, const char *backend,
+                  unsigned row_flags)
 {
     struct rig_side *side = &rig->sides[which], *other = &rig->sides[1 - which];
     struct registry_peer_info info;
     struct registry_refusals refusals = {0};
     struct registry_change change;
-    struct list *list = with(side->local, name, backend, "local"), *theirs;
+    struct list *theirs;
     struct list_iter it;
     struct row *row;
 
-    MUST(registry_put_local(side->registry, ++side->version, list, 1, &refusals, &change) == 0);
-    list_unref(side->local);
-    side->local = list;
+    rig_change_here(rig, which, name, backend, row_flags);
     MUST(registry_peer_get(other->registry, side->peer_id, &info) == 0);
     theirs = list_empty();
-    list_iter_init(&it, list);
+    list_iter_init(&it, side->local);
     while ((row = list_iter_next(&it))) {
-        struct list *more = with(theirs, row->name, row->backend, info.label);
+        struct list *more =
+            with(theirs, row->name, row->backend, info.label, row->flags & ROW_TOLD);
 
         list_unref(theirs);
         theirs = more;

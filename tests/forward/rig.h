@@ -88,6 +88,11 @@ void rig_stop(struct rig *rig);              /* in the midst of whatever there i
 void rig_check_descriptors(struct rig *rig); /* after that, and what the test has itself */
 /* A service of that side, known to the other one too. */
 void rig_offer(struct rig *rig, enum side side, const char *name, const char *backend);
+void rig_offer_as(struct rig *rig, enum side side, const char *name, const char *backend,
+                  unsigned row_flags);
+/* The same, but the other side has not heard of it. */
+void rig_change_here(struct rig *rig, enum side side, const char *name, const char *backend,
+                     unsigned row_flags);
 void rig_withdraw(struct rig *rig, enum side side); /* all of them; nobody else hears of it */
 void rig_link_up(struct rig *rig);
 void rig_link_down(struct rig *rig);

@@ -159,6 +159,14 @@ WAY_RULES = {
         "withdrawn_name_is_carried_no_more_and_its_streams_go_on changes_of_the_maps_touch_no_stream"
         " a_node_that_drains_serves_what_was_on_its_way_and_refuses_what_comes_later"
         " streams_finish_and_then_the_node_ends_with_0 drain_timeout_cuts_what_still_runs",
+    "a service that is draining takes no new clients, here or from peers, at once; another owner has them, else 503":
+        "a_local_service_that_is_draining_is_a_503 a_local_service_that_is_draining_is_chosen_by_nobody"
+        " a_service_of_a_peer_that_is_draining_is_refused_by_it_at_once a_client_goes_to_another_owner_while_one_is_draining"
+        " a_refusal_of_a_draining_owner_is_answered_by_another a_change_of_state_touches_no_client_that_is_joined",
+    "an unhealthy backend is not chosen while another is there; when all look unhealthy one is still tried":
+        "unhealthy_and_draining_entries_come_behind_those_that_are_neither an_unhealthy_backend_comes_after_others"
+        " an_unhealthy_backend_is_not_chosen_while_another_is_there an_unhealthy_backend_is_tried_when_the_others_fail"
+        " a_service_whose_backends_all_look_unhealthy_is_still_tried",
     "peers at one address are told apart":
         "two_peers_behind_one_address_never_overwrite_each_other two_peers_behind_one_address_keep_their_own_lists"
         " peers_at_one_address_are_two_owners",

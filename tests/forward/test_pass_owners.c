@@ -188,7 +188,7 @@ static void refused_with(Meshd__V1__Refusal refusal, const char *status, const c
 
 REFUSED(a_refused_backend_is_a_502, BACKEND_REFUSED, "502", "web at a: said the owner")
 REFUSED(a_silent_backend_is_a_504, BACKEND_TIMED_OUT, "504", "web at a: said the owner")
-REFUSED(a_draining_owner_is_a_503, DRAINING, "503", "every owner is about to leave")
+REFUSED(a_draining_owner_is_a_503, DRAINING, "503", "every owner is draining")
 REFUSED(a_full_owner_is_a_503, OVER_LIMIT, "503", "over a limit")
 REFUSED(an_unwilling_owner_is_a_403, NOT_ALLOWED, "403", "the owner does not allow it")
 REFUSED(an_owner_that_does_not_know_the_name_is_a_503, NO_SUCH_NAME, "503",

@@ -112,12 +112,74 @@ Test(route, one_that_is_about_to_leave_comes_after_others)
     peer_draining(leaving);
     explain("web");
     cr_assert(of("p0")->chosen);
-    cr_assert_str_eq(of("p0")->why, "it is about to leave, and there is nobody else");
+    cr_assert_str_eq(of("p0")->why, "it is about to leave, and there is nobody better");
     add_peer("web");
     explain("web");
     cr_assert(of("p1")->chosen);
     cr_assert_str_eq(of("p1")->why, "connected, with 0 forwards of this node");
     cr_assert_str_eq(of("p0")->why, "it is about to leave; others come first");
+    end();
+}
+
+Test(route, an_unhealthy_backend_comes_after_others)
+{
+    struct peer *sick = add_peer("web");
+
+    peer_offer_as(sick, "web", ROW_UNHEALTHY);
+    explain("web");
+    cr_assert(of("p0")->chosen);
+    cr_assert_not(of("p0")->route->healthy);
+    cr_assert_str_eq(of("p0")->why,
+                     "unhealthy: its backend does not answer, and there is nobody better");
+    add_peer("web");
+    explain("web");
+    cr_assert(of("p1")->chosen);
+    cr_assert_str_eq(of("p0")->why, "unhealthy: its backend does not answer; others come first");
+    peer_offer_as(sick, "web", ROW_DRAINING);
+    explain("web");
+    cr_assert(of("p1")->chosen);
+    cr_assert(of("p0")->route->healthy && of("p0")->route->draining);
+    cr_assert_str_eq(of("p0")->why, "draining; others come first");
+    peer_offer_as(sick, "web", ROW_DRAINING | ROW_UNHEALTHY);
+    explain("web");
+    cr_assert_str_eq(of("p0")->why, "draining, and unhealthy: its backend does not answer; others "
+                                    "come first");
+    end();
+}
+
+Test(route, an_unhealthy_local_backend_comes_after_others_but_before_their_unhealthy_ones)
+{
+    struct peer *peer = add_peer("web");
+
+    rig_offer_as(&rig, DIALLER, "web", "127.0.0.1:9", ROW_UNHEALTHY);
+    explain("web");
+    cr_assert(of("p0")->chosen);
+    cr_assert_str_eq(candidates[1].why,
+                     "unhealthy: its backend does not answer; others come first");
+    peer_offer_as(peer, "web", ROW_UNHEALTHY);
+    explain("web");
+    cr_assert(candidates[0].route->local && candidates[0].chosen);
+    cr_assert_str_eq(of("p0")->why, "a local backend comes first");
+    peer_offer_as(peer, "web", ROW_DRAINING);
+    explain("web");
+    cr_assert(of("p0")->chosen, "it may have ended that, and refuses at once if it has not");
+    end();
+}
+
+Test(route, a_local_service_that_is_draining_is_chosen_by_nobody)
+{
+    struct peer *peer = add_peer("web");
+
+    rig_offer_as(&rig, DIALLER, "web", "127.0.0.1:9", ROW_DRAINING);
+    peer_offer_as(peer, "web", ROW_UNHEALTHY);
+    explain("web");
+    cr_assert(of("p0")->chosen);
+    cr_assert_str_eq(candidates[1].why, "draining: it takes no new clients");
+    peer_down(peer);
+    explain("web");
+    cr_assert_not(candidates[0].chosen || candidates[1].chosen);
+    cr_assert_str_eq(explained.verdict,
+                     "it is draining here, and no other owner is connected: 503");
     end();
 }
 

@@ -236,7 +236,7 @@ class Choices(ExplainTest):
         self.assertEqual(self.chosen()[0], second)
         self.node_named(second).kill()
         until("there is nobody else", lambda: self.chosen()[0] == first)
-        self.assertIn("nobody else", self.chosen()[1][first]["why"])
+        self.assertIn("nobody better", self.chosen()[1][first]["why"])
         client.close()
         end.close()
         self.assertEqual(self.node_named(first).ended(), 0)
