@@ -153,8 +153,8 @@ void show_note(const struct meshcat_opts *opts, const char *format, ...)
 /* Flushes stdout: code, or EXIT_LOCAL with an error told when not all of it could be written. */
 int show_end(const struct meshcat_opts *opts, int code);
 
-/* "connected", "stale", "draining" or "down". */
-const char *show_state(bool connected, bool stale, bool draining);
+/* "connected", "stale", "draining", "down" or "unhealthy"; an owner is always healthy. */
+const char *show_state(bool connected, bool stale, bool healthy, bool draining);
 void show_lookup(const struct meshcat_opts *opts, const Meshd__V1__LookupReply *reply);
 void show_explain(const struct meshcat_opts *opts, const Meshd__V1__ExplainReply *reply);
 void show_offer(const struct meshcat_opts *opts, const Meshd__V1__OfferReply *reply,

@@ -87,7 +87,7 @@ static void gather(struct side *side)
     *at++ = (struct belief){
         .owner = all->peer_id,
         .label = "local",
-        .state = show_state(true, false, all->node && all->node->draining),
+        .state = show_state(true, false, true, all->node && all->node->draining),
         .digest = all->local_digest,
         .total = all->local_total,
     };
@@ -97,7 +97,7 @@ static void gather(struct side *side)
         *at++ = (struct belief){
             .owner = row->peer_id,
             .label = row->peer_ip,
-            .state = show_state(row->connected, row->stale, row->draining),
+            .state = show_state(row->connected, row->stale, true, row->draining),
             .digest = row->digest,
             .total = row->services_total,
         };
@@ -154,8 +154,27 @@ static int fetch_list(struct side *side, const struct belief *belief, struct pic
     return 0;
 }
 
+/* What the owner says of the entry. A row also drains with its owner; then nobody can tell. */
+static const char *entry_state(const Meshd__V1__ServiceRow *row, bool owner_drains)
+{
+    if (row->draining && !owner_drains)
+        return row->healthy ? "draining" : "draining, unhealthy";
+    return row->healthy ? "healthy" : "unhealthy";
+}
+
+static void compare_rows(struct diff *d, const char *owner, const Meshd__V1__ServiceRow *a,
+                         const Meshd__V1__ServiceRow *b, bool owner_drains)
+{
+    const char *first = entry_state(a, owner_drains), *second = entry_state(b, owner_drains);
+
+    if (strcmp(a->backend_addr, b->backend_addr) != 0)
+        add(d, owner, a->name, "backend", a->backend_addr, b->backend_addr);
+    if (strcmp(first, second) != 0)
+        add(d, owner, a->name, "state", first, second);
+}
+
 static void compare_lists(struct diff *d, const char *owner, const Meshd__V1__IntrospectReply *a,
-                          const Meshd__V1__IntrospectReply *b)
+                          const Meshd__V1__IntrospectReply *b, bool owner_drains)
 {
     size_t i = 0, k = 0;
 
@@ -168,8 +187,8 @@ static void compare_lists(struct diff *d, const char *owner, const Meshd__V1__In
             add(d, owner, first->name, "backend", first->backend_addr, NULL);
         else if (order > 0)
             add(d, owner, second->name, "backend", NULL, second->backend_addr);
-        else if (strcmp(first->backend_addr, second->backend_addr) != 0)
-            add(d, owner, first->name, "backend", first->backend_addr, second->backend_addr);
+        else
+            compare_rows(d, owner, first, second, owner_drains);
         i += order <= 0;
         k += order >= 0;
     }
@@ -191,7 +210,8 @@ static int compare_owner(struct diff *d, const struct belief *a, const struct be
     if (code == 0)
         code = fetch_list(&d->sides[1], b, &second);
     if (code == 0)
-        compare_lists(d, a->owner, &first.all, &second.all);
+        compare_lists(d, a->owner, &first.all, &second.all,
+                      strcmp(a->state, "draining") == 0 || strcmp(b->state, "draining") == 0);
     return code;
 }
 
@@ -238,7 +258,7 @@ static void diff_table(const struct diff *d)
         table_cell(t, it->owner);
         table_cell(t, it->name ? it->name : "");
         for (int k = 0; k < 2; k++) {
-            if (it->name)
+            if (strcmp(it->what, "backend") == 0)
                 table_cell(t, it->values[k] ? it->values[k] : "");
             else
                 table_state(t, it->values[k] ? it->values[k] : "");

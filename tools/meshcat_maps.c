@@ -98,7 +98,7 @@ static void services_table(const Meshd__V1__IntrospectReply *picture)
         table_cell(t, row->ip);
         table_cell(t, row->backend_addr);
         table_cell(t, row->peer_id);
-        table_state(t, show_state(row->connected, row->stale, row->draining));
+        table_state(t, show_state(row->connected, row->stale, row->healthy, row->draining));
         table_time(t, row->last_seen);
     }
     table_print(t, stdout);
@@ -115,7 +115,7 @@ static void peers_table(const Meshd__V1__IntrospectReply *picture, bool filtered
 
         table_cell(t, row->peer_ip);
         table_cell(t, row->peer_id);
-        table_state(t, show_state(row->connected, row->stale, row->draining));
+        table_state(t, show_state(row->connected, row->stale, true, row->draining));
         table_number(t, filtered ? row->n_services : row->services_total);
         table_time(t, row->last_sync);
         table_time(t, row->last_seen);
@@ -133,12 +133,15 @@ static void peer_services_table(const Meshd__V1__IntrospectReply *picture)
         const Meshd__V1__PeerServicesRow *row = picture->peer_services[i];
 
         for (size_t k = 0; k < (row->n_services ? row->n_services : 1); k++) {
+            const Meshd__V1__PeerServiceInfo *info = row->n_services ? row->services[k] : NULL;
+
             table_cell(t, row->peer_ip);
             table_cell(t, row->peer_id);
-            table_state(t, show_state(row->connected, row->stale, row->draining));
+            table_state(t, show_state(row->connected, row->stale, !info || info->healthy,
+                                      row->draining || (info && info->draining)));
             table_time(t, row->last_sync);
-            table_cell(t, row->n_services ? row->services[k]->name : "");
-            table_cell(t, row->n_services ? row->services[k]->backend_addr : "");
+            table_cell(t, info ? info->name : "");
+            table_cell(t, info ? info->backend_addr : "");
         }
     }
     table_print(t, stdout);

@@ -50,7 +50,7 @@ static const struct opt_spec specs[] = {
      "only services whose name matches (* and ?)"},
     {"peer", NULL, 0, OPT_PEER, FILTERS | CMD_WATCH, "WHO",
      "only of local, a source label, or a peer id"},
-    {"state", NULL, 0, OPT_STATE, FILTERS, "STATE", "only connected, stale or draining"},
+    {"state", NULL, 0, OPT_STATE, FILTERS, "STATE", "only connected, stale, draining or unhealthy"},
     {"limit", NULL, 0, OPT_LIMIT, FILTERS, "N", "at most N rows of each map"},
     {"count", NULL, 'C', OPT_COUNT, CMD_ROUNDS | CMD_WATCH, "N",
      "ask N times, default 1; watch: end after N events"},
@@ -216,7 +216,7 @@ static void set_choice(struct parser *p, const struct opt_spec *spec, const char
                                           "hex",   "quoted", "ascii", NULL};
     static const char *const whens[] = {"auto", "always", "never", NULL};
     static const char *const inputs[] = {"text", "binary", NULL};
-    static const char *const states[] = {"", "connected", "stale", "draining", NULL};
+    static const char *const states[] = {"", "connected", "stale", "draining", "unhealthy", NULL};
     static const struct {
         enum opt_id id;
         const char *const *words;
@@ -225,7 +225,7 @@ static void set_choice(struct parser *p, const struct opt_spec *spec, const char
         {OPT_FORMAT, formats, "table, json, jsonl, text, raw, hex, quoted or ascii"},
         {OPT_COLOR, whens, "auto, always or never"},
         {OPT_INPUT, inputs, "text or binary"},
-        {OPT_STATE, states, "connected, stale or draining"},
+        {OPT_STATE, states, "connected, stale, draining or unhealthy"},
     };
     struct meshcat_opts *o = p->opts;
     size_t which = 0;

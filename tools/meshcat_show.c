@@ -93,13 +93,15 @@ int show_end(const struct meshcat_opts *opts, int code)
 
 /* ---- tables ---- */
 
-const char *show_state(bool connected, bool stale, bool draining)
+const char *show_state(bool connected, bool stale, bool healthy, bool draining)
 {
     if (stale)
         return "stale";
     if (draining)
         return "draining";
-    return connected ? "connected" : "down";
+    if (!connected)
+        return "down";
+    return healthy ? "connected" : "unhealthy";
 }
 
 static void route_cells(struct table *t, const Meshd__V1__Route *route)
@@ -107,7 +109,7 @@ static void route_cells(struct table *t, const Meshd__V1__Route *route)
     table_cell(t, route->ip);
     table_cell(t, route->backend_addr);
     table_cell(t, route->peer_id);
-    table_state(t, show_state(route->connected, route->stale, route->draining));
+    table_state(t, show_state(route->connected, route->stale, route->healthy, route->draining));
     table_time(t, route->last_seen);
 }
 
@@ -192,7 +194,7 @@ static void candidate_cells(struct table *t, const Meshd__V1__Candidate *candida
     table_cell(t, route->ip);
     table_cell(t, route->backend_addr);
     table_cell(t, route->peer_id);
-    table_state(t, show_state(route->connected, route->stale, route->draining));
+    table_state(t, show_state(route->connected, route->stale, route->healthy, route->draining));
     table_cell(t, seen);
     table_cell(t, session);
     table_number(t, candidate->active);

@@ -108,7 +108,7 @@ static const struct {
     {"dialling", "\033[33m"},  {"opening", "\033[33m"},  {"syncing", "\033[33m"},
     {"suspect", "\033[33m"},   {"down", "\033[31m"},     {"parked", "\033[31m"},
     {"refused", "\033[31m"},   {"valid", "\033[32m"},    {"ending", "\033[33m"},
-    {"expired", "\033[31m"},   {"revoked", "\033[31m"},
+    {"expired", "\033[31m"},   {"revoked", "\033[31m"},  {"unhealthy", "\033[31m"},
 };
 
 const char *table_style(const char *state)

@@ -130,6 +130,7 @@ static void show_event(struct watch *w, const Meshd__V1__WatchReply *reply,
 {
     static const Meshd__V1__ServiceRow none = MESHD__V1__SERVICE_ROW__INIT;
     const Meshd__V1__ServiceRow *row = event->row ? event->row : &none;
+    const char *state = show_state(row->connected, row->stale, row->healthy, row->draining);
     bool down = event->kind == MESHD__V1__WATCH_KIND__WATCH_KIND_DOWN;
 
     if (format_is_json(w->opts)) {
@@ -149,8 +150,7 @@ static void show_event(struct watch *w, const Meshd__V1__WatchReply *reply,
     if (down)
         column(event->why, 0, "");
     else
-        column(show_state(row->connected, row->stale, row->draining), 0,
-               show_state(row->connected, row->stale, row->draining));
+        column(state, 0, state);
 }
 
 /* "synced" or "resync", with the place. */

@@ -109,7 +109,8 @@ const char *mesh_client_url(const struct mesh_client *client); /* the one chosen
 /* ---- finding ---- */
 
 /* Everyone offering name, best first: local, then connected, then draining, then unhealthy ones,
- * then those that are not connected yet, then stale ones. MESH_NOT_FOUND instead of an empty list. */
+ * then those that are not connected yet, then stale ones. MESH_NOT_FOUND instead of an empty
+ * list. */
 enum mesh_status mesh_lookup(struct mesh_client *client, const char *name, int deadline_ms,
                              struct mesh_list **out_list);
 /* 1 to 1000 names in one request. MESH_OK also when none is found: see mesh_list_of. MESH_INVALID
@@ -217,7 +218,7 @@ struct mesh_peer {
     const char *source, *node;            /* as in mesh_instance */
     uint64_t last_sync, last_seen;        /* unix seconds */
     unsigned state;                       /* MESH_CONNECTED, MESH_STALE, MESH_DRAINING */
-    const struct mesh_instance *services; /* by name; state as the peer's */
+    const struct mesh_instance *services; /* by name */
     size_t n_services;
 };
 struct mesh_filter {  /* NULL in each field: all */

@@ -146,15 +146,19 @@ static int add_peer(struct mesh_maps *maps, const Meshd__V1__PeerServicesRow *ro
     if (!all)
         return -ENOMEM;
     peer->services = all;
-    for (size_t i = 0; i < row->n_services; i++)
+    for (size_t i = 0; i < row->n_services; i++) {
+        const Meshd__V1__PeerServiceInfo *info = row->services[i];
+
         all[peer->n_services++] = (struct mesh_instance){
-            .name = row->services[i]->name,
+            .name = info->name,
             .node = peer->node,
             .source = peer->source,
-            .address = row->services[i]->backend_addr,
+            .address = info->backend_addr,
             .last_seen = peer->last_seen,
-            .state = peer->state,
+            .state = peer->state | (info->healthy ? MESH_HEALTHY : 0u) |
+                     (info->draining ? MESH_DRAINING : 0u),
         };
+    }
     return 0;
 }
 

@@ -42,19 +42,31 @@ static bool wants(const Meshd__V1__IntrospectRequest *request, Meshd__V1__Sectio
     return false;
 }
 
-/* Whether a list that matches does so with all of its rows. peer NULL: the node's own list. */
+/* What a row of the owner must have to match; 0: nothing. peer NULL: the node itself. */
+static unsigned flag_wanted(const struct walk *w, const struct snapshot_peer *peer)
+{
+    switch (w->request->state) {
+    case MESHD__V1__ROW_STATE__ROW_STATE_DRAINING:
+        return peer && peer->state.draining ? 0 : ROW_DRAINING;
+    case MESHD__V1__ROW_STATE__ROW_STATE_UNHEALTHY:
+        return ROW_UNHEALTHY;
+    default:
+        return 0;
+    }
+}
+
+/* Whether a list that matches does so with all of its rows. */
 static bool all_rows(const struct walk *w, const struct snapshot_peer *peer)
 {
-    return !*w->request->name_glob &&
-           (w->request->state != MESHD__V1__ROW_STATE__ROW_STATE_DRAINING ||
-            (peer && peer->state.draining));
+    return !*w->request->name_glob && !flag_wanted(w, peer);
 }
 
 static bool row_matches(const struct walk *w, const struct snapshot_peer *peer,
                         const struct row *row)
 {
-    if (w->request->state == MESHD__V1__ROW_STATE__ROW_STATE_DRAINING &&
-        !(peer && peer->state.draining) && !(row->flags & ROW_DRAINING))
+    unsigned flag = flag_wanted(w, peer);
+
+    if (flag && !(row->flags & flag))
         return false;
     return !*w->request->name_glob || name_glob(w->request->name_glob, row->name);
 }

@@ -129,6 +129,8 @@ static void pages(struct fake *f, int fd)
         row.last_seen = 5;
         info.name = (char *)(second ? "zoo" : "bee");
         info.backend_addr = (char *)"10.0.0.7:1";
+        info.healthy = !second;
+        info.draining = second;
         peer.peer_ip = (char *)"10.0.0.7";
         peer.peer_id = (char *)"n7";
         peer.connected = 1;
@@ -174,7 +176,9 @@ static void expect_maps(int lost, int questions)
     cr_expect_str_eq(peer->services[0].name, "bee");
     cr_expect_str_eq(peer->services[1].name, "zoo");
     cr_expect_str_eq(peer->services[1].source, "10.0.0.7");
-    cr_expect_eq(peer->services[1].state, MESH_CONNECTED);
+    cr_expect_eq(peer->state, MESH_CONNECTED);
+    cr_expect_eq(peer->services[0].state, MESH_CONNECTED | MESH_HEALTHY);
+    cr_expect_eq(peer->services[1].state, MESH_CONNECTED | MESH_DRAINING);
     cr_expect_null(mesh_maps_peer_at(maps, 1));
     mesh_maps_free(maps);
     stop();

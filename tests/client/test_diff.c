@@ -16,7 +16,8 @@ struct owner {
     const char *label, *id;
     uint64_t digest;
     bool stale;
-    const char *services[4][2]; /* name, backend */
+    bool draining;
+    const char *services[4][3]; /* name, backend; "unhealthy" or "draining" or both, if not NULL */
 };
 
 struct belief {
@@ -34,6 +35,8 @@ static size_t count(const struct owner *owner)
         n++;
     return n;
 }
+
+static bool says(const char *states, const char *state) { return states && strstr(states, state); }
 
 /* The services of the owner with that label, and one of another owner, which is to be passed over.
  */
@@ -53,6 +56,8 @@ static void fill_services(struct belief *belief, const char *label,
             row->name = S(owner->services[k][0]);
             row->backend_addr = S(owner->services[k][1]);
             row->peer_id = S(owner->id);
+            row->healthy = !says(owner->services[k][2], "unhealthy");
+            row->draining = says(owner->services[k][2], "draining") || owner->draining;
             list[reply->n_services++] = row;
         }
     }
@@ -72,6 +77,7 @@ static void fill_peers(const struct belief *belief, Meshd__V1__IntrospectReply *
         row->services_total = (uint32_t)count(&belief->owners[i]);
         row->stale = belief->owners[i].stale;
         row->connected = !row->stale;
+        row->draining = belief->owners[i].draining;
         list[reply->n_peer_services++] = row;
     }
     reply->peer_services = list;
@@ -134,13 +140,13 @@ Test(diff, zero_and_nothing_when_they_agree)
 {
     struct belief a = {"n1",
                        false,
-                       {{"local", "n1", 5, false, {{"web", "h:80"}}},
-                        {"10.0.0.2", "n2", 6, false, {{"db", "h:1"}}}},
+                       {{"local", "n1", 5, false, false, {{"web", "h:80"}}},
+                        {"10.0.0.2", "n2", 6, false, false, {{"db", "h:1"}}}},
                        0};
     struct belief b = {"n2",
                        false,
-                       {{"local", "n2", 6, false, {{"db", "h:1"}}},
-                        {"10.0.0.1", "n1", 5, false, {{"web", "h:80"}}}},
+                       {{"local", "n2", 6, false, false, {{"db", "h:1"}}},
+                        {"10.0.0.1", "n1", 5, false, false, {{"web", "h:80"}}}},
                        0};
 
     start(&a, &b);
@@ -160,14 +166,14 @@ Test(diff, zero_and_nothing_when_they_agree)
 static struct belief
     one = {"n1",
            false,
-           {{"local", "n1", 5, false, {{"web", "h:80"}}},
-            {"10.0.0.2", "n2", 6, false, {{"mq", "h:2"}, {"db", "h:1"}, {"old", "h:9"}}},
-            {"10.0.0.3", "n3", 7, false, {{"x", "h:3"}}}},
+           {{"local", "n1", 5, false, false, {{"web", "h:80"}}},
+            {"10.0.0.2", "n2", 6, false, false, {{"mq", "h:2"}, {"db", "h:1"}, {"old", "h:9"}}},
+            {"10.0.0.3", "n3", 7, false, false, {{"x", "h:3"}}}},
            0},
     two = {"n2",
            false,
-           {{"local", "n2", 8, false, {{"db", "h:1"}, {"mq", "h:3"}, {"new", "h:4"}}},
-            {"10.0.0.1", "n1", 5, true, {{"web", "h:80"}}}},
+           {{"local", "n2", 8, false, false, {{"db", "h:1"}, {"mq", "h:3"}, {"new", "h:4"}}},
+            {"10.0.0.1", "n1", 5, true, false, {{"web", "h:80"}}}},
            0};
 
 Test(diff, one_and_a_line_for_each_difference)
@@ -184,6 +190,47 @@ Test(diff, one_and_a_line_for_each_difference)
     stop();
     cr_expect_eq(one.lists, 1);
     cr_expect_eq(two.lists, 1);
+}
+
+Test(diff, an_entry_in_another_state_is_a_difference_but_not_one_that_drains_with_its_owner)
+{
+    struct belief a = {
+        .id = "n1",
+        .owners = {
+            {"local", "n1", 5,
+             .services = {{"a", "h:1"}, {"b", "h:2", "draining"}, {"c", "h:3", "unhealthy"}}},
+            {"10.0.0.2", "n2", 6, .services = {{"d", "h:4"}}}}};
+    struct belief b = {.id = "n2",
+                       .owners = {{"local", "n2", 7, .services = {{"d", "h:5", "unhealthy"}}},
+                                  {"10.0.0.1", "n1", 8,
+                                   .services = {{"a", "h:1", "unhealthy"},
+                                                {"b", "h:2", "draining unhealthy"},
+                                                {"c", "h:3"}}}}};
+
+    start(&a, &b);
+    GOLDEN(1,
+           "OWNER  NAME  n1         n2\n"
+           "n1     a     healthy    unhealthy\n"
+           "n1     b     draining   draining, unhealthy\n"
+           "n1     c     unhealthy  healthy\n"
+           "n2     d     h:4        h:5\n"
+           "n2     d     healthy    unhealthy\n",
+           "--color=never");
+    RUN(&run, "diff", fakes[0].url, fakes[1].url, "--format=jsonl");
+    cr_expect(strstr(run.out, "{\"owner\":\"n1\",\"name\":\"a\",\"what\":\"state\","
+                              "\"values\":[\"healthy\",\"unhealthy\"]}\n"),
+              "%s", run.out);
+    b.owners[1].draining = true;
+    GOLDEN(1,
+           "OWNER  NAME  n1         n2\n"
+           "n1     -     connected  draining\n"
+           "n1     a     healthy    unhealthy\n"
+           "n1     b     healthy    unhealthy\n"
+           "n1     c     unhealthy  healthy\n"
+           "n2     d     h:4        h:5\n"
+           "n2     d     healthy    unhealthy\n",
+           "--color=never");
+    stop();
 }
 
 Test(diff, jsonl_is_a_line_for_each_difference)
@@ -203,8 +250,8 @@ Test(diff, jsonl_is_a_line_for_each_difference)
 
 Test(diff, one_node_twice_is_named_by_its_urls)
 {
-    struct belief a = {"n1", true, {{"local", "n1", 5, false, {{NULL}}}}, 0};
-    struct belief b = {"n1", false, {{"local", "n1", 5, false, {{NULL}}}}, 0};
+    struct belief a = {"n1", true, {{"local", "n1", 5, false, false, {{NULL}}}}, 0};
+    struct belief b = {"n1", false, {{"local", "n1", 5, false, false, {{NULL}}}}, 0};
     char want[2048];
 
     start(&a, &b);
@@ -217,7 +264,7 @@ Test(diff, one_node_twice_is_named_by_its_urls)
 
 Test(diff, a_node_that_is_away_is_told_and_not_a_difference)
 {
-    struct belief a = {"n1", false, {{"local", "n1", 5, false, {{NULL}}}}, 0};
+    struct belief a = {"n1", false, {{"local", "n1", 5, false, false, {{NULL}}}}, 0};
     char url[64];
 
     snprintf(url, sizeof(url), "127.0.0.1:%u", fake_free_port());
@@ -267,7 +314,7 @@ Test(diff, a_node_that_fails_half_way_is_told_and_nothing_is_shown)
         void (*serve)(struct fake *f, int fd);
         int code;
     } cases[] = {{says_nothing, 4}, {cuts, 5}, {dies_later, 5}};
-    struct belief a = {"n1", false, {{"local", "n1", 5, false, {{"web", "h:80"}}}}, 0};
+    struct belief a = {"n1", false, {{"local", "n1", 5, false, false, {{"web", "h:80"}}}}, 0};
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         fake_start(&fakes[0], SP_TCP, serve, &a);

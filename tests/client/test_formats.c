@@ -22,7 +22,7 @@ static Meshd__V1__Route route(const char *source, const char *peer_id, const cha
     route.ip = S(source);
     route.peer_id = S(peer_id);
     route.backend_addr = S(backend);
-    route.connected = true;
+    route.connected = route.healthy = true;
     return route;
 }
 
@@ -196,7 +196,7 @@ Test(formats, jsonl_of_node_is_a_line_for_it_and_each_link_limit_and_counter)
 
 #define ROUTE_FIELDS(source, peer, backend, connected, stale)                                      \
     "\"ip\":\"" source "\",\"peer_id\":\"" peer "\",\"backend_addr\":\"" backend                   \
-    "\",\"connected\":" connected ",\"stale\":" stale ",\"healthy\":false,\"draining\":false,"     \
+    "\",\"connected\":" connected ",\"stale\":" stale ",\"healthy\":true,\"draining\":false,"      \
     "\"last_seen\":0"
 
 Test(formats, jsonl_of_lookup_is_a_line_for_each_route_with_its_name)
@@ -367,6 +367,8 @@ Test(formats, colours_are_there_when_they_are_asked_for_and_not_without_a_termin
         "peers", "--color", "always");
     RUN(&run, "--dial", fake.url, "explain", "web", "--color=always");
     cr_expect(strstr(run.out, "\033[32mconnected\033[0m") && strstr(run.out, "\033[33mstale\033"));
+    RUN(&run, "--dial", fake.url, "services", "--color=always");
+    cr_expect(strstr(run.out, "\033[31munhealthy\033[0m"), "%s", run.out);
     RUN(&run, "--dial", fake.url, "explain", "web");
     cr_expect(!strchr(run.out, '\033'));
     RUN(&run, "--dial", fake.url, "explain", "web", "--color", "never");

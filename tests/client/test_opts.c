@@ -150,7 +150,7 @@ Test(opts, what_is_wrong_is_told_with_what_to_do)
         {"services -x", "needs a value: PATH"},
         {"services --format xml", "it takes table, json, jsonl, text, raw, hex"},
         {"services --format=", "it takes table, json, jsonl, text, raw, hex"},
-        {"services --state x", "connected, stale or draining"},
+        {"services --state x", "connected, stale, draining or unhealthy"},
         {"services --limit 0", "a number from 1"},
         {"services --limit 99999999999", "a number from 1"},
         {"services -l 0", "1 to 65535"},

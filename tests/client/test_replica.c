@@ -72,8 +72,9 @@ static void tell(struct fakewatch *to, uint64_t revision, bool resync, bool sync
 
 static const struct fakewatch_event first[] = {
     UP("billing", "10.0.0.9", "stale:1", FW_STALE),
-    UP("billing", "10.0.0.8", "draining:1", FW_CONNECTED | FW_DRAINING),
-    UP("billing", "10.0.0.7", "connected:1", FW_CONNECTED),
+    UP("billing", "10.0.0.5", "unhealthy:1", FW_CONNECTED),
+    UP("billing", "10.0.0.8", "draining:1", FW_CONNECTED | FW_HEALTHY | FW_DRAINING),
+    UP("billing", "10.0.0.7", "connected:1", FW_CONNECTED | FW_HEALTHY),
     UP("billing", "10.0.0.6", "away:1", 0),
     UP("billing", "local", "local:1", 0),
     UP("web", "10.0.0.7", "web:1", FW_CONNECTED),
@@ -83,7 +84,7 @@ static void picture(struct fakewatch *to)
 {
     fakewatch_greet(to, 0, 0, "");
     tell(to, 0, true, false, first, 3);
-    tell(to, 40, false, true, first + 3, 3);
+    tell(to, 40, false, true, first + 3, 4);
 }
 
 static void picture_and_wait(struct fakewatch *to)
@@ -127,7 +128,8 @@ static struct mesh_replica_state state(void)
 Test(replica, answers_best_first)
 {
     start(picture_and_wait, NULL);
-    cr_expect_str_eq(look_up("billing"), "local:1 connected:1 draining:1 away:1 stale:1");
+    cr_expect_str_eq(look_up("billing"),
+                     "local:1 connected:1 draining:1 unhealthy:1 away:1 stale:1");
     cr_expect_str_eq(look_up("web"), "web:1");
     cr_expect_str_eq(look_up("nobody"), "not found");
     cr_expect_str_eq(mesh_error_text(), "nobody offers nobody");
@@ -169,7 +171,7 @@ Test(replica, says_how_it_stands)
     cr_expect_eq(state().current, 1);
     cr_expect_eq(state().epoch, 7);
     cr_expect_eq(state().revision, 40);
-    cr_expect_eq(state().instances, 6);
+    cr_expect_eq(state().instances, 7);
     cr_expect_eq(state().changes, 0);
     cr_expect_eq(state().resyncs, 0);
     cr_expect_eq(state().reconnects, 0);
@@ -202,13 +204,64 @@ Test(replica, follows_changes)
     sem_post(&go);
     AWAIT(state().revision == 41);
     cr_expect_str_eq(look_up("web"), "web:2");
-    cr_expect_str_eq(look_up("billing"), "connected:1 draining:1 away:1 stale:1");
+    cr_expect_str_eq(look_up("billing"), "connected:1 draining:1 unhealthy:1 away:1 stale:1");
     cr_expect_str_eq(look_up("db"), "db:1");
     cr_expect_eq(state().changes, 3);
-    cr_expect_eq(state().instances, 6);
+    cr_expect_eq(state().instances, 7);
     sem_post(&go);
     AWAIT(state().revision == 42);
     cr_expect_str_eq(look_up("db"), "not found");
+    stop();
+}
+
+static const unsigned states[] = {FW_CONNECTED | FW_HEALTHY, FW_CONNECTED,
+                                  FW_CONNECTED | FW_HEALTHY | FW_DRAINING,
+                                  FW_CONNECTED | FW_DRAINING};
+
+/* The one at 10.0.0.7 goes through all of them, in messages of their own. */
+static void states_change(struct fakewatch *to)
+{
+    struct fakewatch_event event = {FW_CHANGED, "billing", "10.0.0.7", "connected:1", 0};
+
+    picture(to);
+    for (unsigned i = 0; i < 4; i++) {
+        sem_wait(&go);
+        event.state = states[3 - i];
+        tell(to, 41 + i, false, false, &event, 1);
+    }
+    fake_drain(to->fd);
+}
+
+Test(replica, a_state_that_changes_alone_moves_an_instance_to_its_place)
+{
+    static const char *const order[] = {
+        "local:1 draining:1 unhealthy:1 connected:1 away:1 stale:1",
+        "local:1 draining:1 connected:1 unhealthy:1 away:1 stale:1", /* behind its equal */
+        "local:1 draining:1 unhealthy:1 connected:1 away:1 stale:1", /* likewise */
+        "local:1 connected:1 draining:1 unhealthy:1 away:1 stale:1",
+    };
+    const struct mesh_list *list;
+
+    start(states_change, NULL);
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned found = 0;
+
+        sem_post(&go);
+        AWAIT(state().revision == 41 + i);
+        cr_expect_str_eq(look_up("billing"), order[i]);
+        cr_assert_eq(mesh_replica_lookup(reader, "billing", &list), MESH_OK);
+        for (size_t k = 0; k < mesh_list_count(list); k++) {
+            const struct mesh_instance *it = mesh_list_at(list, k);
+            unsigned state = states[3 - i];
+
+            if (strcmp(it->address, "connected:1") != 0)
+                continue;
+            found++;
+            cr_expect_eq(it->state, MESH_CONNECTED | (state & FW_HEALTHY ? MESH_HEALTHY : 0u) |
+                                        (state & FW_DRAINING ? MESH_DRAINING : 0u));
+        }
+        cr_expect_eq(found, 1);
+    }
     stop();
 }
 
@@ -232,7 +285,8 @@ Test(replica, never_shows_half_a_picture)
     sem_post(&go);
     AWAIT(!state().current);
     cr_expect_str_eq(look_up("web"), "web:1");
-    cr_expect_str_eq(look_up("billing"), "local:1 connected:1 draining:1 away:1 stale:1");
+    cr_expect_str_eq(look_up("billing"),
+                     "local:1 connected:1 draining:1 unhealthy:1 away:1 stale:1");
     cr_assert_eq(mesh_replica_lookup(reader, "web", &list), MESH_OK);
     cr_expect_eq(mesh_list_current(list), 0);
     sem_post(&go);
@@ -268,7 +322,8 @@ Test(replica, goes_on_answering_while_its_node_is_away)
     sem_post(&go);
     AWAIT(state().current);
     cr_expect_str_eq(look_up("web"), "web:3");
-    cr_expect_str_eq(look_up("billing"), "local:1 connected:1 draining:1 away:1 stale:1");
+    cr_expect_str_eq(look_up("billing"),
+                     "local:1 connected:1 draining:1 unhealthy:1 away:1 stale:1");
     cr_expect_eq(state().reconnects, 1);
     cr_expect_eq(state().resyncs, 0);
     stop();
@@ -337,7 +392,7 @@ Test(replica, half_a_picture_is_not_enough_to_begin_with)
 
 static void never_stops(struct fakewatch *to)
 {
-    const struct fakewatch_message again = {.epoch = 7, .revision = 40, .events = first, .n = 6};
+    const struct fakewatch_message again = {.epoch = 7, .revision = 40, .events = first, .n = 7};
 
     picture(to);
     while (fakewatch_tell(to, &again))
@@ -353,7 +408,7 @@ Test(replica, can_be_closed_while_its_node_never_stops)
 
 static void never_done(struct fakewatch *to)
 {
-    const struct fakewatch_message again = {.epoch = 7, .events = first, .n = 6};
+    const struct fakewatch_message again = {.epoch = 7, .events = first, .n = 7};
 
     fakewatch_greet(to, 0, 0, "");
     while (fakewatch_tell(to, &again))

@@ -87,7 +87,7 @@ Test(watching, every_change_is_a_line)
                      "connected\n"
                      "T  up       db                        10.0.0.2         h:5432                "
                      " 10.0.0.2      "
-                     "connected\n"
+                     "unhealthy\n"
                      "T  synced   42:7\n"
                      "T  changed  db                        10.0.0.2         h:5433                "
                      " 10.0.0.2      "
