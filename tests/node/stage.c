@@ -292,27 +292,46 @@ const void *stage_reply(const ProtobufCMessageDescriptor *descriptor)
     return unpack(descriptor, st.reply.body, st.reply.body_len);
 }
 
+void stage_service(Meshd__V1__Service *out, const char *name, const char *marked,
+                   char backend[LIMIT_BACKEND + 1])
+{
+    size_t len = strcspn(marked, "!~");
+
+    cr_assert_leq(len, LIMIT_BACKEND);
+    memcpy(backend, marked, len);
+    backend[len] = '\0';
+    meshd__v1__service__init(out);
+    out->name = (char *)name;
+    out->backend_addr = backend;
+    out->unhealthy = strchr(marked, '!') != NULL;
+    out->draining = strchr(marked, '~') != NULL;
+}
+
 uint64_t stage_digest(int n, const char *const *entries)
 {
+    char backend[LIMIT_BACKEND + 1];
+    Meshd__V1__Service service;
     uint64_t digest = 0;
 
-    for (int i = 0; i < n; i++)
-        digest += hash_entry(entries[2 * i], strlen(entries[2 * i]), entries[2 * i + 1],
-                             strlen(entries[2 * i + 1]), 0);
+    for (int i = 0; i < n; i++) {
+        stage_service(&service, entries[2 * i], entries[2 * i + 1], backend);
+        digest += hash_entry(service.name, strlen(service.name), backend, strlen(backend),
+                             (service.unhealthy ? ENTRY_UNHEALTHY : 0u) |
+                                 (service.draining ? ENTRY_DRAINING : 0u));
+    }
     return digest;
 }
 
 struct services {
     Meshd__V1__Service at[16], *pointers[16];
+    char backends[16][LIMIT_BACKEND + 1];
 };
 
 static void fill(struct services *out, int n, const char *const *entries)
 {
     cr_assert_leq(n, 16);
     for (int i = 0; i < n; i++) {
-        meshd__v1__service__init(&out->at[i]);
-        out->at[i].name = (char *)entries[2 * i];
-        out->at[i].backend_addr = (char *)entries[2 * i + 1];
+        stage_service(&out->at[i], entries[2 * i], entries[2 * i + 1], out->backends[i]);
         out->pointers[i] = &out->at[i];
     }
 }

@@ -130,6 +130,10 @@ void stage_beat(const struct stage_peer *peer, uint64_t digest, uint32_t count);
 /* All of it: the link is live, the peer offers nothing. */
 void stage_live(struct stage_peer *peer);
 
+/* Entries everywhere here: "!" behind a backend is unhealthy, "~" draining. backend: room for it.
+ */
+void stage_service(Meshd__V1__Service *out, const char *name, const char *marked,
+                   char backend[LIMIT_BACKEND + 1]);
 uint64_t stage_digest(int n, const char *const *entries);
 struct registry_peer_info stage_peer_info(const char *id); /* fails the test if there is none */
 bool stage_knows(const char *id);

@@ -41,6 +41,24 @@ Test(node_register, rows_are_not_connected_until_the_link_is_live)
     cr_expect(info.state.connected);
 }
 
+Test(node_register, a_list_brings_the_state_of_each_entry)
+{
+    static const char *const entries[] = {"a", "h:1!", "b", "h:2~", "c", "h:3!~", "d", "h:4"};
+    static const unsigned flags[] = {ROW_UNHEALTHY, ROW_DRAINING, ROW_UNHEALTHY | ROW_DRAINING, 0};
+
+    stage_register(&n2, 4, entries);
+    cr_expect_eq(registered()->accepted, 4);
+    cr_expect_eq(stage_peer_info("n2").digest, stage_digest(4, entries));
+    for (size_t i = 0; i < 4; i++) {
+        char key[] = {entries[2 * i][0], '@', '1', '0', '.', '0', '.', '0', '.', '2', '\0'};
+        struct row *row = registry_find(st.registry, key);
+
+        cr_assert_not_null(row, "%s", key);
+        cr_expect_eq(row->flags, flags[i]);
+        row_unref(row);
+    }
+}
+
 Test(node_register, a_repeat_changes_nothing_and_prints_nothing)
 {
     uint32_t printed = st.events[NODE_MAPS_CHANGED];

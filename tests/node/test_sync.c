@@ -245,12 +245,10 @@ static void change(int n, const char *const *entries, const char *removed, uint6
 {
     Meshd__V1__Sync sync = MESHD__V1__SYNC__INIT;
     Meshd__V1__Service services[4], *pointers[4];
-    char *names[] = {(char *)removed};
+    char *names[] = {(char *)removed}, backends[4][LIMIT_BACKEND + 1];
 
     for (int i = 0; i < n; i++) {
-        meshd__v1__service__init(&services[i]);
-        services[i].name = (char *)entries[2 * i];
-        services[i].backend_addr = (char *)entries[2 * i + 1];
+        stage_service(&services[i], entries[2 * i], entries[2 * i + 1], backends[i]);
         pointers[i] = &services[i];
     }
     sync.incarnation = n2.incarnation;
@@ -281,6 +279,61 @@ Test(node_sync, a_difference_is_applied_to_its_base)
     cr_assert_not_null(row);
     cr_expect_str_eq(row->backend, "127.0.0.1:81");
     row_unref(row);
+}
+
+static unsigned flags_of(const char *key)
+{
+    struct row *row = registry_find(st.registry, key);
+    unsigned flags;
+
+    cr_assert_not_null(row);
+    flags = row->flags;
+    row_unref(row);
+    return flags;
+}
+
+Test(node_sync, a_state_that_changes_alone_is_a_difference_and_one_change_of_the_maps)
+{
+    static const char *const states[][4] = {
+        {"web", "127.0.0.1:80!", "db", "127.0.0.1:5432"},
+        {"web", "127.0.0.1:80!~", "db", "127.0.0.1:5432"},
+        {"web", "127.0.0.1:80~", "db", "127.0.0.1:5432"},
+        {"web", "127.0.0.1:80", "db", "127.0.0.1:5432"},
+    };
+    static const unsigned flags[] = {ROW_UNHEALTHY, ROW_UNHEALTHY | ROW_DRAINING, ROW_DRAINING, 0};
+
+    stage_live(&n2);
+    n2.version = 2;
+    stage_sync(&n2, 0, 2, two, 0, NULL);
+    for (size_t i = 0; i < 4; i++) {
+        uint64_t revision = registry_revision(st.registry);
+        uint32_t told = st.events[NODE_MAPS_CHANGED];
+
+        change(1, states[i], NULL, stage_digest(2, states[i]), 2);
+        cr_expect_null(wanted());
+        cr_expect_eq(flags_of("web@10.0.0.2"), flags[i]);
+        cr_expect_eq(flags_of("db@10.0.0.2"), 0);
+        cr_expect_eq(registry_revision(st.registry), revision + 1);
+        cr_expect_eq(st.events[NODE_MAPS_CHANGED], told + 1);
+        stage_beat(&n2, stage_digest(2, states[i]), 2);
+        stage_beat(&n2, stage_digest(2, states[i]), 2);
+        cr_expect_null(wanted(), "the digest is what it says");
+    }
+}
+
+Test(node_sync, a_state_that_was_lost_on_the_way_is_noticed)
+{
+    static const char *const states[] = {"web", "127.0.0.1:80!", "db", "127.0.0.1:5432"};
+
+    stage_live(&n2);
+    n2.version = 2;
+    stage_sync(&n2, 0, 2, two, 0, NULL);
+    change(1, two + 2, NULL, stage_digest(2, states), 2);
+    cr_assert_not_null(wanted());
+    cr_expect_str_eq(wanted()->why, "the digest differs");
+    cr_expect_eq(flags_of("web@10.0.0.2"), 0);
+    stage_sync(&n2, 0, 2, states, 0, NULL);
+    cr_expect_eq(flags_of("web@10.0.0.2"), ROW_UNHEALTHY);
 }
 
 Test(node_sync, a_difference_to_an_unknown_base_makes_the_receiver_want_everything)

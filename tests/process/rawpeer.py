@@ -40,11 +40,27 @@ def split(payload):
     return payload[1:1 + payload[0]], payload[1 + payload[0]:]
 
 
+def digest(entries):
+    """The digest of a list of (name, backend), as src/base/hash.h defines it; a third item: words
+    of the entry's state."""
+    total = 0
+    for name, backend, *state in entries:
+        h = 0xcbf29ce484222325
+        flags = ("unhealthy" in "".join(state)) + 2 * ("draining" in "".join(state))
+        for byte in f"{name}\0{backend}".encode() + (bytes([0, flags]) if flags else b""):
+            h = (h ^ byte) * 0x100000001b3 % 2**64
+        for factor in (0xff51afd7ed558ccd, 0xc4ceb9fe1a85ec53):
+            h = (h ^ h >> 33) * factor % 2**64
+        total += h ^ h >> 33
+    return total % 2**64
+
+
 class RawPeer:
     def __init__(self, test, pb, node, name, n):
         self.test, self.pb, self.node, self.name = test, pb, node, name
         self.host = f"{test.mesh.net}.{n}"
-        self.incarnation = 1
+        self.incarnation = self.version = 1
+        self.entries = {}  # what it offers, by name
         self.session = b""
 
     def connect(self):
@@ -100,8 +116,22 @@ class RawPeer:
                 return message_type.FromString(body)
 
     def beat(self):
-        self.say(self.pb.LINK_KIND_HEARTBEAT,
-                 self.pb.Heartbeat(incarnation=self.incarnation, version=1))
+        self.say(self.pb.LINK_KIND_HEARTBEAT, self.pb.Heartbeat(
+            incarnation=self.incarnation, version=self.version, count=len(self.entries),
+            digest=digest(self.entries.values())))
+
+    def offer(self, *entries):
+        """A change of its list, applied when this returns: (name, backend, words of its state)."""
+        self.entries.update({entry[0]: entry for entry in entries})
+        self.version += 1
+        self.say(self.pb.LINK_KIND_SYNC, self.pb.Sync(
+            incarnation=self.incarnation, version=self.version, base_version=self.version - 1,
+            last=True, count=len(self.entries), digest=digest(self.entries.values()),
+            entries=[self.pb.Service(name=name, backend_addr=backend, unhealthy="unhealthy" in state,
+                                     draining="draining" in state)
+                     for name, backend, state in entries]))
+        if not self.hear_kind(self.pb.LINK_KIND_SYNC_ACK, self.pb.SyncAck).applied:
+            raise AssertionError(f"not applied: {entries}")
 
     def join(self):
         """Up to a live link."""

@@ -5,20 +5,8 @@ import struct
 import threading
 
 from harness import MeshTest, SLOW, main, until
+from rawpeer import digest
 from test_strangers import HELLO, frame, load
-
-
-def digest(entries):
-    """The digest of a list of (name, backend), as src/base/hash.h defines it."""
-    total = 0
-    for name, backend in entries:
-        h = 0xcbf29ce484222325
-        for byte in f"{name}\0{backend}".encode():
-            h = (h ^ byte) * 0x100000001b3 % 2**64
-        for factor in (0xff51afd7ed558ccd, 0xc4ceb9fe1a85ec53):
-            h = (h ^ h >> 33) * factor % 2**64
-        total += h ^ h >> 33
-    return total % 2**64
 
 
 class Asker:
