@@ -21,8 +21,8 @@ static const struct {
     [NODE_INCARNATION] = {LOG_INFO, "going on under a higher incarnation", ""},
     [NODE_ENTRIES_REFUSED] = {LOG_WARN, "entries of ", " were refused"},
     [NODE_LEASE_EXPIRED] = {LOG_INFO, "lease expired", ""},
-    [NODE_BACKEND_DOWN] = {LOG_WARN, "backend does not answer", ""},
-    [NODE_BACKEND_UP] = {LOG_INFO, "backend answers again", ""},
+    [NODE_BACKEND_DOWN] = {LOG_WARN, "backend is unhealthy", ""},
+    [NODE_BACKEND_UP] = {LOG_INFO, "backend is healthy again", ""},
 };
 
 #define N_LINES (sizeof lines / sizeof *lines)

@@ -1,26 +1,20 @@
-/* local - own services: one list, changed one entry at a time, told to all links at once. */
+/* local - own services: one list, changed all or nothing, told to all links at once. */
 #include "node/local.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <utlist.h>
 #include "base/cleanup.h"
 #include "node/inside.h"
 #include "wire/name.h"
 
-#define LEASE_ID_MAX 64u
-#define TTL_MIN_MS 1000u
-#define TTL_MAX_MS 86400000u
+#define CHECK_NONE MESHD__V1__CHECK_KIND__CHECK_KIND_NONE
+#define PROXY(version) MESHD__V1__PROXY_PROTOCOL__PROXY_PROTOCOL_##version
 
-struct lease { /* one local name, and who holds it */
-    char name[LIMIT_NAME + 1];
-    char id[LEASE_ID_MAX + 1];  /* "": the configuration */
-    char by[LIMIT_PEER_ID + 1]; /* who offered it over the network; "": this machine */
-    uint64_t expires_ms;        /* UINT64_MAX: never */
-    UT_hash_handle hh;
-};
+/* ---- who holds a name ---- */
 
-static struct lease *lease_find(const struct node *n, const char *name)
+struct lease *local_find(const struct node *n, const char *name)
 {
     struct lease *lease;
 
@@ -28,13 +22,14 @@ static struct lease *lease_find(const struct node *n, const char *name)
     return lease;
 }
 
-static int lease_add(struct node *n, const char *id, const char *by, const char *name,
-                     uint64_t expires_ms)
+/* NULL: no memory. */
+static struct lease *lease_add(struct node *n, const char *id, const char *by, const char *name,
+                               uint64_t expires_ms)
 {
     struct lease *lease = calloc(1, sizeof(*lease));
 
     if (!lease)
-        return -ENOMEM;
+        return NULL;
     snprintf(lease->name, sizeof(lease->name), "%s", name);
     snprintf(lease->id, sizeof(lease->id), "%s", id);
     snprintf(lease->by, sizeof(lease->by), "%s", by);
@@ -42,11 +37,11 @@ static int lease_add(struct node *n, const char *id, const char *by, const char 
     HASH_ADD_STR(n->local.by_name, name, lease);
     if (!lease->hh.tbl) {
         free(lease);
-        return -ENOMEM;
+        return NULL;
     }
     if (id[0])
         n->local.n_leases++;
-    return 0;
+    return lease;
 }
 
 static void lease_drop(struct node *n, struct lease *lease)
@@ -54,8 +49,78 @@ static void lease_drop(struct node *n, struct lease *lease)
     HASH_DEL(n->local.by_name, lease);
     if (lease->id[0])
         n->local.n_leases--;
+    if (lease->draining)
+        n->local.n_draining--;
+    health_end(n, lease->health);
     free(lease);
 }
+
+static void lease_to_configuration(struct node *n, struct lease *lease)
+{
+    n->local.n_leases--;
+    lease->id[0] = lease->by[0] = '\0';
+    lease->expires_ms = UINT64_MAX;
+}
+
+/* ---- the configuration ---- */
+
+struct configured { /* one service of it */
+    struct node_service as;
+    UT_hash_handle hh;
+    char text[]; /* name, backend */
+};
+
+static const struct node_service *configured_find(struct configured *all, const char *name)
+{
+    struct configured *one;
+
+    HASH_FIND_STR(all, name, one);
+    return one ? &one->as : NULL;
+}
+
+static void configured_free(struct configured *all)
+{
+    struct configured *one, *next;
+
+    HASH_ITER(hh, all, one, next)
+    {
+        HASH_DEL(all, one);
+        free(one);
+    }
+}
+
+static bool is_sound(const struct node_service *service)
+{
+    char canon[LIMIT_BACKEND + 1];
+
+    return name_is_canon(service->name, strlen(service->name)) &&
+           backend_canon(service->backend, strlen(service->backend), canon) == 0 &&
+           service->proxy_protocol >= PROXY(NONE) && service->proxy_protocol <= PROXY(V2) &&
+           !health_check_error(&service->check);
+}
+
+static int configured_add(struct configured **all, const struct node_service *service)
+{
+    size_t name_len = strlen(service->name), backend_len = strlen(service->backend);
+    struct configured *one;
+
+    if (!is_sound(service) || configured_find(*all, service->name))
+        return -EINVAL;
+    one = calloc(1, sizeof(*one) + name_len + backend_len + 2);
+    if (!one)
+        return -ENOMEM;
+    one->as = *service;
+    one->as.name = memcpy(one->text, service->name, name_len + 1);
+    one->as.backend = memcpy(one->text + name_len + 1, service->backend, backend_len + 1);
+    HASH_ADD_KEYPTR(hh, *all, one->as.name, name_len, one);
+    if (!one->hh.tbl) {
+        free(one);
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+/* ---- the list ---- */
 
 static void refusals_fini(struct registry_refusals *refusals) { registry_refusals_fini(refusals); }
 
@@ -81,11 +146,11 @@ static int put_list(struct node *n, struct list *list)
     return 0;
 }
 
-static int change_list(struct node *n, struct row *put, const char *const *removed,
-                       size_t n_removed)
+static int change_list(struct node *n, struct row *const *puts, size_t n_puts,
+                       const char *const *removed, size_t n_removed)
 {
     CLEANUP(list_unrefp) struct list *list = NULL;
-    int r = list_apply(n->local.list, &put, put ? 1 : 0, removed, n_removed, &list);
+    int r = list_apply(n->local.list, puts, n_puts, removed, n_removed, &list);
 
     if (r == 0)
         r = put_list(n, list);
@@ -94,48 +159,251 @@ static int change_list(struct node *n, struct row *put, const char *const *remov
     return r;
 }
 
-static unsigned proxy_flag(int version)
+static unsigned told_flags(const struct lease *lease, bool healthy)
 {
-    return version == MESHD__V1__PROXY_PROTOCOL__PROXY_PROTOCOL_V1   ? ROW_PROXY_V1
-           : version == MESHD__V1__PROXY_PROTOCOL__PROXY_PROTOCOL_V2 ? ROW_PROXY_V2
-                                                                     : 0;
+    return (healthy ? 0u : ROW_UNHEALTHY) | (lease->draining ? ROW_DRAINING : 0u);
 }
+
+static unsigned proxy_flags(int version)
+{
+    return version == PROXY(V1) ? ROW_PROXY_V1 : version == PROXY(V2) ? ROW_PROXY_V2 : 0u;
+}
+
+static struct row *own_row(const struct node *n, const char *name)
+{
+    return (struct row *)list_find(n->local.list, name, strlen(name));
+}
+
+static struct row *new_row(const char *name, const char *backend, unsigned flags)
+{
+    return row_new(name, strlen(name), backend, strlen(backend), "local", flags);
+}
+
+/* The row says what is known of the service. 0 or -ENOMEM. */
+static int mark(struct node *n, const struct lease *lease)
+{
+    const struct row *known = own_row(n, lease->name);
+    unsigned flags = told_flags(lease, !lease->health || lease->health->healthy);
+    struct row *row;
+    int r;
+
+    if (!known || (known->flags & ROW_TOLD) == flags)
+        return 0;
+    row = new_row(lease->name, known->backend, flags | (known->flags & ~(unsigned)ROW_TOLD));
+    r = row ? change_list(n, &row, 1, NULL, 0) : -ENOMEM;
+    row_unref(row);
+    return r;
+}
+
+/* ---- several names in one change ---- */
+
+struct step { /* what becomes of one name */
+    struct lease *lease;
+    const struct node_service *to; /* NULL: nobody offers it any more */
+    bool fresh;                    /* the lease was made for it */
+    bool expired;                  /* its lease: that is told */
+    bool stays;                    /* the backend does, and so what is known of it */
+    struct row *row;               /* NULL: the row stays */
+    struct health *health;         /* not begun; NULL: none is needed */
+};
+
+/* All that can fail. */
+static int plan(struct node *n, struct step *step)
+{
+    const struct row *known = own_row(n, step->lease->name);
+    const struct health *health = step->lease->health;
+    unsigned flags;
+
+    if (!step->to)
+        return 0;
+    step->stays = known && strcmp(known->backend, step->to->backend) == 0;
+    flags = told_flags(step->lease, !step->stays || !health || health->healthy) |
+            proxy_flags(step->to->proxy_protocol);
+    if (step->to->check.kind != CHECK_NONE && !(step->stays && health)) {
+        step->health = health_new(step->to->name, step->to->backend, &step->to->check);
+        if (!step->health)
+            return -ENOMEM;
+    }
+    if (step->stays && known->flags == flags)
+        return 0;
+    step->row = new_row(step->to->name, step->to->backend, flags);
+    return step->row ? 0 : -ENOMEM;
+}
+
+static void done(struct node *n, struct step *step)
+{
+    struct lease *lease = step->lease;
+
+    if (step->expired)
+        node_event(n, NODE_LEASE_EXPIRED, "", NULL, lease->name);
+    if (!step->to) {
+        lease_drop(n, lease);
+        return;
+    }
+    if (lease->health && !step->stays)
+        health_end(n, TAKE(&lease->health));
+    if (step->health) {
+        lease->health = TAKE(&step->health);
+        health_begin(n, lease->health);
+    } else if (lease->health && !health_check_equal(&lease->health->check, &step->to->check)) {
+        health_change(n, lease->health, &step->to->check);
+    }
+}
+
+/* Does them all, or none: then leases that were made for it are dropped. */
+static int run(struct node *n, struct step *steps, size_t n_steps)
+{
+    struct row **puts = calloc(n_steps + 1, sizeof(*puts));
+    const char **removed = calloc(n_steps + 1, sizeof(*removed));
+    size_t n_puts = 0, n_removed = 0;
+    int r = puts && removed ? 0 : -ENOMEM;
+
+    for (size_t i = 0; r == 0 && i < n_steps; i++) {
+        r = plan(n, &steps[i]);
+        if (steps[i].row)
+            puts[n_puts++] = steps[i].row;
+        if (!steps[i].to)
+            removed[n_removed++] = steps[i].lease->name;
+    }
+    /* The first list counts also if it is empty: no version is 0. */
+    if (r == 0 && (n_puts + n_removed > 0 || n->local.version == 0))
+        r = change_list(n, puts, n_puts, removed, n_removed);
+    for (size_t i = 0; i < n_steps; i++) {
+        row_unref(steps[i].row);
+        if (r == 0)
+            done(n, &steps[i]);
+        health_end(n, steps[i].health);
+        if (r < 0 && steps[i].fresh)
+            lease_drop(n, steps[i].lease);
+    }
+    free(puts);
+    free(removed);
+    return r;
+}
+
+int local_put(struct node *n, const struct node_service *service, const char *id, const char *by,
+              uint64_t expires_ms)
+{
+    struct step step = {.lease = local_find(n, service->name), .to = service};
+    int r;
+
+    if (!step.lease) {
+        step.lease = lease_add(n, id, by, service->name, expires_ms);
+        step.fresh = true;
+    }
+    if (!step.lease)
+        return -ENOMEM;
+    r = run(n, &step, 1);
+    if (r < 0)
+        return r;
+    step.lease->expires_ms = expires_ms;
+    if (expires_ms < n->local.next_expiry)
+        n->local.next_expiry = expires_ms;
+    node_due(n, expires_ms);
+    return 0;
+}
+
+int local_end(struct node *n, const char *const *names, size_t n_names, bool expired)
+{
+    struct step *steps = calloc(n_names + 1, sizeof(*steps));
+    int r = steps ? 0 : -ENOMEM;
+
+    for (size_t i = 0; r == 0 && i < n_names; i++)
+        steps[i] = (struct step){.lease = local_find(n, names[i]),
+                                 .to = configured_find(n->local.configured, names[i]),
+                                 .expired = expired};
+    if (r == 0)
+        r = run(n, steps, n_names);
+    for (size_t i = 0; r == 0 && i < n_names; i++)
+        if (steps[i].to)
+            lease_to_configuration(n, steps[i].lease);
+    free(steps);
+    return r;
+}
+
+/* Steps to what is configured from what was. */
+static int plan_set(struct node *n, struct configured *all, struct step *steps, size_t *out_n)
+{
+    struct configured *one, *next;
+    struct lease *lease, *next_lease;
+    size_t count = 0;
+    int r = 0;
+
+    HASH_ITER(hh, all, one, next)
+    {
+        struct step step = {.lease = local_find(n, one->as.name), .to = &one->as};
+
+        if (step.lease && step.lease->id[0])
+            continue; /* until the lease ends */
+        if (!step.lease) {
+            step.lease = lease_add(n, "", "", one->as.name, UINT64_MAX);
+            step.fresh = true;
+        }
+        if (!step.lease) {
+            r = -ENOMEM;
+            break;
+        }
+        steps[count++] = step;
+    }
+    HASH_ITER(hh, n->local.by_name, lease, next_lease)
+    if (r == 0 && !lease->id[0] && !configured_find(all, lease->name))
+        steps[count++] = (struct step){.lease = lease};
+    for (size_t i = 0; r < 0 && i < count; i++)
+        if (steps[i].fresh)
+            lease_drop(n, steps[i].lease);
+    *out_n = count;
+    return r;
+}
+
+int local_set(struct node *n, const struct node_service *services, size_t n_services)
+{
+    struct configured *all = NULL;
+    struct step *steps;
+    size_t n_steps;
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < n_services; i++)
+        r = configured_add(&all, &services[i]);
+    steps = calloc(n_services + HASH_COUNT(n->local.by_name) + 1, sizeof(*steps));
+    if (!steps)
+        r = -ENOMEM;
+    if (r == 0)
+        r = plan_set(n, all, steps, &n_steps);
+    if (r == 0)
+        r = run(n, steps, n_steps);
+    free(steps);
+    configured_free(r == 0 ? n->local.configured : all);
+    if (r == 0)
+        n->local.configured = all;
+    return r;
+}
+
+int local_drain(struct node *n, struct lease *lease, bool draining)
+{
+    int r;
+
+    if (lease->draining == draining)
+        return 0;
+    lease->draining = draining;
+    r = mark(n, lease);
+    if (r < 0)
+        lease->draining = !draining;
+    else if (draining)
+        n->local.n_draining++;
+    else
+        n->local.n_draining--;
+    return r;
+}
+
+/* ---- life ---- */
 
 int local_init(struct node *n, const struct node_service *services, size_t n_services)
 {
-    CLEANUP(list_unrefp) struct list *list = NULL;
-    struct row **rows;
-    size_t n_rows = 0;
-    int r = 0;
+    int r;
 
     n->local.next_expiry = UINT64_MAX;
     n->local.list = list_empty();
-    rows = calloc(n_services + 1, sizeof(*rows));
-    if (!rows)
-        return -ENOMEM;
-    for (size_t i = 0; r == 0 && i < n_services; i++) {
-        const char *name = services[i].name, *backend = services[i].backend;
-        char canon[LIMIT_BACKEND + 1];
-
-        if (!name_is_canon(name, strlen(name)) ||
-            backend_canon(backend, strlen(backend), canon) != 0 || lease_find(n, name)) {
-            r = -EINVAL;
-            break;
-        }
-        r = lease_add(n, "", "", name, UINT64_MAX);
-        if (r == 0)
-            rows[n_rows] = row_new(name, strlen(name), backend, strlen(backend), "local",
-                                   proxy_flag(services[i].proxy_protocol));
-        if (r == 0 && !rows[n_rows++])
-            r = -ENOMEM;
-    }
-    if (r == 0)
-        r = list_apply(n->local.list, rows, n_rows, NULL, 0, &list);
-    if (r == 0)
-        r = put_list(n, list);
-    for (size_t i = 0; i < n_rows; i++)
-        row_unref(rows[i]);
-    free(rows);
+    r = local_set(n, services, n_services);
     return r == -ENOSPC ? -EINVAL : r;
 }
 
@@ -153,271 +421,31 @@ void local_fini(struct node *n)
 
     HASH_ITER(hh, n->local.by_name, lease, next)
     lease_drop(n, lease);
+    configured_free(n->local.configured);
     list_unref(n->local.list);
 }
 
-/* ---- Offer ---- */
-
-struct offered {
-    char name[LIMIT_NAME + 1], backend[LIMIT_BACKEND + 1];
-    uint64_t expires_ms;
-};
-
-/* Answers itself when it returns false. */
-static bool check_caller(struct node *n, uint64_t call, const struct node_caller *caller)
-{
-    if (n->stopped)
-        node_reply(n, call, STATUS_UNAVAILABLE, REASON(DRAINING), "the node is about to leave",
-                   NULL);
-    else if (!caller->local && !caller->secure)
-        node_reply(n, call, STATUS_PERMISSION_DENIED, REASON(POLICY),
-                   "only programs on the local socket may offer and withdraw, and over the network "
-                   "who proves by a certificate who it is",
-                   NULL);
-    else
-        return true;
-    return false;
-}
-
-static const char *subject_of(const struct node_caller *caller)
-{
-    return caller->subject      ? caller->subject
-           : caller->local      ? POLICY_LOCAL
-           : caller->peer_id[0] ? caller->peer_id
-                                : POLICY_ANONYMOUS;
-}
-
-/* As whom a lease is held: a lease's id is no secret, so who comes over the network has only what
- * it offered itself. */
-static const char *holder_of(const struct node_caller *caller)
-{
-    return caller->local ? "" : subject_of(caller);
-}
-
-static bool may_offer(struct node *n, const struct node_caller *caller, const char *name,
-                      char out_text[LIMIT_STATUS_TEXT + 1])
-{
-    return node_may(n, POLICY_OFFER, subject_of(caller), name, out_text);
-}
-
-static bool check_offer(struct node *n, uint64_t call, const Meshd__V1__OfferRequest *request,
-                        struct offered *out)
-{
-    size_t id_len = strlen(request->lease_id);
-    enum name_error error = name_canon(request->name, strlen(request->name), out->name);
-    char text[128];
-
-    if (id_len == 0 || id_len > LEASE_ID_MAX) {
-        node_reply(n, call, STATUS_INVALID_ARGUMENT, 0, "lease_id is 1 to 64 bytes", NULL);
-    } else if (error) {
-        snprintf(text, sizeof(text), "the name %s", name_error_text(error));
-        node_reply(n, call, STATUS_INVALID_ARGUMENT, REASON(BAD_NAME), text, NULL);
-    } else if (backend_canon(request->backend_addr, strlen(request->backend_addr), out->backend)) {
-        node_reply(n, call, STATUS_INVALID_ARGUMENT, REASON(BAD_ADDRESS),
-                   "backend_addr is host:port or [v6]:port", NULL);
-    } else if (request->ttl_ms != 0 &&
-               (request->ttl_ms < TTL_MIN_MS || request->ttl_ms > TTL_MAX_MS)) {
-        node_reply(n, call, STATUS_INVALID_ARGUMENT, 0, "ttl_ms is 0, or 1000 to 86400000", NULL);
-    } else {
-        out->expires_ms = request->ttl_ms ? n->now_ms + request->ttl_ms : UINT64_MAX;
-        return true;
-    }
-    return false;
-}
-
-static void expect_expiry(struct node *n, uint64_t expires_ms)
-{
-    if (expires_ms < n->local.next_expiry)
-        n->local.next_expiry = expires_ms;
-    node_due(n, expires_ms);
-}
-
-static int put_offer(struct node *n, const struct offered *offered, const char *lease_id,
-                     const char *by)
-{
-    const struct row *known = list_find(n->local.list, offered->name, strlen(offered->name));
-    struct lease *lease = lease_find(n, offered->name);
-    struct row *row = NULL;
-    int r = 0;
-
-    if (!lease)
-        r = lease_add(n, lease_id, by, offered->name, offered->expires_ms);
-    else
-        lease->expires_ms = offered->expires_ms;
-    if (r < 0)
-        return r;
-    expect_expiry(n, offered->expires_ms);
-    if (known && strcmp(known->backend, offered->backend) == 0)
-        return 0; /* renewed */
-    row = row_new(offered->name, strlen(offered->name), offered->backend, strlen(offered->backend),
-                  "local", known ? known->flags : 0);
-    r = row ? change_list(n, row, NULL, 0) : -ENOMEM;
-    row_unref(row);
-    if (r < 0 && !lease)
-        lease_drop(n, lease_find(n, offered->name));
-    return r;
-}
-
-void local_offer(struct node *n, uint64_t call, const struct node_caller *caller,
-                 const Meshd__V1__OfferRequest *request)
-{
-    Meshd__V1__OfferReply reply = MESHD__V1__OFFER_REPLY__INIT;
-    const struct lease *lease;
-    struct offered offered;
-    char text[LIMIT_STATUS_TEXT + 1];
-    int r;
-
-    if (!check_caller(n, call, caller) || !check_offer(n, call, request, &offered))
-        return;
-    if (!may_offer(n, caller, offered.name, text)) {
-        node_reply(n, call, STATUS_PERMISSION_DENIED, REASON(POLICY), text, NULL);
-        return;
-    }
-    lease = lease_find(n, offered.name);
-    if (lease &&
-        (strcmp(lease->id, request->lease_id) != 0 || strcmp(lease->by, holder_of(caller)) != 0)) {
-        node_reply(n, call, STATUS_ALREADY_EXISTS, REASON(CONFLICT),
-                   lease->id[0] ? "another lease holds the name"
-                                : "the configuration holds the name",
-                   NULL);
-        return;
-    }
-    if (!lease && n->local.n_leases >= n->limits.leases) {
-        node_reply(n, call, STATUS_RESOURCE_EXHAUSTED, REASON(LIMIT), "over the limit leases",
-                   NULL);
-        return;
-    }
-    if (!lease && list_count(n->local.list) >= n->limits.services_per_peer) {
-        node_reply(n, call, STATUS_RESOURCE_EXHAUSTED, REASON(LIMIT),
-                   "over the limit services_per_peer", NULL);
-        return;
-    }
-    r = put_offer(n, &offered, request->lease_id, holder_of(caller));
-    if (r == -ENOSPC) {
-        node_reply(n, call, STATUS_RESOURCE_EXHAUSTED, REASON(LIMIT),
-                   "over the limit services_total", NULL);
-        return;
-    }
-    if (r < 0) {
-        node_reply(n, call, STATUS_RESOURCE_EXHAUSTED, 0, "out of memory", NULL);
-        return;
-    }
-    reply.name = offered.name;
-    reply.version = n->local.version;
-    node_reply(n, call, STATUS_OK, 0, "", &reply.base);
-}
-
-/* ---- Withdraw, and the end of a lease ---- */
-
-/* by: of whom; NULL: of anybody. */
-static bool leaves(const struct lease *lease, const char *by, const char *id, const char *name)
-{
-    return lease->id[0] && (!by || strcmp(lease->by, by) == 0) &&
-           (!id[0] || strcmp(lease->id, id) == 0) && (!name[0] || strcmp(lease->name, name) == 0);
-}
-
-/* Whose leases the caller may end: this machine's programs, all. */
-static const char *ends_of(const struct node_caller *caller)
-{
-    return caller->local ? NULL : holder_of(caller);
-}
-
-/* The name, or each one under the lease. */
-static bool may_withdraw(struct node *n, const struct node_caller *caller, const char *id,
-                         const char *name, char out_text[LIMIT_STATUS_TEXT + 1])
-{
-    const struct lease *lease;
-
-    if (name[0])
-        return may_offer(n, caller, name, out_text);
-    for (lease = n->local.by_name; lease; lease = lease->hh.next)
-        if (leaves(lease, ends_of(caller), id, "") && !may_offer(n, caller, lease->name, out_text))
-            return false;
-    return true;
-}
-
-static bool is_over(const struct node *n, const struct lease *lease)
-{
-    return lease->expires_ms <= n->now_ms;
-}
-
-/* Removes the leases that fit, or with neither id nor name those whose time is over, in one change.
- * How many, or -ENOMEM. */
-static long end_leases(struct node *n, const char *by, const char *id, const char *name)
+/* Those whose time is over, in one change. */
+static int end_expired(struct node *n)
 {
     const char **names = calloc(n->local.n_leases + 1, sizeof(*names));
-    bool expired = !id[0] && !name[0];
-    struct lease *lease, *next;
+    struct lease *lease;
     size_t count = 0;
-    int r = 0;
+    int r;
 
     if (!names)
         return -ENOMEM;
-    HASH_ITER(hh, n->local.by_name, lease, next)
-    if (expired ? is_over(n, lease) : leaves(lease, by, id, name))
-        names[count++] = lease->name;
-    if (count > 0)
-        r = change_list(n, NULL, names, count);
-    for (size_t i = 0; r == 0 && i < count; i++) {
-        lease = lease_find(n, names[i]);
-        if (expired)
-            node_event(n, NODE_LEASE_EXPIRED, "", NULL, lease->name);
-        lease_drop(n, lease);
-    }
+    for (lease = n->local.by_name; lease; lease = lease->hh.next)
+        if (lease->expires_ms <= n->now_ms)
+            names[count++] = lease->name;
+    r = count > 0 ? local_end(n, names, count, true) : 0;
     free(names);
-    return r < 0 ? r : (long)count;
+    return r;
 }
 
-void local_withdraw(struct node *n, uint64_t call, const struct node_caller *caller,
-                    const Meshd__V1__WithdrawRequest *request)
+static void tick_leases(struct node *n)
 {
-    Meshd__V1__WithdrawReply reply = MESHD__V1__WITHDRAW_REPLY__INIT;
-    const struct lease *lease;
-    char name[LIMIT_NAME + 1] = "", text[LIMIT_STATUS_TEXT + 1];
-    long removed;
-
-    if (!check_caller(n, call, caller))
-        return;
-    if (request->name[0] && name_canon(request->name, strlen(request->name), name) != NAME_OK) {
-        node_reply(n, call, STATUS_INVALID_ARGUMENT, REASON(BAD_NAME), "not a name", NULL);
-        return;
-    }
-    if (!request->name[0] && !request->lease_id[0]) {
-        node_reply(n, call, STATUS_INVALID_ARGUMENT, 0, "lease_id or name is needed", NULL);
-        return;
-    }
-    if (!may_withdraw(n, caller, request->lease_id, name, text)) {
-        node_reply(n, call, STATUS_PERMISSION_DENIED, REASON(POLICY), text, NULL);
-        return;
-    }
-    lease = name[0] ? lease_find(n, name) : NULL;
-    if (lease && !lease->id[0]) {
-        node_reply(n, call, STATUS_FAILED_PRECONDITION, REASON(CONFLICT),
-                   "the configuration holds the name", NULL);
-        return;
-    }
-    if (lease && !leaves(lease, ends_of(caller), request->lease_id, "")) {
-        node_reply(n, call, STATUS_FAILED_PRECONDITION, REASON(CONFLICT),
-                   "another lease holds the name", NULL);
-        return;
-    }
-    removed = end_leases(n, ends_of(caller), request->lease_id, name);
-    if (removed < 0) {
-        node_reply(n, call, STATUS_RESOURCE_EXHAUSTED, 0, "out of memory", NULL);
-        return;
-    }
-    if (removed == 0) {
-        node_reply(n, call, STATUS_NOT_FOUND, 0, "nothing is offered under that lease or name",
-                   NULL);
-        return;
-    }
-    reply.removed = (uint32_t)removed;
-    node_reply(n, call, STATUS_OK, 0, "", &reply.base);
-}
-
-void local_tick(struct node *n)
-{
-    struct lease *lease, *next;
+    struct lease *lease;
 
     if (n->now_ms < n->local.next_expiry) {
         node_due(n, n->local.next_expiry);
@@ -425,9 +453,109 @@ void local_tick(struct node *n)
     }
     n->local.next_expiry = UINT64_MAX;
     /* Without memory it is tried again soon. */
-    if (end_leases(n, NULL, "", "") < 0)
-        expect_expiry(n, n->now_ms + 1000);
-    HASH_ITER(hh, n->local.by_name, lease, next)
-    if (lease->expires_ms > n->now_ms)
-        expect_expiry(n, lease->expires_ms);
+    if (end_expired(n) < 0)
+        n->local.next_expiry = n->now_ms + 1000;
+    for (lease = n->local.by_name; lease; lease = lease->hh.next)
+        if (lease->expires_ms > n->now_ms && lease->expires_ms < n->local.next_expiry)
+            n->local.next_expiry = lease->expires_ms;
+    node_due(n, n->local.next_expiry);
+}
+
+void local_tick(struct node *n)
+{
+    tick_leases(n);
+    health_tick(n);
+}
+
+/* ---- whether backends answer ---- */
+
+/* Also when nothing has turned: there may have been no memory to tell the last time. */
+static void tell(struct node *n, const struct health *health, enum health_turn turn)
+{
+    char text[LIMIT_STATUS_TEXT + 1 + LIMIT_NAME + LIMIT_BACKEND + 16];
+    bool up = turn == HEALTH_ROSE;
+
+    mark(n, local_find(n, health->name));
+    if (turn == HEALTH_STAYS)
+        return;
+    snprintf(text, sizeof(text), "%s at %s%s%s", health->name, health->backend, up ? "" : ": ",
+             up ? "" : health->why);
+    if (up)
+        n->counters.backend_ups++;
+    else
+        n->counters.backend_downs++;
+    node_event(n, up ? NODE_BACKEND_UP : NODE_BACKEND_DOWN, "", NULL, text);
+}
+
+void local_checked(struct node *n, uint64_t look, int error, const char *text)
+{
+    struct health *health;
+    enum health_turn turn = health_looked(n, look, error == 0, text, &health);
+
+    if (health)
+        tell(n, health, turn);
+}
+
+void local_seen(struct node *n, const char *name, const char *backend, bool ok, const char *text)
+{
+    static const struct node_check none = {.kind = CHECK_NONE};
+    const struct row *row = own_row(n, name);
+    struct lease *lease = local_find(n, name);
+
+    if (!row || !lease || strcmp(row->backend, backend) != 0 || (ok && !lease->health))
+        return;
+    if (!lease->health) {
+        lease->health = health_new(name, backend, &none);
+        if (!lease->health)
+            return; /* the next failure tells */
+        health_begin(n, lease->health);
+    }
+    tell(n, lease->health, health_seen(n, lease->health, ok, text));
+}
+
+size_t local_unhealthy(const struct node *n)
+{
+    const struct health *health;
+    size_t count = 0;
+
+    DL_FOREACH(n->local.healths.first, health)
+    count += !health->healthy;
+    return count;
+}
+
+static void describe(const struct lease *lease, const struct row *row, struct node_check_info *out)
+{
+    const struct health *health = lease->health;
+
+    *out = (struct node_check_info){.name = row->name,
+                                    .backend = row->backend,
+                                    .why = health ? health->why : "",
+                                    .healthy = !health || health->healthy,
+                                    .draining = lease->draining};
+    if (!health)
+        return;
+    out->check = health->check.kind == CHECK_NONE ? NULL : &health->check;
+    out->since_s = health->since_s;
+    out->streak = health->streak;
+}
+
+size_t node_checks(const struct node *n, struct node_check_info *out_checks, size_t max)
+{
+    struct list_iter it;
+    const struct row *row;
+    size_t count = 0;
+
+    if (!n->local.healths.first && n->local.n_draining == 0)
+        return 0;
+    list_iter_init(&it, n->local.list);
+    while ((row = list_iter_next(&it)) != NULL) {
+        const struct lease *lease = local_find(n, row->name);
+
+        if (!lease->health && !lease->draining)
+            continue;
+        if (count < max)
+            describe(lease, row, &out_checks[count]);
+        count++;
+    }
+    return count;
 }

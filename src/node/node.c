@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "node/inside.h"
+#include "node/offer.h"
 #include "node/register.h"
 #include "wire/name.h"
 
@@ -381,6 +382,21 @@ void node_link_message(struct node *n, uint64_t link, const uint8_t *data, size_
     leave(n);
 }
 
+void node_checked(struct node *n, uint64_t check, int error, const char *text)
+{
+    enter(n);
+    local_checked(n, check, error, text);
+    leave(n);
+}
+
+void node_backend_seen(struct node *n, const char *name, const char *backend, bool ok,
+                       const char *text)
+{
+    enter(n);
+    local_seen(n, name, backend, ok, text);
+    leave(n);
+}
+
 /* ---- what peers and programs ask ---- */
 
 /* A link asked for earlier by the same peer that never said Hello gives way: there is one at most.
@@ -461,7 +477,7 @@ void node_offer(struct node *n, uint64_t call, const struct node_caller *caller,
                 const Meshd__V1__OfferRequest *request)
 {
     enter(n);
-    local_offer(n, call, caller, request);
+    offer_service(n, call, caller, request);
     leave(n);
 }
 
@@ -469,8 +485,26 @@ void node_withdraw(struct node *n, uint64_t call, const struct node_caller *call
                    const Meshd__V1__WithdrawRequest *request)
 {
     enter(n);
-    local_withdraw(n, call, caller, request);
+    offer_withdraw(n, call, caller, request);
     leave(n);
+}
+
+void node_drain_service(struct node *n, uint64_t call, const struct node_caller *caller,
+                        const Meshd__V1__DrainRequest *request)
+{
+    enter(n);
+    offer_drain(n, call, caller, request);
+    leave(n);
+}
+
+int node_set_services(struct node *n, const struct node_service *services, size_t n_services)
+{
+    int r;
+
+    enter(n);
+    r = local_set(n, services, n_services);
+    leave(n);
+    return r;
 }
 
 /* ---- what it says of itself ---- */
@@ -552,6 +586,8 @@ void node_counters(const struct node *n, struct node_counters *out_counters)
     *out_counters = n->counters;
     out_counters->leases = n->local.n_leases;
     out_counters->peers = HASH_COUNT(n->peers);
+    out_counters->services_draining = n->local.n_draining;
+    out_counters->backends_unhealthy = local_unhealthy(n);
     for (size_t i = 0; i < n->n_dialers; i++)
         out_counters->links[dialer_shown(n->dialers[i])]++;
     for (l = n->links; l; l = l->hh.next) {

@@ -110,8 +110,8 @@ void node_link_message(struct node *node, uint64_t link, const uint8_t *data, si
 
 /* Of port->check. error 0: it answered as it should; else text says what it did. */
 void node_checked(struct node *node, uint64_t check, int error, const char *text);
-/* A client of a service of this node reached its backend, or did not: then text says why. Needed
- * only when the answer is another than that of the client before. */
+/* A client of a service of this node did not reach its backend: text says why. Each time, for so
+ * many in a row make it unhealthy; that one did reach it is told only after that. */
 void node_backend_seen(struct node *node, const char *name, const char *backend, bool ok,
                        const char *text);
 
@@ -175,9 +175,23 @@ struct node_rtt {
 /* Of the session that is used with each peer, where it is known: at most max. How many it wrote. */
 size_t node_rtts(const struct node *node, struct node_rtt *out_rtts, size_t max);
 
+/* What is known of a backend of this node. Pointers are borrowed until the next call of node that
+ * may change something. */
+struct node_check_info {
+    const char *name, *backend, *why; /* why: of the last answer that was bad; "": none */
+    const struct node_check *check;   /* as it is in force; NULL: only clients tell */
+    bool healthy, draining;
+    uint64_t since_s; /* unix time; when healthy was last another; 0: never */
+    uint32_t streak;  /* answers in a row that speak against healthy */
+};
+/* In order of names, of those services that have a check, that clients did not reach once, or that
+ * drain. Writes at most max; returns how many there are. */
+size_t node_checks(const struct node *node, struct node_check_info *out_checks, size_t max);
+
 struct node_counters {
-    uint64_t links_live, leases, peers; /* gauges */
+    uint64_t links_live, leases, peers, backends_unhealthy, services_draining; /* gauges */
     uint64_t links[N_NODE_LINK_STATES]; /* gauges: rows of node_links by state */
+    uint64_t checks, checks_failed, backend_downs, backend_ups;
     uint64_t registers, registers_refused, hellos, links_live_total, links_lost, syncs_sent;
     uint64_t syncs_applied, syncs_wanted, sync_parts_sent, heartbeats_sent, heartbeats_received;
     uint64_t messages_other_session, messages_bad, tokens_refused, digests_differed, goodbyes;

@@ -82,6 +82,8 @@ static uint32_t link_data_wanted(void *ctx, uint64_t link) { return 3; }
 
 static void link_data_wish(void *ctx, uint64_t link, uint32_t wanted) { abort(); }
 
+static void look(void *ctx, uint64_t number, const char *backend, const struct node_check *check) {}
+
 static bool link_busy(void *ctx, uint64_t link) { return false; }
 
 static void link_end(void *ctx, uint64_t link, bool flush)
@@ -222,6 +224,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                           .link_data_wanted = link_data_wanted,
                                           .link_data_wish = link_data_wish,
                                           .link_busy = link_busy,
+                                          .check = look,
                                           .reply = reply,
                                           .event = event};
     const struct node_dial dial = {.host = "10.0.0.9", .port = 7400};

@@ -124,6 +124,8 @@ static void link_data_wish(void *ctx, uint64_t number, uint32_t wanted)
     check(link != NULL && link->who == DIALLED && link->has_session);
 }
 
+static void look(void *ctx, uint64_t number, const char *backend, const struct node_check *check) {}
+
 static bool link_busy(void *ctx, uint64_t number) { return number % 2; }
 
 static void reply(void *ctx, uint64_t number, enum status status, int reason, const char *text,
@@ -220,6 +222,7 @@ void world_begin(void)
                                           .link_data_wanted = link_data_wanted,
                                           .link_data_wish = link_data_wish,
                                           .link_busy = link_busy,
+                                          .check = look,
                                           .reply = reply,
                                           .event = event};
     const struct node_dial dial = {.host = "10.0.0.9", .port = 7400};

@@ -173,6 +173,16 @@ static void link_end(void *ctx, uint64_t link, bool flush)
     st.flushed = flush;
 }
 
+static void check(void *ctx, uint64_t number, const char *backend, const struct node_check *check)
+{
+    cr_assert_lt(st.n_looks, STAGE_MAX);
+    st.looks[st.n_looks].number = number;
+    st.looks[st.n_looks].at_ms = st.now_ms;
+    st.looks[st.n_looks].check = *check;
+    snprintf(st.looks[st.n_looks].backend, sizeof(st.looks[0].backend), "%s", backend);
+    st.n_looks++;
+}
+
 static void reply(void *ctx, uint64_t number, enum status status, int reason, const char *text,
                   const ProtobufCMessage *message)
 {
@@ -235,6 +245,7 @@ static void begin(size_t n_dials)
                                  .link_data_wanted = link_data_wanted,
                                  .link_data_wish = link_data_wish,
                                  .link_busy = link_busy,
+                                 .check = check,
                                  .reply = reply,
                                  .event = event};
     cr_assert_eq(registry_new(&registry, &st.registry), 0);
@@ -461,6 +472,20 @@ void stage_live(struct stage_peer *peer)
     stage_sync(peer, 0, 0, NULL, 0, NULL);
     stage_ack(peer, true);
     cr_assert(stage_peer_info(peer->id).state.connected);
+}
+
+bool stage_look(const char *backend, const char *text)
+{
+    for (size_t i = 0; i < st.n_looks; i++) {
+        uint64_t number = st.looks[i].number;
+
+        if (number == 0 || strcmp(st.looks[i].backend, backend) != 0)
+            continue;
+        st.looks[i].number = 0;
+        node_checked(st.node, number, text ? -ECONNREFUSED : 0, text ? text : "");
+        return true;
+    }
+    return false;
 }
 
 struct registry_peer_info stage_peer_info(const char *id)

@@ -83,8 +83,15 @@ struct stage {
     uint64_t wish_link; /* the last link_data_wish */
     uint32_t wish;
     size_t n_wishes;
-    uint32_t events[11];
-    char text[11][LIMIT_STATUS_TEXT + 1];
+    struct {             /* looks that were asked for, in their order */
+        uint64_t number; /* 0: answered, by stage_look */
+        uint64_t at_ms;
+        char backend[LIMIT_BACKEND + 1];
+        struct node_check check;
+    } looks[STAGE_MAX];
+    size_t n_looks;
+    uint32_t events[NODE_BACKEND_UP + 1];
+    char text[NODE_BACKEND_UP + 1][LIMIT_STATUS_TEXT + 1];
 };
 
 /* A session with a peer that the test plays; incarnation and version are what it says. */
@@ -108,6 +115,10 @@ void stage_hush(void);
 /* The node's newest message of that kind on the link, or NULL. */
 const void *stage_heard(uint64_t link, Meshd__V1__LinkKind kind);
 size_t stage_count(uint64_t link, Meshd__V1__LinkKind kind);
+
+/* Answers the oldest look at that backend which is under way; text NULL: it is well. False: there
+ * is none. */
+bool stage_look(const char *backend, const char *text);
 
 /* The reply as a message of the descriptor. */
 const void *stage_reply(const ProtobufCMessageDescriptor *descriptor);

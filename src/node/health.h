@@ -1,0 +1,75 @@
+/* health - whether the backends of own services answer, by looks at them and by what clients met.
+ *
+ * A service with a check is looked at from the time it is offered. It is taken to be healthy until
+ * a look or clients say otherwise: the first look of all decides at once when it fails, so that a
+ * backend that is not there is not announced for long; later `fall` looks in a row must fail.
+ * Clients that do not reach a backend count as looks that failed, with or without a check. What is
+ * unhealthy without one is looked at as a TCP check does, until it is healthy again: `rise` good
+ * looks in a row, or one client that gets through. To a check by HTTP such a client proves nothing:
+ * a backend that answers 503 takes connections too.
+ *
+ * Looks at one backend do not overlap, and are spread; of all at most HEALTH_LOOKS are under way,
+ * and who waited longest is next.
+ */
+#ifndef NODE_HEALTH_H
+#define NODE_HEALTH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/limits.h"
+#include "node/node.h"
+
+#define HEALTH_LOOKS 64u
+
+struct node;
+
+struct health { /* of one service and backend; embedded nowhere: local.c points to it */
+    struct node_check check;         /* no field is 0 but kind: then clients alone tell */
+    bool healthy, proven;            /* proven: a look has said something */
+    uint32_t streak;                 /* answers in a row that speak against `healthy` */
+    uint64_t since_s;                /* when healthy was last another, unix time; 0: never */
+    char why[LIMIT_STATUS_TEXT + 1]; /* of the last answer that was bad; "": none since healthy */
+    char name[LIMIT_NAME + 1];       /* of the service */
+    char backend[LIMIT_BACKEND + 1];
+    uint64_t due_ms;            /* of the next look; UINT64_MAX: none */
+    uint64_t look;              /* under way; 0: none */
+    struct health *prev, *next; /* utlist; who was looked at last is last */
+};
+
+struct healths { /* zeroed to begin with */
+    struct health *first;
+    struct health_look {
+        uint64_t number;
+        struct health *of; /* NULL: it went meanwhile */
+    } looks[HEALTH_LOOKS];
+    size_t n_looks;
+    uint64_t next_ms; /* no look is due before; only while something is there */
+};
+
+/* What is wrong with a check, as half a sentence ("the path does not begin with /"), or NULL. */
+const char *health_check_error(const struct node_check *check);
+/* The same, once defaults stand for what is 0. */
+bool health_check_equal(const struct node_check *a, const struct node_check *b);
+
+/* kind NONE: for what clients tell. NULL: no memory. Nobody looks before health_begin. */
+struct health *health_new(const char *name, const char *backend, const struct node_check *check);
+/* The first look comes within a moment. */
+void health_begin(struct node *n, struct health *health);
+/* The check is another; what is known of the backend stays. */
+void health_change(struct node *n, struct health *health, const struct node_check *check);
+/* A look that is under way is not listened to. Accepts NULL, and one that was not begun. */
+void health_end(struct node *n, struct health *health);
+void health_fini(struct node *n);
+
+/* Starts what is due. */
+void health_tick(struct node *n);
+
+enum health_turn { HEALTH_STAYS, HEALTH_FELL, HEALTH_ROSE };
+/* The answer of a look. *out_health: whose; NULL: of one that went. */
+enum health_turn health_looked(struct node *n, uint64_t number, bool ok, const char *text,
+                               struct health **out_health);
+/* What a client met. */
+enum health_turn health_seen(struct node *n, struct health *health, bool ok, const char *text);
+
+#endif
