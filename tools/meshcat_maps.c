@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include "base/cleanup.h"
+#include "base/limits.h"
 #include "meshcat.h"
 #include "meshcat_format.h"
 
@@ -54,15 +55,18 @@ static void node_lines(const Meshd__V1__IntrospectReply *picture)
         CLEANUP(json_decrefp) json_t *json = json_pack("{s:s}", "kind", "node"), *fields = NULL;
 
         bare = *node;
-        bare.n_links = bare.n_counters = 0;
+        bare.n_links = bare.n_counters = bare.n_checks = 0;
         fields = format_json(&bare.base);
         json_object_del(fields, "links");
         json_object_del(fields, "counters");
+        json_object_del(fields, "checks");
         if (json_object_update(json, fields) < 0)
             out_of_memory();
         format_line(json, 0);
         for (size_t i = 0; i < node->n_links; i++)
             line("kind", "link", &node->links[i]->base);
+        for (size_t i = 0; i < node->n_checks; i++)
+            line("kind", "check", &node->checks[i]->base);
     }
     for (size_t i = 0; i < picture->n_limits; i++)
         line("kind", "limit", &picture->limits[i]->base);
@@ -229,6 +233,36 @@ static void links_table(const Meshd__V1__NodeInfo *node)
     table_print(t, stdout);
 }
 
+/* "tcp", "http:/path", as --check and the settings have it; "": clients alone tell. */
+static void check_cell(struct table *t, const Meshd__V1__Check *check)
+{
+    char text[LIMIT_CHECK_PATH + 8] = "";
+
+    if (check && check->kind == MESHD__V1__CHECK_KIND__CHECK_KIND_TCP)
+        snprintf(text, sizeof(text), "tcp");
+    else if (check && check->kind == MESHD__V1__CHECK_KIND__CHECK_KIND_HTTP)
+        snprintf(text, sizeof(text), "http:%s", check->path);
+    table_cell(t, text);
+}
+
+static void checks_table(const Meshd__V1__NodeInfo *node)
+{
+    CLEANUP(table_freep)
+    struct table *t = TABLE("SERVICE", "BACKEND", "CHECK", "STATE", "SINCE", "WHY");
+
+    for (size_t i = 0; i < node->n_checks; i++) {
+        const Meshd__V1__CheckRow *row = node->checks[i];
+
+        table_cell(t, row->name);
+        table_cell(t, row->backend_addr);
+        check_cell(t, row->check);
+        table_state(t, !row->healthy ? "unhealthy" : row->draining ? "draining" : "healthy");
+        table_time(t, row->since);
+        table_cell(t, row->why);
+    }
+    table_print(t, stdout);
+}
+
 static void limits_table(const Meshd__V1__IntrospectReply *picture)
 {
     CLEANUP(table_freep) struct table *t = TABLE("LIMIT", "USED", "MOST", "UNIT");
@@ -259,6 +293,10 @@ static void node_tables(const Meshd__V1__IntrospectReply *picture)
     node_table(node);
     putchar('\n');
     links_table(node);
+    if (node->n_checks > 0) {
+        putchar('\n');
+        checks_table(node);
+    }
     putchar('\n');
     limits_table(picture);
     putchar('\n');

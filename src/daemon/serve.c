@@ -267,7 +267,7 @@ bool serve_post(struct serve *serve, struct rpc_call *call, struct letter *lette
     return true;
 }
 
-enum node_method { CALL_REGISTER, CALL_DEREGISTER, CALL_OFFER, CALL_WITHDRAW };
+enum node_method { CALL_REGISTER, CALL_DEREGISTER, CALL_OFFER, CALL_WITHDRAW, CALL_DRAIN };
 
 struct call_letter {
     struct letter letter;
@@ -302,6 +302,9 @@ static void read_call(struct letter *letter)
         break;
     case CALL_WITHDRAW:
         node_withdraw(node, number, &caller, l->request);
+        break;
+    case CALL_DRAIN:
+        node_drain_service(node, number, &caller, l->request);
         break;
     }
     free(l);
@@ -348,6 +351,12 @@ static void withdraw(Meshd__V1__Registry_Service *service,
     to_node(service, CALL_WITHDRAW, request, closure_data);
 }
 
+static void drain(Meshd__V1__Registry_Service *service, const Meshd__V1__DrainRequest *request,
+                  Meshd__V1__DrainReply_Closure closure, void *closure_data)
+{
+    to_node(service, CALL_DRAIN, request, closure_data);
+}
+
 static void watch(Meshd__V1__Registry_Service *service, const Meshd__V1__WatchRequest *request,
                   Meshd__V1__WatchReply_Closure closure, void *closure_data)
 {
@@ -362,6 +371,7 @@ void serve_init(struct serve *serve)
     serve->service.deregister = deregister;
     serve->service.offer = offer;
     serve->service.withdraw = withdraw;
+    serve->service.drain = drain;
     serve->service.lookup = lookup;
     serve->service.introspect = serve_introspect;
     serve->service.explain = explain;

@@ -2,7 +2,7 @@
  * threads, or handed to the node on the main loop.
  *
  *   Lookup, Explain, Introspect of the maps      answered where they arrive, under read locks
- *   RegisterServices, Deregister, Offer, Withdraw, Introspect of the node    posted, bounded
+ *   the others, and Introspect of the node       posted, bounded
  */
 #ifndef DAEMON_SERVE_H
 #define DAEMON_SERVE_H
@@ -57,10 +57,13 @@ bool serve_may(struct serve *serve, struct rpc_call *call, enum policy_action ac
 void serve_introspect(Meshd__V1__Registry_Service *service,
                       const Meshd__V1__IntrospectRequest *request,
                       Meshd__V1__IntrospectReply_Closure closure, void *closure_data);
-/* Fills in node and limits, of the links as many as have room. Main loop. False: no memory.
+/* Fills in node and limits, of links and checks as many as have room. Main loop. False: no memory.
  * (serve_node.c) */
 bool serve_fill_node(struct serve *serve, struct arena *arena, Meshd__V1__IntrospectReply *reply,
                      size_t room, bool node, bool limits);
+/* Of it, the checks; *room: what is left of it. (serve_checks.c) */
+bool serve_fill_checks(struct serve *serve, struct arena *arena, size_t *room,
+                       Meshd__V1__NodeInfo *info);
 
 /* Runs on the main loop in its turn; false: too many wait, and the call was answered so. */
 bool serve_post(struct serve *serve, struct rpc_call *call, struct letter *letter);

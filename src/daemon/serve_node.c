@@ -92,6 +92,12 @@ static const struct counter_row counter_rows[] = {
     C(rpc, dropped),
     C(node, links_live),
     C(node, leases),
+    C(node, services_draining),
+    C(node, backends_unhealthy),
+    C(node, backend_downs),
+    C(node, backend_ups),
+    C(node, checks),
+    C(node, checks_failed),
     C(node, registers),
     C(node, registers_refused),
     C(node, hellos),
@@ -323,8 +329,8 @@ static bool fill_link(struct arena *arena, const struct node_link_info *from, ui
     return out->peer_id && out->address && out->configured && out->session_id && out->last_error;
 }
 
-/* As many as have room in the reply. */
-static bool fill_links(struct serve *serve, struct arena *arena, size_t room,
+/* As many as have room in the reply; *room: what is left of it. */
+static bool fill_links(struct serve *serve, struct arena *arena, size_t *room,
                        Meshd__V1__NodeInfo *info)
 {
     size_t n = node_links(serve->node, NULL, 0), size;
@@ -345,9 +351,9 @@ static bool fill_links(struct serve *serve, struct arena *arena, size_t room,
         if (!fill_link(arena, &links[i], now_ms, serve->tls != NULL, &rows[i]))
             return false;
         size = protobuf_c_message_get_packed_size(&rows[i].base) + 4; /* tag, length */
-        if (size > room)
+        if (size > *room)
             break;
-        room -= size;
+        *room -= size;
         info->links[info->n_links++] = &rows[i];
     }
     return true;
@@ -382,7 +388,8 @@ static bool fill_node(struct serve *serve, const struct figures *all, struct are
             break;
         info->n_ingress++;
     }
-    return fill_links(serve, arena, room, info) && fill_counters(all, arena, info);
+    return fill_links(serve, arena, &room, info) && serve_fill_checks(serve, arena, &room, info) &&
+           fill_counters(all, arena, info);
 }
 
 static bool fill_limits(struct serve *serve, const struct figures *all, struct arena *arena,
