@@ -55,7 +55,9 @@ enum meshcat_command {
     CMD_WATCH = 1 << 10,
     CMD_DIFF = 1 << 11,
     CMD_CA = 1 << 12,
-    CMD_ALL = (1 << 13) - 1,
+    CMD_DRAIN = 1 << 13,
+    CMD_ENABLE = 1 << 14,
+    CMD_ALL = (1 << 15) - 1,
     /* Those that can be asked again and again. */
     CMD_ROUNDS =
         CMD_INTROSPECT | CMD_SERVICES | CMD_PEERS | CMD_LOOKUP | CMD_NODE | CMD_EXPLAIN | CMD_PING,
@@ -74,6 +76,8 @@ struct meshcat_opts {
     uint32_t count, interval_ms, delay_ms; /* 0: not given */
     uint32_t recv_max;                     /* bytes */
     uint64_t ttl_ms;                       /* 0: not given */
+    Meshd__V1__Check check;                /* of offer; what is not given is 0, kind above all */
+    Meshd__V1__ProxyProtocol proxy;        /* likewise */
     uint32_t limit;                        /* 0: not given */
     const char *lease, *name_glob, *peer;
     Meshd__V1__RowState state;
@@ -136,6 +140,7 @@ int run_ping(const struct meshcat_opts *opts);
 /* meshcat_offer.c */
 int run_offer(const struct meshcat_opts *opts);
 int run_withdraw(const struct meshcat_opts *opts);
+int run_drain(const struct meshcat_opts *opts); /* and enable */
 int run_call(const struct meshcat_opts *opts);  /* meshcat_call.c */
 int run_watch(const struct meshcat_opts *opts); /* meshcat_watch.c */
 int run_diff(const struct meshcat_opts *opts);  /* meshcat_diff.c */
@@ -160,6 +165,8 @@ void show_explain(const struct meshcat_opts *opts, const Meshd__V1__ExplainReply
 void show_offer(const struct meshcat_opts *opts, const Meshd__V1__OfferReply *reply,
                 const char *lease_id, const char *backend);
 void show_withdraw(const struct meshcat_opts *opts, const char *name, uint32_t removed);
+void show_drain(const struct meshcat_opts *opts, const char *name, bool draining,
+                const Meshd__V1__DrainReply *reply);
 
 struct show_pings {
     const char *peer_id; /* of the last answer; "" before the first */

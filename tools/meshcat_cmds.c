@@ -114,12 +114,27 @@ const struct meshcat_cmd meshcat_cmds[] = {
      "The service stays until it is withdrawn, its --ttl is over, or the node ends. The same "
      "lease\n"
      "again renews or changes it. Works through the node's own socket, or over tls:// where the\n"
-     "node's policy allows it.",
+     "node's policy allows it.\n"
+     "With --check the node asks the backend whether it is well: by a connection, or by GET, "
+     "whose\n"
+     "answer is 200 to 399. While it is not, all are told, and clients go elsewhere if there is "
+     "another.",
      2, 2, run_offer},
     {"withdraw", CMD_WITHDRAW, "NAME", "take back what was offered at run time",
      "Ends the lease that holds the name, or only if it is the one of --lease. Works as offer "
      "does.",
      1, 1, run_withdraw},
+    {"drain", CMD_DRAIN, "NAME", "let a service of this node take no new clients",
+     "Clients that it has go on, new ones go to others that offer the name; if there is none, they "
+     "are\n"
+     "turned away. It stays so until `meshcat enable NAME`, also when its lease is renewed or the "
+     "node's\n"
+     "settings are read again, and ends with the service. Works through the node's own socket. "
+     "Exit\n"
+     "code 1 when the node does not offer it.",
+     1, 1, run_drain},
+    {"enable", CMD_ENABLE, "NAME", "let it take new clients again", "Undoes drain.", 1, 1,
+     run_drain},
     {"ca", CMD_CA, "init|issue|revoke|show [...]",
      "certificates for a mesh: a small CA in a folder",
      "    meshcat ca init              a CA in ./meshd-ca: key, certificate, an empty CRL\n"

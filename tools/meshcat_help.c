@@ -27,6 +27,7 @@ static const char examples[] =
     "  meshcat watch 'web*'                      every change from now on\n"
     "  meshcat diff 10.0.0.7:7400 10.0.0.8:7400  whether two nodes agree\n"
     "  meshcat offer web 127.0.0.1:8080 --ttl 60\n"
+    "  meshcat offer api 127.0.0.1:8081 --check http:/healthz\n"
     "  meshcat ca init && meshcat ca issue n1 n2 n3   all that three nodes need to trust each "
     "other\n"
     "  meshcat call Lookup -D 'names: \"web\"'    any method, by hand\n";

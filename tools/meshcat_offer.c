@@ -1,4 +1,4 @@
-/* meshcat_offer - what changes a node, through its own socket: offer, withdraw. */
+/* meshcat_offer - what changes a node, through its own socket: offer, withdraw, drain, enable. */
 #include <inttypes.h>
 #include <string.h>
 #include "base/cleanup.h"
@@ -37,6 +37,7 @@ int run_offer(const struct meshcat_opts *opts)
     CLEANUP(session_fini) struct session s = {.conn = NULL};
     CLEANUP(call_reply_freep) struct call_reply *reply = NULL;
     Meshd__V1__OfferRequest request = MESHD__V1__OFFER_REQUEST__INIT;
+    Meshd__V1__Check check = opts->check;
     char name[LIMIT_NAME + 1], backend[LIMIT_BACKEND + 1], lease[LIMIT_PEER_ID + 1];
     int code = name_arg(opts, name);
 
@@ -51,6 +52,9 @@ int run_offer(const struct meshcat_opts *opts)
     request.name = name;
     request.backend_addr = backend;
     request.ttl_ms = opts->ttl_ms;
+    if (check.kind)
+        request.check = &check;
+    request.proxy_protocol = opts->proxy;
     code = session_begin(&s, opts, true);
     if (code == 0)
         code = ask(&s, "Offer", &request.base, &reply);
@@ -99,4 +103,39 @@ int run_withdraw(const struct meshcat_opts *opts)
               "%s: no lease holds it; meshcat services --peer local lists what is offered here",
               name);
     return EXIT_NOTHING;
+}
+
+int run_drain(const struct meshcat_opts *opts)
+{
+    CLEANUP(session_fini) struct session s = {.conn = NULL};
+    CLEANUP(call_reply_freep) struct call_reply *reply = NULL;
+    Meshd__V1__DrainRequest request = MESHD__V1__DRAIN_REQUEST__INIT;
+    const Meshd__V1__DrainReply *answer;
+    char name[LIMIT_NAME + 1];
+    int code = name_arg(opts, name);
+
+    if (code)
+        return code;
+    request.name = name;
+    request.enable = opts->cmd->bit == CMD_ENABLE;
+    code = session_begin(&s, opts, true);
+    if (code == 0)
+        code = ask_any(&s, "Drain", &request.base, &reply);
+    if (code == 0 && reply->status == STATUS_NOT_FOUND)
+        return show_error(opts, EXIT_NOTHING, (int)reply->status,
+                          "%s: this node does not offer it; meshcat services --peer local lists "
+                          "what it does",
+                          name);
+    if (code == 0 && reply->status != STATUS_OK)
+        code = tell_status(&s, reply);
+    if (code)
+        return code;
+    answer = (const Meshd__V1__DrainReply *)reply->message;
+    if (format_is_message(opts))
+        format_message(opts, reply->message, reply->packed, reply->packed_len);
+    else
+        show_drain(opts, name, !request.enable, answer);
+    if (opts->verbose && !answer->changed)
+        show_note(opts, "%s: it was so already", name);
+    return EXIT_FOUND;
 }

@@ -58,6 +58,18 @@ static const struct opt_spec specs[] = {
      "wait between; default 1; without --count: until interrupted"},
     {"delay", NULL, 'd', OPT_DELAY, CMD_ROUNDS, "SECONDS", "wait before the first question"},
     {"ttl", NULL, 0, OPT_TTL, CMD_OFFER, "SECONDS", "1 to 86400; default: until withdrawn"},
+    {"check", NULL, 0, OPT_CHECK, CMD_OFFER, "HOW",
+     "ask the backend whether it is well: tcp, or http:/path"},
+    {"check-interval", NULL, 0, OPT_CHECK_INTERVAL, CMD_OFFER, "SECONDS",
+     "from one look to the next, 0.1 to 3600; default 5"},
+    {"check-timeout", NULL, 0, OPT_CHECK_TIMEOUT, CMD_OFFER, "SECONDS",
+     "for one look, 0.05 to 60; default 2"},
+    {"check-rise", NULL, 0, OPT_CHECK_RISE, CMD_OFFER, "N",
+     "good looks in a row that make it healthy again; default 2"},
+    {"check-fall", NULL, 0, OPT_CHECK_FALL, CMD_OFFER, "N",
+     "failed ones that make it unhealthy; default 3"},
+    {"proxy-protocol", NULL, 0, OPT_PROXY, CMD_OFFER, "VERSION",
+     "tell the backend first who each client is: v1, v2, or off (the default)"},
     {"lease", NULL, 0, OPT_LEASE, CMD_OFFER | CMD_WITHDRAW, "ID",
      "the lease; default meshcat:NAME to offer, any to withdraw"},
     {"data", NULL, 'D', OPT_DATA, CMD_CALL, "TEXT", "the request; without it and -F: an empty one"},
@@ -168,13 +180,25 @@ static void bad_value(struct parser *p, const struct opt_spec *spec, const char 
 
 static void set_seconds(struct parser *p, const struct opt_spec *spec, const char *value)
 {
+    static const struct range {
+        enum opt_id id; /* OPT_N: all others */
+        double least, most;
+        const char *allowed;
+    } ranges[] = {
+        {OPT_TTL, 1, TTL_MAX, "seconds, 1 to 86400"},
+        {OPT_CHECK_INTERVAL, 0.1, 3600, "seconds, 0.1 to 3600"},
+        {OPT_CHECK_TIMEOUT, 0.05, 60, "seconds, 0.05 to 60"},
+        {OPT_N, 0.001, SECONDS_MAX, "seconds, 0.001 to 600"},
+    };
+    const struct range *range = ranges;
     struct meshcat_opts *o = p->opts;
-    bool ttl = spec->id == OPT_TTL;
     double seconds;
     uint32_t ms;
 
-    if (!seconds_valid(value, ttl ? 1 : 0.001, ttl ? TTL_MAX : SECONDS_MAX, &seconds)) {
-        bad_value(p, spec, value, ttl ? "seconds, 1 to 86400" : "seconds, 0.001 to 600");
+    while (range->id != OPT_N && range->id != spec->id)
+        range++;
+    if (!seconds_valid(value, range->least, range->most, &seconds)) {
+        bad_value(p, spec, value, range->allowed);
         return;
     }
     ms = (uint32_t)(seconds * 1000 + 0.5);
@@ -184,6 +208,10 @@ static void set_seconds(struct parser *p, const struct opt_spec *spec, const cha
         o->interval_ms = ms;
     else if (spec->id == OPT_DELAY)
         o->delay_ms = ms;
+    else if (spec->id == OPT_CHECK_INTERVAL)
+        o->check.interval_ms = ms;
+    else if (spec->id == OPT_CHECK_TIMEOUT)
+        o->check.timeout_ms = ms;
     else
         o->ttl_ms = ms;
 }
@@ -205,6 +233,10 @@ static void set_number(struct parser *p, const struct opt_spec *spec, const char
         bad_value(p, spec, value, "a number from 1");
     else if (spec->id == OPT_DAYS && !number_valid(value, 1, CA_DAYS_MAX, &o->days))
         bad_value(p, spec, value, "days, 1 to 36500");
+    else if (spec->id == OPT_CHECK_RISE && !number_valid(value, 1, 100, &o->check.rise))
+        bad_value(p, spec, value, "a number, 1 to 100");
+    else if (spec->id == OPT_CHECK_FALL && !number_valid(value, 1, 100, &o->check.fall))
+        bad_value(p, spec, value, "a number, 1 to 100");
     else if (spec->id == OPT_FROM && !place_valid(value, &o->from_epoch, &o->from_revision))
         bad_value(p, spec, value, "EPOCH:REVISION, as a synced line of watch has it");
 }
@@ -216,6 +248,7 @@ static void set_choice(struct parser *p, const struct opt_spec *spec, const char
                                           "hex",   "quoted", "ascii", NULL};
     static const char *const whens[] = {"auto", "always", "never", NULL};
     static const char *const inputs[] = {"text", "binary", NULL};
+    static const char *const versions[] = {"off", "v1", "v2", NULL};
     static const char *const states[] = {"", "connected", "stale", "draining", "unhealthy", NULL};
     static const struct {
         enum opt_id id;
@@ -225,6 +258,7 @@ static void set_choice(struct parser *p, const struct opt_spec *spec, const char
         {OPT_FORMAT, formats, "table, json, jsonl, text, raw, hex, quoted or ascii"},
         {OPT_COLOR, whens, "auto, always or never"},
         {OPT_INPUT, inputs, "text or binary"},
+        {OPT_PROXY, versions, "off, v1 or v2"},
         {OPT_STATE, states, "connected, stale, draining or unhealthy"},
     };
     struct meshcat_opts *o = p->opts;
@@ -242,6 +276,8 @@ static void set_choice(struct parser *p, const struct opt_spec *spec, const char
         o->color = (enum meshcat_color)i;
     else if (spec->id == OPT_INPUT)
         o->binary_input = i == 1;
+    else if (spec->id == OPT_PROXY)
+        o->proxy = (Meshd__V1__ProxyProtocol)i;
     else
         o->state = (Meshd__V1__RowState)i;
 }
@@ -272,6 +308,21 @@ static void set_text(struct parser *p, const struct opt_spec *spec, const char *
         bad_value(p, spec, value, "1 to 64 printable ASCII characters");
     else
         o->lease = value;
+}
+
+static void set_check(struct parser *p, const struct opt_spec *spec, const char *value)
+{
+    Meshd__V1__Check *check = &p->opts->check;
+    const char *path, *why;
+
+    if (check_parse(value, &path, &why) < 0) {
+        complain(p, "--%s: '%.100s' %s; it takes tcp, or http:/path", spec->name, value, why);
+        return;
+    }
+    check->kind =
+        path ? MESHD__V1__CHECK_KIND__CHECK_KIND_HTTP : MESHD__V1__CHECK_KIND__CHECK_KIND_TCP;
+    if (path)
+        check->path = (char *)path;
 }
 
 static void set_tls(struct parser *p, const struct opt_spec *spec, const char *value)
@@ -325,6 +376,7 @@ static void set_value(struct parser *p, const struct opt_spec *spec, const char 
     case OPT_FORMAT:
     case OPT_COLOR:
     case OPT_INPUT:
+    case OPT_PROXY:
     case OPT_STATE:
         set_choice(p, spec, value);
         return;
@@ -332,10 +384,17 @@ static void set_value(struct parser *p, const struct opt_spec *spec, const char 
     case OPT_INTERVAL:
     case OPT_DELAY:
     case OPT_TTL:
+    case OPT_CHECK_INTERVAL:
+    case OPT_CHECK_TIMEOUT:
         set_seconds(p, spec, value);
+        return;
+    case OPT_CHECK:
+        set_check(p, spec, value);
         return;
     case OPT_LOCAL:
     case OPT_RECV_MAX:
+    case OPT_CHECK_RISE:
+    case OPT_CHECK_FALL:
     case OPT_COUNT:
     case OPT_LIMIT:
     case OPT_DAYS:
@@ -455,6 +514,9 @@ static void check_whole(struct parser *p)
         complain(p, "the request is given twice; give --data or --file");
     if (o->name_glob && o->cmd && o->cmd->bit == CMD_WATCH && o->n_args > 0)
         complain(p, "the name is given twice; give it as a word or with --name");
+    if (!p->seen[OPT_CHECK] && (p->seen[OPT_CHECK_INTERVAL] || p->seen[OPT_CHECK_TIMEOUT] ||
+                                p->seen[OPT_CHECK_RISE] || p->seen[OPT_CHECK_FALL]))
+        complain(p, "nothing says how to check; give --check tcp or --check http:/path too");
     if (o->help || o->version)
         return;
     if (!o->cmd) {
@@ -491,6 +553,7 @@ int opts_parse(int argc, char **argv, struct meshcat_opts *out_opts,
         .timeout_ms = TIMEOUT_DEFAULT_MS,
         .recv_max = CALL_MESSAGE_MAX,
         .tls.size = sizeof(struct mesh_tls),
+        .check = MESHD__V1__CHECK__INIT,
         .args = argv + 1,
     };
     out_complaint->text[0] = '\0';

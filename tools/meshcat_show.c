@@ -256,7 +256,7 @@ void show_explain(const struct meshcat_opts *opts, const Meshd__V1__ExplainReply
     }
 }
 
-/* ---- offer, withdraw ---- */
+/* ---- offer, withdraw, drain ---- */
 
 void show_offer(const struct meshcat_opts *opts, const Meshd__V1__OfferReply *reply,
                 const char *lease_id, const char *backend)
@@ -294,6 +294,29 @@ void show_withdraw(const struct meshcat_opts *opts, const char *name, uint32_t r
 
         table_cell(t, name);
         table_number(t, removed);
+        table_print(t, stdout);
+    }
+}
+
+void show_drain(const struct meshcat_opts *opts, const char *name, bool draining,
+                const Meshd__V1__DrainReply *reply)
+{
+    if (opts->silent)
+        return;
+    if (format_is_json(opts)) {
+        CLEANUP(json_decrefp) json_t *json = json_pack("{s:s}", "name", name), *fields = NULL;
+
+        fields = format_json(&reply->base);
+        if (json_object_update(json, fields) < 0)
+            out_of_memory();
+        format_line(json, 0);
+    } else {
+        CLEANUP(table_freep) struct table *t = TABLE("NAME", "DRAINING", "CHANGED", "VERSION");
+
+        table_cell(t, name);
+        table_cell(t, draining ? "yes" : "no");
+        table_cell(t, reply->changed ? "yes" : "no");
+        table_number(t, reply->version);
         table_print(t, stdout);
     }
 }

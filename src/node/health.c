@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <utlist.h>
 #include "node/inside.h"
+#include "wire/name.h"
 
 #define INTERVAL_MS 5000u
 #define TIMEOUT_MS 2000u
@@ -30,9 +31,8 @@ const char *health_check_error(const struct node_check *check)
         return "the check's path does not begin with /";
     if (!http && check->path[0])
         return "the check has a path, which only one by HTTP may have";
-    for (const char *c = check->path; *c; c++)
-        if (*c <= 0x20 || *c > 0x7e)
-            return "the check's path has bytes that are not printable ASCII, or a space";
+    if (http && !check_path_valid(check->path))
+        return "the check's path has bytes that are not printable ASCII, or a space";
     if (!within(check->interval_ms, 100, 3600000))
         return "the check's interval_ms is not 0, or 100 to 3600000";
     if (!within(check->timeout_ms, 50, 60000))

@@ -295,3 +295,34 @@ int service_addr_parse(const char *in, size_t len, char out_name[LIMIT_NAME + 1]
     memcpy(out_backend, canon, strlen(canon) + 1);
     return 0;
 }
+
+bool check_path_valid(const char *path)
+{
+    size_t len = 0;
+
+    while (path[len] > 0x20 && path[len] < 0x7f)
+        len++;
+    return path[0] == '/' && path[len] == '\0' && len <= LIMIT_CHECK_PATH;
+}
+
+int check_parse(const char *text, const char **out_path, const char **out_why)
+{
+    static const char http[] = "http:";
+    const char *path = text + sizeof(http) - 1;
+
+    if (strcmp(text, "tcp") == 0) {
+        *out_path = NULL;
+        return 0;
+    }
+    if (strncmp(text, http, sizeof(http) - 1) != 0)
+        *out_why = "is neither tcp nor http:/path";
+    else if (path[0] != '/')
+        *out_why = "has no path that begins with / behind http:";
+    else if (!check_path_valid(path))
+        *out_why = "has a path of more than 256 bytes, or with bytes that are not printable ASCII";
+    else {
+        *out_path = path;
+        return 0;
+    }
+    return -EINVAL;
+}

@@ -47,4 +47,11 @@ int backend_canon(const char *in, size_t len, char out_backend[LIMIT_BACKEND + 1
 int service_addr_parse(const char *in, size_t len, char out_name[LIMIT_NAME + 1],
                        char out_backend[LIMIT_BACKEND + 1], const char **out_why);
 
+/* What one may ask a backend for by HTTP: it begins with "/", and every byte is printable ASCII and
+ * no space. At most LIMIT_CHECK_PATH. */
+bool check_path_valid(const char *path);
+/* "tcp" or "http:/path": how to find out whether a backend answers. *out_path: NULL for tcp, else
+ * within text. Returns 0, or -EINVAL with *out_why pointing at a constant half sentence. */
+int check_parse(const char *text, const char **out_path, const char **out_why);
+
 #endif

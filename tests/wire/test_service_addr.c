@@ -173,3 +173,40 @@ Test(service_addr, bad_entries_are_refused_with_the_reason)
         cr_expect_str_eq(backend, "untouched");
     }
 }
+
+Test(service_addr, a_check_is_tcp_or_a_path_of_http)
+{
+    static const struct {
+        const char *text, *path, *why;
+    } checks[] = {
+        {"tcp", NULL, NULL},
+        {"http:/", "/", NULL},
+        {"http:/a?b=c#d%20", "/a?b=c#d%20", NULL},
+        {"", NULL, "is neither tcp nor http:/path"},
+        {"TCP", NULL, "is neither tcp nor http:/path"},
+        {"tcp:80", NULL, "is neither tcp nor http:/path"},
+        {"https:/a", NULL, "is neither tcp nor http:/path"},
+        {"http:", NULL, "has no path that begins with / behind http:"},
+        {"http:a", NULL, "has no path that begins with / behind http:"},
+        {"http:/a b", NULL,
+         "has a path of more than 256 bytes, or with bytes that are not printable ASCII"},
+        {"http:/\r\n", NULL,
+         "has a path of more than 256 bytes, or with bytes that are not printable ASCII"},
+        {"http:/\xc3\xa4", NULL,
+         "has a path of more than 256 bytes, or with bytes that are not printable ASCII"},
+    };
+    char longest[LIMIT_CHECK_PATH + 2] = "/";
+    const char *path, *why;
+
+    for (size_t i = 0; i < sizeof(checks) / sizeof(*checks); i++) {
+        path = why = NULL;
+        cr_expect_eq(check_parse(checks[i].text, &path, &why), checks[i].why ? -EINVAL : 0);
+        cr_expect(checks[i].path ? path && strcmp(path, checks[i].path) == 0 : !path);
+        cr_expect(checks[i].why ? why && strcmp(why, checks[i].why) == 0 : !why, "%s: %s",
+                  checks[i].text, why);
+    }
+    memset(longest + 1, 'x', LIMIT_CHECK_PATH - 1);
+    cr_expect(check_path_valid(longest));
+    longest[LIMIT_CHECK_PATH] = 'x';
+    cr_expect_not(check_path_valid(longest));
+}
