@@ -20,6 +20,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "forward/forward.h"
+#include "node/node.h"
 #include "policy/policy.h"
 
 enum config_maps { MAPS_FULL, MAPS_SUMMARY, MAPS_OFF };
@@ -32,6 +33,7 @@ struct config_peer {           /* one of REMOTE_PEER_ADDR, or of `peers:` */
 struct config_service { /* one of SERVICE_ADDR, or of `services:` */
     char name[LIMIT_NAME + 1], backend[LIMIT_BACKEND + 1]; /* canonical both */
     enum proxy_version proxy;                              /* what its backend is told first */
+    struct node_check check; /* kind NONE: none; what is 0 has its default */
 };
 
 /* As many as have room in one value, each in its longest text. */

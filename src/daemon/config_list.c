@@ -3,6 +3,7 @@
  *
  * One source's entries are gathered whole, then looked at for duplicates by sorting, so that a long
  * list costs no more than n log n. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include "daemon/config_parts.h"
@@ -67,28 +68,88 @@ static const char *service_from_text(const char *text, void *item)
     return why;
 }
 
-static const char *service_from_field(unsigned field, const char *text, void *item)
+enum service_field {
+    SERVICE_NAME,
+    SERVICE_BACKEND,
+    SERVICE_PROXY,
+    SERVICE_CHECK,
+    SERVICE_CHECK_INTERVAL,
+    SERVICE_CHECK_TIMEOUT,
+    SERVICE_CHECK_RISE,
+    SERVICE_CHECK_FALL,
+};
+
+static const char *service_name(const char *text, struct config_service *service)
 {
-    struct config_service *service = item;
     enum name_error error;
 
-    if (field == 1)
-        return backend_canon(text, strlen(text), service->backend) < 0 ? "is no host and port"
-                                                                       : NULL;
-    if (field == 2) {
-        for (unsigned i = 0; proxy_words[i]; i++) {
-            if (strcmp(proxy_words[i], text) == 0) {
-                service->proxy = (enum proxy_version)i;
-                return NULL;
-            }
-        }
-        return "is none of the words meant";
-    }
     /* name_canon takes a port away, as a Host line wants it. Here it would hide a mistake. */
     if (strchr(text, ':'))
         return "has a colon: the port belongs to the backend";
     error = name_canon(text, strlen(text), service->name);
     return error == NAME_OK ? NULL : name_error_text(error);
+}
+
+static const char *service_proxy(const char *text, struct config_service *service)
+{
+    for (unsigned i = 0; proxy_words[i]; i++) {
+        if (strcmp(proxy_words[i], text) == 0) {
+            service->proxy = (enum proxy_version)i;
+            return NULL;
+        }
+    }
+    return "is none of the words meant";
+}
+
+static const char *service_check(const char *text, struct node_check *check)
+{
+    const char *path, *why;
+
+    if (check_parse(text, &path, &why) < 0)
+        return why;
+    check->kind =
+        path ? MESHD__V1__CHECK_KIND__CHECK_KIND_HTTP : MESHD__V1__CHECK_KIND__CHECK_KIND_TCP;
+    if (path)
+        memcpy(check->path, path, strlen(path) + 1);
+    return NULL;
+}
+
+static const char *service_from_field(unsigned field, const char *text, void *item)
+{
+    struct config_service *service = item;
+    struct node_check *check = &service->check;
+
+    switch ((enum service_field)field) {
+    case SERVICE_NAME:
+        return service_name(text, service);
+    case SERVICE_BACKEND:
+        return backend_canon(text, strlen(text), service->backend) < 0 ? "is no host and port"
+                                                                       : NULL;
+    case SERVICE_PROXY:
+        return service_proxy(text, service);
+    case SERVICE_CHECK:
+        return service_check(text, check);
+    case SERVICE_CHECK_INTERVAL:
+        return config_duration(text, 100, 3600000, &check->interval_ms);
+    case SERVICE_CHECK_TIMEOUT:
+        return config_duration(text, 50, 60000, &check->timeout_ms);
+    case SERVICE_CHECK_RISE:
+        return config_number(text, 1, 100, &check->rise);
+    case SERVICE_CHECK_FALL:
+        return config_number(text, 1, 100, &check->fall);
+    }
+    return NULL;
+}
+
+/* How to look means nothing when nobody looks. */
+static const char *service_whole(const void *item)
+{
+    const struct node_check *check = &((const struct config_service *)item)->check;
+
+    if (check->kind == MESHD__V1__CHECK_KIND__CHECK_KIND_NONE &&
+        (check->interval_ms || check->timeout_ms || check->rise || check->fall))
+        return "has check_interval, check_timeout, check_rise or check_fall, but no check";
+    return NULL;
 }
 
 static int service_compare(const void *a, const void *b)
@@ -105,15 +166,55 @@ static void service_label(const void *item, char out[CONFIG_TEXT_MAX])
     snprintf(out, CONFIG_TEXT_MAX, "%s", service->name);
 }
 
+static void check_text(const struct node_check *check, char out[CONFIG_TEXT_MAX])
+{
+    if (check->kind == MESHD__V1__CHECK_KIND__CHECK_KIND_TCP)
+        snprintf(out, CONFIG_TEXT_MAX, "tcp");
+    else if (check->kind == MESHD__V1__CHECK_KIND__CHECK_KIND_HTTP)
+        snprintf(out, CONFIG_TEXT_MAX, "http:%s", check->path);
+}
+
+static void number_text(uint32_t number, char out[CONFIG_TEXT_MAX])
+{
+    if (number)
+        snprintf(out, CONFIG_TEXT_MAX, "%" PRIu32, number);
+}
+
 static void service_field_text(unsigned field, const void *item, char out[CONFIG_TEXT_MAX])
 {
     const struct config_service *service = item;
+    const struct node_check *check = &service->check;
 
-    snprintf(out, CONFIG_TEXT_MAX, "%s",
-             field == 0       ? service->name
-             : field == 1     ? service->backend
-             : service->proxy ? proxy_words[service->proxy]
-                              : "");
+    out[0] = '\0';
+    switch ((enum service_field)field) {
+    case SERVICE_NAME:
+        snprintf(out, CONFIG_TEXT_MAX, "%s", service->name);
+        break;
+    case SERVICE_BACKEND:
+        snprintf(out, CONFIG_TEXT_MAX, "%s", service->backend);
+        break;
+    case SERVICE_PROXY:
+        if (service->proxy)
+            snprintf(out, CONFIG_TEXT_MAX, "%s", proxy_words[service->proxy]);
+        break;
+    case SERVICE_CHECK:
+        check_text(check, out);
+        break;
+    case SERVICE_CHECK_INTERVAL:
+        if (check->interval_ms)
+            config_duration_text(check->interval_ms, out);
+        break;
+    case SERVICE_CHECK_TIMEOUT:
+        if (check->timeout_ms)
+            config_duration_text(check->timeout_ms, out);
+        break;
+    case SERVICE_CHECK_RISE:
+        number_text(check->rise, out);
+        break;
+    case SERVICE_CHECK_FALL:
+        number_text(check->fall, out);
+        break;
+    }
 }
 
 #define HOST_PORT "host:port or [v6]:port, the port from 1 to 65535"
@@ -140,9 +241,15 @@ const struct list_type list_services = {
     .n_required = 2,
     .fields = {{"name", LIST_NAME_ALLOWED},
                {"backend", HOST_PORT},
-               {"proxy_protocol", "off, v1 or v2"}},
+               {"proxy_protocol", "off, v1 or v2"},
+               {"check", "tcp, or http:/path"},
+               {"check_interval", "100ms to 1h, as a whole number of ms, s, m or h"},
+               {"check_timeout", "50ms to 1m, as a whole number of ms, s, m or h"},
+               {"check_rise", "1 to 100"},
+               {"check_fall", "1 to 100"}},
     .from_text = service_from_text,
     .from_field = service_from_field,
+    .check = service_whole,
     .compare = service_compare,
     .label = service_label,
     .field_text = service_field_text,
@@ -180,8 +287,10 @@ static void print_list(const struct setting *s, const struct config *config, FIL
                 continue;
             }
             list->field_text(i, item, text);
-            if (i == 0 || *text)
-                fprintf(out, "\n  %s %s: \"%s\"", i == 0 ? "-" : " ", list->fields[i].name, text);
+            if (i > 0 && !*text)
+                continue;
+            fprintf(out, "\n  %s %s: ", i == 0 ? "-" : " ", list->fields[i].name);
+            config_print_quoted(text, out);
         }
     }
 }

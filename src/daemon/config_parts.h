@@ -202,6 +202,14 @@ void config_where(const struct where *where, char out[CONFIG_TEXT_MAX]);
 /* Where to listen: "ip:port", "[v6]:port" or ":port". As setting_type's parse. */
 const char *config_listen(const char *text, char out_host[LIMIT_IP_TEXT], uint16_t *out_port);
 
+/* A duration, a number, as a field of a list's entry: as setting_type's parse. */
+const char *config_duration(const char *text, uint32_t least_ms, uint32_t most_ms,
+                            uint32_t *out_ms);
+const char *config_number(const char *text, uint32_t least, uint32_t most, uint32_t *out_number);
+/* As YAML, in double quotes. */
+void config_print_quoted(const char *text, FILE *out);
+void config_duration_text(uint32_t ms, char out[CONFIG_TEXT_MAX]);
+
 extern const struct setting_type type_peer_id, type_bind, type_bool, type_word, type_duration,
     type_number, type_dir, type_file, type_list;
 extern const struct setting_type type_user, type_group, type_mode;

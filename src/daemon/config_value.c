@@ -98,6 +98,33 @@ static void print_duration(const struct setting *s, const struct config *config,
     fputs(text, out);
 }
 
+const char *config_duration(const char *text, uint32_t least_ms, uint32_t most_ms, uint32_t *out_ms)
+{
+    const struct setting s = {.type = &type_duration, .least = least_ms, .most = most_ms};
+    uint64_t ms;
+    const char *why = parse_amount(&s, text, &ms);
+
+    if (!why)
+        *out_ms = (uint32_t)ms;
+    return why;
+}
+
+const char *config_number(const char *text, uint32_t least, uint32_t most, uint32_t *out_number)
+{
+    const struct setting s = {.type = &type_number, .unit = "", .least = least, .most = most};
+    uint64_t number;
+    const char *why = parse_amount(&s, text, &number);
+
+    if (!why)
+        *out_number = (uint32_t)number;
+    return why;
+}
+
+void config_duration_text(uint32_t ms, char out[CONFIG_TEXT_MAX])
+{
+    format_ms(ms, out, CONFIG_TEXT_MAX);
+}
+
 static const char *parse_number(const struct setting *s, const char *text, struct config *config)
 {
     return parse_amount(s, text, field_of(s, config));
@@ -273,7 +300,7 @@ static const char *parse_dir(const struct setting *s, const char *text, struct c
     return NULL;
 }
 
-static void print_quoted(const char *text, FILE *out)
+void config_print_quoted(const char *text, FILE *out)
 {
     fputc('"', out);
     for (const char *c = text; *c; c++)
@@ -283,7 +310,7 @@ static void print_quoted(const char *text, FILE *out)
 
 static void print_dir(const struct setting *s, const struct config *config, FILE *out)
 {
-    print_quoted(config->runtime_dir, out);
+    config_print_quoted(config->runtime_dir, out);
 }
 
 static const char *parse_file(const struct setting *s, const char *text, struct config *config)
@@ -302,7 +329,7 @@ static const char *parse_file(const struct setting *s, const char *text, struct 
 
 static void print_file(const struct setting *s, const struct config *config, FILE *out)
 {
-    print_quoted(value_of(s, config), out);
+    config_print_quoted(value_of(s, config), out);
 }
 
 const struct setting_type type_peer_id = {parse_peer_id, print_peer_id};

@@ -310,7 +310,8 @@ static int start_node(struct app *app)
     for (size_t i = 0; i < config->n_services; i++)
         services[i] = (struct node_service){.name = config->services[i].name,
                                             .backend = config->services[i].backend,
-                                            .proxy_protocol = (int)config->services[i].proxy};
+                                            .proxy_protocol = (int)config->services[i].proxy,
+                                            .check = config->services[i].check};
     app->port = ports_node_port(app->ports);
     r = node_new(&(struct node_settings){.peer_id = config->peer_id,
                                          .incarnation = clock_wall_us(),

@@ -127,6 +127,12 @@ void config_expect_same(const struct config *a, const struct config *b)
         cr_expect_str_eq(a->services[i].name, b->services[i].name);
         cr_expect_str_eq(a->services[i].backend, b->services[i].backend);
         cr_expect_eq(a->services[i].proxy, b->services[i].proxy);
+        cr_expect_eq(a->services[i].check.kind, b->services[i].check.kind);
+        cr_expect_str_eq(a->services[i].check.path, b->services[i].check.path);
+        cr_expect_eq(a->services[i].check.interval_ms, b->services[i].check.interval_ms);
+        cr_expect_eq(a->services[i].check.timeout_ms, b->services[i].check.timeout_ms);
+        cr_expect_eq(a->services[i].check.rise, b->services[i].check.rise);
+        cr_expect_eq(a->services[i].check.fall, b->services[i].check.fall);
     }
     cr_assert_eq(a->n_ingress, b->n_ingress);
     for (size_t i = 0; i < a->n_ingress; i++)

@@ -15,6 +15,7 @@ static void expect_wrong(const struct wrong *cases, size_t n)
     for (size_t i = 0; i < n; i++)
         load_bad(LOAD(.yaml = cases[i].yaml), cases[i].err);
 }
+#define SERVICE_MAY "proxy_protocol, check, check_interval, check_timeout, check_rise, check_fall"
 #define EXPECT_WRONG(cases) expect_wrong(cases, sizeof(cases) / sizeof((cases)[0]))
 
 #define QUOTE_HINT " (quote a text that begins with [ or {)"
@@ -122,8 +123,8 @@ Test(config_yaml, an_unknown_key_is_told_with_its_place_and_the_known_ones)
         {"peers:\n  - address: a:1\n    name: x\n",
          "meshd.yaml:3:5: peers: unknown key 'name'; allowed: address, id\n"},
         {"services: [{name: a, backend: 'b:1', \"\\u001b\": x}]",
-         "meshd.yaml:1:38: services: unknown key '\\x1b'; allowed: name, backend, "
-         "proxy_protocol\n"},
+         "meshd.yaml:1:38: services: unknown key '\\x1b'; allowed: name, backend, " SERVICE_MAY
+         "\n"},
         {"[a]: b\n? {c: d}\n: e\n",
          "meshd.yaml:1:1: a list is there, where a key is meant" QUOTE_HINT "\n"
          "meshd.yaml:2:3: a mapping is there, where a key is meant" QUOTE_HINT "\n"},
@@ -181,13 +182,13 @@ Test(config_yaml, a_bad_entry_is_told_with_its_place)
          ". _ -\n"},
         {"services: [{name: a}, {backend: 'b:1'}, {}]",
          "meshd.yaml:1:12: services: has no backend; meant is an entry of name and backend "
-         "and perhaps proxy_protocol\n"
+         "and perhaps " SERVICE_MAY "\n"
          "meshd.yaml:1:23: services: has no name; meant is an entry of name and backend "
-         "and perhaps proxy_protocol\n"
+         "and perhaps " SERVICE_MAY "\n"
          "meshd.yaml:1:41: services: has no name; meant is an entry of name and backend "
-         "and perhaps proxy_protocol\n"
+         "and perhaps " SERVICE_MAY "\n"
          "meshd.yaml:1:41: services: has no backend; meant is an entry of name and backend "
-         "and perhaps proxy_protocol\n"},
+         "and perhaps " SERVICE_MAY "\n"},
         {"services:\n  - name: a..b\n    backend: c:1\n",
          "meshd.yaml:2:11: services: name: 'a..b' has an empty label; allowed: " ALLOWED_NAME "\n"},
         {"services: [{name: 'web:80', backend: 'c:1'}]",
