@@ -11,6 +11,12 @@ void own_set(size_t n, const struct node_service *services)
     cr_assert_eq(node_set_services(st.node, services, n), 0);
 }
 
+void own_begin(void)
+{
+    stage_begin();
+    SET({AT("own", B)});
+}
+
 /* The flags of the node's own row; -1: there is none. */
 int own_flags(const char *name)
 {

@@ -14,6 +14,7 @@
     own_set(sizeof((const struct node_service[]){__VA_ARGS__}) / sizeof(struct node_service),      \
             (const struct node_service[]){__VA_ARGS__})
 
+void own_begin(void); /* stage_begin, and "own" has neither check nor PROXY header */
 void own_set(size_t n, const struct node_service *services);
 int own_flags(const char *name); /* of its row; -1: there is none */
 const char *own_backend(const char *name);

@@ -5,7 +5,7 @@
 #include <string.h>
 #include "node/own.h"
 
-TestSuite(node_health, .init = stage_begin, .fini = stage_end);
+TestSuite(node_health, .init = own_begin, .fini = stage_end);
 
 static void seen(const char *text)
 {

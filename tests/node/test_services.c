@@ -4,7 +4,7 @@
 #include <string.h>
 #include "node/own.h"
 
-TestSuite(node_services, .init = stage_begin, .fini = stage_end);
+TestSuite(node_services, .init = own_begin, .fini = stage_end);
 
 /* ---- draining ---- */
 
@@ -271,7 +271,7 @@ static void small(void)
 {
     limits_default(&st.limits);
     st.limits.services_total = 3;
-    stage_begin();
+    own_begin();
 }
 
 TestSuite(node_services_limits, .init = small, .fini = stage_end);
