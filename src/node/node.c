@@ -601,13 +601,26 @@ uint64_t node_incarnation(const struct node *n) { return n->incarnation; }
 
 uint64_t node_version(const struct node *n) { return n->local.version; }
 
-bool node_ready(const struct node *n)
+const char *node_waits_for(const struct node *n, size_t *out_count)
 {
+    const char *first = NULL;
+
+    *out_count = 0;
     for (size_t i = 0; i < n->n_dialers; i++) {
         const struct dialer *d = n->dialers[i];
 
-        if (!d->was_live && d->state != DIALER_PARKED && d->state != DIALER_STOPPED)
-            return false;
+        if (d->was_live || d->state == DIALER_PARKED || d->state == DIALER_STOPPED)
+            continue;
+        if (!first)
+            first = d->configured;
+        ++*out_count;
     }
-    return true;
+    return first;
+}
+
+bool node_ready(const struct node *n)
+{
+    size_t count;
+
+    return node_waits_for(n, &count) == NULL;
 }
