@@ -84,6 +84,9 @@
       "an HTTP head, a TLS ClientHello: what must be read before the name is known")               \
     X(forwards_pending, 65536, 1, 1000000, "forwards", "forwards that are being opened")           \
     X(forwards_per_service, 100000, 1, 10000000, "forwards", "forwards of one service here")       \
+    X(admin_connections, 256, 8, 16384, "connections", "connections on the admin port")            \
+    X(admin_per_source, 64, 1, 16384, "connections", "of them, those of one address")              \
+    X(admin_followers, 64, 1, 4096, "connections", "of them, those that are told every change")    \
     X(data_warm_per_link, 64, 0, 4096, "connections",                                              \
       "DATA connections kept open ahead of need, to and from one peer each")
 

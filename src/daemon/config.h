@@ -78,9 +78,12 @@ struct config_rule { /* one of `policy:`; as struct policy_rule */
 
 struct config {
     char peer_id[LIMIT_PEER_ID + 1];
-    char bind_host[LIMIT_IP_TEXT]; /* canonical text; "": every address, v4 and v6 */
-    uint16_t bind_port;            /* 0: any free one (tests) */
-    bool insecure;                 /* without TLS: true when bind_host is not loopback */
+    char bind_host[LIMIT_IP_TEXT];  /* canonical text; "": every address, v4 and v6 */
+    uint16_t bind_port;             /* 0: any free one (tests) */
+    bool admin;                     /* there is an admin port: at */
+    char admin_host[LIMIT_IP_TEXT]; /* as bind_host */
+    uint16_t admin_port;
+    bool insecure; /* without TLS: true when bind_host is not loopback */
     /* PEM files, relative ones from the working directory. ca, cert and key: all or none ("").
      * crl: "" is none, and always without them. */
     char tls_ca[CONFIG_PATH], tls_cert[CONFIG_PATH], tls_key[CONFIG_PATH], tls_crl[CONFIG_PATH];

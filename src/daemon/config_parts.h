@@ -27,6 +27,7 @@ enum setting_id {
     SETTING_SERVICES,
     SETTING_INGRESS,
     SETTING_POLICY,
+    SETTING_ADMIN,
     SETTING_WORKERS,
     SETTING_RUNTIME_DIR,
     SETTING_SOCKET_MODE,
@@ -210,8 +211,8 @@ const char *config_number(const char *text, uint32_t least, uint32_t most, uint3
 void config_print_quoted(const char *text, FILE *out);
 void config_duration_text(uint32_t ms, char out[CONFIG_TEXT_MAX]);
 
-extern const struct setting_type type_peer_id, type_bind, type_bool, type_word, type_duration,
-    type_number, type_dir, type_file, type_list;
+extern const struct setting_type type_peer_id, type_bind, type_admin, type_bool, type_word,
+    type_duration, type_number, type_dir, type_file, type_list;
 extern const struct setting_type type_user, type_group, type_mode;
 extern const struct list_type list_peers, list_services, list_ingress, list_policy;
 extern const char config_no_memory[];

@@ -216,12 +216,6 @@ static void env_list(struct config_reading *r, const struct setting *s, const ch
 
 void config_env(struct config_reading *r)
 {
-    /* What a later version will do is refused, so that nobody believes that it is in force. */
-    static const struct {
-        const char *name, *what, *off;
-    } later[] = {
-        {"ADMIN_ADDR", "an admin port", "off"},
-    };
     const char *value;
 
     for (const struct setting *s = settings; s < settings + N_SETTINGS; s++) {
@@ -234,15 +228,5 @@ void config_env(struct config_reading *r)
             env_list(r, s, value);
         else
             config_set(r, s, value, &where);
-    }
-    for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++) {
-        struct where where = {.kind = WHERE_ENV, .name = later[i].name};
-
-        value = getenv(later[i].name);
-        if (value && *value && (!later[i].off || strcmp(value, later[i].off) != 0))
-            config_error(r, &where, NULL,
-                         "%s: this version of meshd does not have it; allowed: %s%sleave it unset",
-                         later[i].what, later[i].off ? later[i].off : "",
-                         later[i].off ? ", or " : "");
     }
 }

@@ -115,6 +115,16 @@ const struct setting settings[N_SETTINGS] = {
                                    "lookup, introspect, offer",
                         .type = &type_list,
                         .list = &list_policy},
+    [SETTING_ADMIN] = {.key = "admin.bind",
+                       .flag = "admin",
+                       .env = "ADMIN_ADDR",
+                       .arg = "ADDR",
+                       .what = "where the admin port listens: health, metrics, both maps, over "
+                               "HTTP, without a password",
+                       .def = "off",
+                       .allowed = "off, ip:port, [v6]:port or :port (every address), the port "
+                                  "from 0 (any free one) to 65535",
+                       .type = &type_admin},
     [SETTING_WORKERS] = {.key = "workers",
                          .flag = "workers",
                          .arg = "N",

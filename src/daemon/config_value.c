@@ -281,6 +281,22 @@ static void print_bind(const struct setting *s, const struct config *config, FIL
     fprintf(out, v6 ? "\"[%s]:%u\"" : "\"%s:%u\"", config->bind_host, config->bind_port);
 }
 
+static const char *parse_admin(const struct setting *s, const char *text, struct config *config)
+{
+    config->admin = strcmp(text, "off") != 0;
+    return config->admin ? config_listen(text, config->admin_host, &config->admin_port) : NULL;
+}
+
+static void print_admin(const struct setting *s, const struct config *config, FILE *out)
+{
+    bool v6 = strchr(config->admin_host, ':');
+
+    if (!config->admin)
+        fputs("off", out);
+    else
+        fprintf(out, v6 ? "\"[%s]:%u\"" : "\"%s:%u\"", config->admin_host, config->admin_port);
+}
+
 static const char *parse_dir(const struct setting *s, const char *text, struct config *config)
 {
     size_t len = strlen(text);
@@ -334,6 +350,7 @@ static void print_file(const struct setting *s, const struct config *config, FIL
 
 const struct setting_type type_peer_id = {parse_peer_id, print_peer_id};
 const struct setting_type type_bind = {parse_bind, print_bind};
+const struct setting_type type_admin = {parse_admin, print_admin};
 const struct setting_type type_bool = {parse_bool, print_bool};
 const struct setting_type type_word = {parse_word, print_word};
 const struct setting_type type_duration = {parse_duration, print_duration};

@@ -37,6 +37,9 @@ void figures_of_rooms(struct serve *serve, struct figures *out)
         printer_counters(serve->printer, &out->printer);
     forward_counters(serve->forward, &out->forward);
     policy_counters(serve->policy, &out->policy);
+    out->admin = (struct web_counters){0};
+    if (serve->web)
+        web_counters(serve->web, &out->admin);
     out->calls_waiting = atomic_load(&serve->posted);
     out->pictures_pinned = pages_used(&serve->pages, clock_ms());
 }
@@ -71,6 +74,9 @@ bool figures_used(const struct figures *all, const char *limit, uint64_t *out_us
         {"ingress_head_bytes", all->forward.largest_head},
         {"forwards_pending", all->forward.pending},
         {"forwards_per_service", all->forward.largest_service},
+        {"admin_connections", all->admin.connections},
+        {"admin_per_source", all->admin.largest_source},
+        {"admin_followers", all->admin.followers},
     };
 
     for (size_t i = 0; i < sizeof uses / sizeof *uses; i++) {

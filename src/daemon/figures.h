@@ -16,6 +16,7 @@ struct figures {
     struct printer_counters printer;
     struct forward_counters forward;
     struct policy_counters policy;
+    struct web_counters admin;
     uint64_t calls_waiting, pictures_pinned;
 };
 

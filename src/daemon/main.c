@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include "base/clock.h"
 #include "base/random.h"
+#include "daemon/admin.h"
 #include "daemon/clients.h"
 #include "daemon/events.h"
 #include "daemon/feed.h"
@@ -59,6 +60,7 @@ struct app {
     struct node *node;
     struct node_port port;
     struct forward *forward;
+    struct admin *admin; /* NULL: off */
     struct mailbox box;
     uv_loop_t loop;
     uv_timer_t tick, stop, drain;
@@ -417,6 +419,7 @@ static int start(struct app *app)
             return r; /* likewise */
         ports_set_from(app->ports, &from);
         if (clients_listen(app->config, app->forward, &app->serve.ingress) < 0 ||
+            admin_listen(app->config, &app->serve, &app->admin) < 0 ||
             privileges_drop(app->config) < 0)
             return -EIO; /* likewise */
         credentials_confined(app->credentials);
@@ -432,6 +435,8 @@ static int start(struct app *app)
         r = start_feed(app);
     if (r == 0)
         r = start_forward(app);
+    if (r == 0)
+        r = admin_start(app->admin);
     if (r < 0)
         log_error("daemon", "cannot start: %s", strerror(-r));
     return r;
@@ -488,6 +493,7 @@ static void stop(struct app *app)
 {
     notify_stop(&app->notify);
     end_forwarding(app);
+    admin_stop(app->admin);
     feed_stop(app->feed);
     app->feed = NULL;
     if (app->gate)
@@ -496,6 +502,7 @@ static void stop(struct app *app)
     if (app->rpc)
         rpc_server_close(app->rpc);
     mailbox_close(&app->box);
+    admin_free(app->admin);
     canary_stop(app->canary); /* introspection asks it */
     printer_stop(app->printer, printer_grace_ms(app));
     if (app->ports && ports_resolving(app->ports)) {

@@ -213,21 +213,38 @@ static bool fill_candidate(struct serve *serve, struct arena *arena,
     return out->why && out->last_failure_text && out->session;
 }
 
+bool serve_fill_explain(struct serve *serve, struct arena *arena, const char *name,
+                        Meshd__V1__ExplainReply *reply)
+{
+    struct registry_route room[CANDIDATES_MAX];
+    struct forward_candidate found[CANDIDATES_MAX];
+    struct forward_explained explained = {.routes = {.at = room, .cap = CANDIDATES_MAX},
+                                          .at = found};
+    Meshd__V1__Candidate *rows = arena_alloc(arena, CANDIDATES_MAX * sizeof *rows);
+    bool ok;
+
+    reply->candidates = arena_alloc(arena, CANDIDATES_MAX * sizeof *reply->candidates);
+    ok = rows && reply->candidates;
+    forward_explain(serve->forward, name, strlen(name), &explained);
+    for (size_t i = 0; ok && i < explained.routes.n; i++) {
+        reply->candidates[reply->n_candidates++] = &rows[i];
+        ok = fill_candidate(serve, arena, &found[i], &rows[i]);
+    }
+    registry_routes_fini(&explained.routes);
+    reply->name = arena_strdup(arena, name);
+    reply->verdict = arena_strdup(arena, explained.verdict);
+    reply->matched = arena_strdup(arena, explained.matched);
+    return ok && reply->name && reply->verdict && reply->matched;
+}
+
 static void explain(Meshd__V1__Registry_Service *service, const Meshd__V1__ExplainRequest *request,
                     Meshd__V1__ExplainReply_Closure closure, void *closure_data)
 {
     struct serve *serve = (struct serve *)service;
     struct rpc_call *call = closure_data;
-    struct arena *arena = rpc_call_arena(call);
     Meshd__V1__ExplainReply reply = MESHD__V1__EXPLAIN_REPLY__INIT;
-    Meshd__V1__Candidate candidates[CANDIDATES_MAX], *at[CANDIDATES_MAX];
-    struct registry_route room[CANDIDATES_MAX];
-    struct forward_candidate found[CANDIDATES_MAX];
-    struct forward_explained explained = {.routes = {.at = room, .cap = CANDIDATES_MAX},
-                                          .at = found};
     char name[LIMIT_NAME + 1], text[160];
     enum name_error error = name_canon(request->name, strlen(request->name), name);
-    bool ok = true;
 
     if (!serve_may(serve, call, POLICY_INTROSPECT))
         return;
@@ -237,17 +254,7 @@ static void explain(Meshd__V1__Registry_Service *service, const Meshd__V1__Expla
                        NULL);
         return;
     }
-    forward_explain(serve->forward, name, strlen(name), &explained);
-    for (; ok && reply.n_candidates < explained.routes.n; reply.n_candidates++) {
-        at[reply.n_candidates] = &candidates[reply.n_candidates];
-        ok = fill_candidate(serve, arena, &found[reply.n_candidates], at[reply.n_candidates]);
-    }
-    registry_routes_fini(&explained.routes);
-    reply.name = name;
-    reply.candidates = at;
-    reply.verdict = explained.verdict;
-    reply.matched = explained.matched;
-    if (ok)
+    if (serve_fill_explain(serve, rpc_call_arena(call), name, &reply))
         closure(&reply, call);
     else
         no_memory(call);

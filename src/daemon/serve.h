@@ -19,6 +19,7 @@
 #include "registry/registry.h"
 #include "rpc/canary.h"
 #include "rpc/server.h"
+#include "web/web.h"
 
 /* Everything the methods reach. Filled in before the gate starts; borrowed. */
 struct serve {
@@ -31,6 +32,7 @@ struct serve {
     struct rpc_server *rpc;
     struct ports *ports;     /* main loop only */
     struct printer *printer; /* or NULL */
+    struct web *web;         /* or NULL */
     struct forward *forward;
     struct tls_keeper *tls; /* or NULL */
     char **ingress;         /* of NodeInfo; ends with NULL */
@@ -39,6 +41,7 @@ struct serve {
     struct limits limits;
     const char *peer_id;
     char address[64]; /* the mesh port, as bound */
+    char admin[64];   /* the admin port, as bound; "": off */
     uint64_t started_s, started_ms;
     bool draining;       /* main loop only */
     atomic_ulong posted; /* calls that wait for the main loop */
@@ -64,6 +67,17 @@ bool serve_fill_node(struct serve *serve, struct arena *arena, Meshd__V1__Intros
 /* Of it, the checks; *room: what is left of it. (serve_checks.c) */
 bool serve_fill_checks(struct serve *serve, struct arena *arena, size_t *room,
                        Meshd__V1__NodeInfo *info);
+
+/* The newest tombstones, as many as have room. Any thread. False: no memory. */
+bool serve_fill_tombstones(struct serve *serve, struct arena *arena,
+                           Meshd__V1__IntrospectReply *reply, size_t room);
+/* Whether clients may be sent here: every configured peer was live once, or SERVE_READY_MS have
+ * passed, and the node is not draining; and a sentence why. Main loop. */
+#define SERVE_READY_MS 10000u
+bool serve_ready(struct serve *serve, char *out_why, size_t size);
+/* How the canonical name would be routed now. Any thread. False: no memory. */
+bool serve_fill_explain(struct serve *serve, struct arena *arena, const char *name,
+                        Meshd__V1__ExplainReply *reply);
 
 /* Runs on the main loop in its turn; false: too many wait, and the call was answered so. */
 bool serve_post(struct serve *serve, struct rpc_call *call, struct letter *letter);

@@ -280,32 +280,32 @@ static void walk_maps(struct walk *w)
         walk_part(w, walk_head);
 }
 
-/* The newest of them, as many as have room beside the page's rows. */
-static void fill_tombstones(struct walk *w)
+bool serve_fill_tombstones(struct serve *serve, struct arena *arena,
+                           Meshd__V1__IntrospectReply *reply, size_t room)
 {
-    size_t room = w->rows.cap - w->rows.len;
     struct registry_tombstone *stones;
-    long n = registry_tombstones(w->serve->registry, TOMBSTONES_MAX, &stones);
+    long n = registry_tombstones(serve->registry, TOMBSTONES_MAX, &stones);
     Meshd__V1__Tombstone *rows;
+    bool ok;
 
-    if (n < 0) {
-        w->no_memory = true;
-        return;
-    }
-    rows = grab(w, ((size_t)n + 1) * sizeof *rows);
-    w->reply.tombstones = grab(w, ((size_t)n + 1) * sizeof *w->reply.tombstones);
-    for (long i = 0; !w->no_memory && i < n; i++) {
+    if (n < 0)
+        return false;
+    rows = arena_alloc(arena, ((size_t)n + 1) * sizeof *rows);
+    reply->tombstones = arena_alloc(arena, ((size_t)n + 1) * sizeof *reply->tombstones);
+    ok = rows && reply->tombstones;
+    for (long i = 0; ok && i < n; i++) {
         meshd__v1__tombstone__init(&rows[i]);
-        rows[i].key = arena_strdup(w->arena, stones[i].key);
-        rows[i].peer_id = arena_strdup(w->arena, stones[i].peer_id);
+        rows[i].key = arena_strdup(arena, stones[i].key);
+        rows[i].peer_id = arena_strdup(arena, stones[i].peer_id);
         rows[i].why = (char *)stones[i].why;
         rows[i].when = stones[i].when_s;
-        w->no_memory = !rows[i].key || !rows[i].peer_id;
-        if (!w->no_memory && !take_room(&room, &rows[i].base))
+        ok = rows[i].key && rows[i].peer_id;
+        if (ok && !take_room(&room, &rows[i].base))
             break;
-        w->reply.tombstones[w->reply.n_tombstones++] = &rows[i];
+        reply->tombstones[reply->n_tombstones++] = &rows[i];
     }
     free(stones);
+    return ok;
 }
 
 /* ---- the reply, here or on the main loop ---- */
@@ -447,8 +447,9 @@ void serve_introspect(Meshd__V1__Registry_Service *service,
     w.reply.local_digest = list_digest(w.pin.snap->local);
     w.reply.local_total = (uint32_t)list_count(w.pin.snap->local);
     walk_maps(&w);
-    if (wants(request, MESHD__V1__SECTION__SECTION_TOMBSTONES) && !w.full)
-        fill_tombstones(&w);
+    if (wants(request, MESHD__V1__SECTION__SECTION_TOMBSTONES) && !w.full &&
+        !serve_fill_tombstones(serve, w.arena, &w.reply, w.rows.cap - w.rows.len))
+        w.no_memory = true;
     if (!turn_page(&w))
         return;
     if (wants(request, MESHD__V1__SECTION__SECTION_NODE) ||

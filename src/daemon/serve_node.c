@@ -7,6 +7,7 @@
 #include "daemon/owner.h"
 #include "daemon/serve.h"
 
+#define READY_WHY 512u
 #define LINKS_MAX 1024u /* rows of links in one answer */
 
 struct counter_row {
@@ -169,6 +170,13 @@ static const struct counter_row counter_rows[] = {
     C(forward, resolves),
     C(forward, resolves_failed),
     C(policy, rules),
+    C(admin, connections),
+    C(admin, followers),
+    C(admin, requests),
+    C(admin, refused),
+    C(admin, closed_over_limit),
+    C(admin, closed_late),
+    C(admin, closed_unread),
 };
 
 /* Those of clients' ends, of phases and of refusals have names that are put together. */
@@ -359,6 +367,25 @@ static bool fill_links(struct serve *serve, struct arena *arena, size_t *room,
     return true;
 }
 
+bool serve_ready(struct serve *serve, char *out_why, size_t size)
+{
+    bool late = clock_ms() - serve->started_ms >= SERVE_READY_MS;
+    size_t n;
+    const char *first = node_waits_for(serve->node, &n);
+    char more[48] = "";
+
+    if (n > 1)
+        snprintf(more, sizeof more, " and %zu more", n - 1);
+    if (serve->draining)
+        snprintf(out_why, size, "it is draining: it was told to end");
+    else if (!first)
+        snprintf(out_why, size, "every configured peer was live once");
+    else
+        snprintf(out_why, size, "%s%s%s", late ? "10 s have passed; without " : "it waits for ",
+                 first, more);
+    return !serve->draining && (!first || late);
+}
+
 static bool fill_node(struct serve *serve, const struct figures *all, struct arena *arena,
                       size_t room, Meshd__V1__NodeInfo *info)
 {
@@ -377,6 +404,11 @@ static bool fill_node(struct serve *serve, const struct figures *all, struct are
     if (!info->addresses)
         return false;
     info->addresses[info->n_addresses++] = serve->address;
+    info->admin = serve->admin;
+    info->ready_why = arena_alloc(arena, READY_WHY);
+    if (!info->ready_why)
+        return false;
+    info->ready = serve_ready(serve, info->ready_why, READY_WHY);
     if (serve->tls && !fill_tls(serve->tls, arena, info))
         return false;
     if (serve->tls)

@@ -45,6 +45,10 @@ struct web_body {
     size_t len;
 };
 
+/* {"error":{"status":404,"text":"..."}}: what every answer from 400 on is. text is UTF-8. False: no
+ * memory. */
+bool web_error(struct web_body *out_body, int status, const char *text);
+
 /* What was found out, wherever that was; render makes a text of it on web's thread, where it may
  * take its time. drop is called once, whatever happens. */
 struct web_answer {
@@ -58,12 +62,15 @@ struct web_ops {
     /* Answered by web_answer(web, number, ...) exactly once, at once or later; web itself waits 5 s
      * and says 503 then. argument is borrowed for the call; "": none. */
     void (*ask)(void *ctx, uint64_t number, enum web_question question, const char *argument);
+    /* Both maps as they are now, with when each peer was last heard of, which moves without a
+     * change. 0, or -ENOMEM. */
+    int (*picture)(void *ctx, struct snapshot **out_snapshot);
 };
 
-struct web_settings { /* copied, but what is borrowed until web_free */
+struct web_settings { /* copied */
     const char *peer_id;
     const char *software;        /* "meshd 0.1.0" */
-    const struct limits *limits; /* borrowed */
+    const struct limits *limits; /* copied */
     struct web_ops ops;
 };
 
@@ -71,7 +78,8 @@ int web_new(const struct web_settings *settings, struct web **out_web);
 /* Binds and listens; the bound address as text ("127.0.0.1:7480"). -EADDRINUSE ... Before
  * web_start, and before privileges are dropped. */
 int web_listen(struct web *web, const char *host, uint16_t port, char *out_text, size_t size);
-int web_start(struct web *web); /* the thread */
+int web_start(struct web *web);                                    /* the thread */
+void web_set_limits(struct web *web, const struct limits *limits); /* copied; any thread */
 void web_stop(struct web *web); /* what is under way is cut off; accepts NULL */
 void web_free(struct web *web); /* accepts NULL; after web_stop, or never started */
 
@@ -85,7 +93,7 @@ void web_tell(struct web *web, const char *kind, const char *peer_id, const char
               uint64_t when_s);
 
 struct web_counters {
-    uint64_t connections, followers;                                           /* gauges */
+    uint64_t connections, followers, largest_source;                           /* gauges */
     uint64_t requests, refused, closed_over_limit, closed_late, closed_unread; /* counters */
 };
 void web_counters(struct web *web, struct web_counters *out_counters); /* any thread */

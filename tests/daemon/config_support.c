@@ -110,6 +110,9 @@ void config_expect_same(const struct config *a, const struct config *b)
     cr_expect_str_eq(a->peer_id, b->peer_id);
     cr_expect_str_eq(a->bind_host, b->bind_host);
     cr_expect_eq(a->bind_port, b->bind_port);
+    cr_expect_eq(a->admin, b->admin);
+    cr_expect_str_eq(a->admin_host, b->admin_host);
+    cr_expect_eq(a->admin_port, b->admin_port);
     cr_expect_eq(a->insecure, b->insecure);
     cr_expect_str_eq(a->tls_ca, b->tls_ca);
     cr_expect_str_eq(a->tls_cert, b->tls_cert);

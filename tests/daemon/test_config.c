@@ -362,10 +362,22 @@ Test(config, a_peer_id_is_the_name_of_a_folder_too)
     }
 }
 
-Test(config, what_later_versions_do_is_refused_and_not_passed_over)
+Test(config, the_admin_port_is_off_or_where_it_is_told_to_be)
 {
-    load_bad(LOAD(.env = {"ADMIN_ADDR=:9090"}),
-             "environment ADMIN_ADDR: an admin port: this version of meshd does not have it; "
-             "allowed: off, or leave it unset\n");
-    config_free(load_good(LOAD(.env = {"ADMIN_ADDR=off"})));
+    struct config *c = load_good(LOAD(.env = {"ADMIN_ADDR=off"}));
+
+    cr_expect_not(c->admin);
+    config_free(c);
+    c = load_good(LOAD(.yaml = "admin:\n  bind: \"[::1]:7480\"\n"));
+    cr_expect(c->admin);
+    cr_expect_str_eq(c->admin_host, "::1");
+    cr_expect_eq(c->admin_port, 7480);
+    config_free(c);
+    c = load_good(LOAD(.yaml = "admin:\n  bind: \"[::1]:7480\"\n", .flags = {"--admin=:1"}));
+    cr_expect_str_eq(c->admin_host, "");
+    cr_expect_eq(c->admin_port, 1);
+    config_free(c);
+    load_bad(LOAD(.env = {"ADMIN_ADDR=on"}),
+             "environment ADMIN_ADDR: 'on' has no port; allowed: off, ip:port, [v6]:port or :port "
+             "(every address), the port from 0 (any free one) to 65535\n");
 }

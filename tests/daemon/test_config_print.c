@@ -53,6 +53,9 @@ static bool draw_value(const struct setting *s, char out[CONFIG_TEXT_MAX])
         out[0] = 'p'; /* neither . nor .. */
     } else if (s->type == &type_bind) {
         snprintf(out, CONFIG_TEXT_MAX, "%s:%u", binds[draw(5)], (unsigned)draw(65536));
+    } else if (s->type == &type_admin) {
+        snprintf(out, CONFIG_TEXT_MAX, draw(3) ? "%s:%u" : "off", binds[draw(5)],
+                 (unsigned)draw(65536));
     } else if (s->type == &type_bool) {
         strcpy(out, draw(2) ? "true" : "false");
     } else if (s->type == &type_word) {
@@ -195,6 +198,8 @@ Test(config_print, the_defaults_are_printed_so)
                            "    backend: \"[::1]:2\"\n"
                            "ingress: []\n"
                            "policy: []\n"
+                           "admin:\n"
+                           "  bind: off\n"
                            "workers: 0\n"
                            "runtime_dir: \"/run/meshd/n1\"\n"
                            "socket_mode: 0600\n"

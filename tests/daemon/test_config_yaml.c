@@ -106,7 +106,7 @@ Test(config_yaml, an_unknown_key_is_told_with_its_place_and_the_known_ones)
     static const struct wrong cases[] = {
         {"log:\n  level: info\npeer_nam: x\n",
          "meshd.yaml:3:1: unknown key 'peer_nam'; allowed: peer_name, bind, insecure, tls, peers, "
-         "services, ingress, policy, workers, runtime_dir, socket_mode, socket_group, user, "
+         "services, ingress, policy, admin, workers, runtime_dir, socket_mode, socket_group, user, "
          "sandbox, "
          "core_dumps, log, timing, limits\n"},
         {"log:\n  level: info\n  color: {a: [b, {c: d}]}\n  maps: off\n",
@@ -117,7 +117,7 @@ Test(config_yaml, an_unknown_key_is_told_with_its_place_and_the_known_ones)
          "idle_timeout, half_close_timeout, drain_timeout\n"},
         {"log.level: info",
          "meshd.yaml:1:1: unknown key 'log.level'; allowed: peer_name, bind, "
-         "insecure, tls, peers, services, ingress, policy, workers, runtime_dir, "
+         "insecure, tls, peers, services, ingress, policy, admin, workers, runtime_dir, "
          "socket_mode, socket_group, "
          "user, sandbox, core_dumps, log, timing, limits\n"},
         {"peers:\n  - address: a:1\n    name: x\n",
@@ -273,7 +273,7 @@ Test(config_yaml, errors_of_every_source_are_told_together)
         "unknown flag '--bogus'; see meshd --help\n"
         "meshd.yaml:1:7: bind: 'x' has no port; allowed: " ALLOWED_BIND "\n"
         "meshd.yaml:2:1: unknown key 'foo'; allowed: peer_name, bind, insecure, tls, peers, "
-        "services, ingress, policy, workers, runtime_dir, socket_mode, socket_group, user, "
+        "services, ingress, policy, admin, workers, runtime_dir, socket_mode, socket_group, user, "
         "sandbox, "
         "core_dumps, log, timing, limits\n"
         "meshd.yaml:3:14: log.level: 'loud' is none of the words meant; allowed: " ALLOWED_LEVEL
@@ -324,13 +324,14 @@ Test(config_yaml, deep_nesting_ends_the_reading)
     char *deep = repeat("[", CONFIG_FILE_MAX - 8), *yaml;
 
     cr_assert(asprintf(&yaml, "a: %s", deep) > 0);
-    load_bad(LOAD(.yaml = yaml),
-             "meshd.yaml:1:1: unknown key 'a'; allowed: peer_name, bind, insecure, tls, peers, "
-             "services, "
-             "ingress, policy, workers, runtime_dir, socket_mode, socket_group, user, sandbox, "
-             "core_dumps, log, "
-             "timing, limits\n"
-             "meshd.yaml:1:20: is nested deeper than 16; the rest is not read\n");
+    load_bad(
+        LOAD(.yaml = yaml),
+        "meshd.yaml:1:1: unknown key 'a'; allowed: peer_name, bind, insecure, tls, peers, "
+        "services, "
+        "ingress, policy, admin, workers, runtime_dir, socket_mode, socket_group, user, sandbox, "
+        "core_dumps, log, "
+        "timing, limits\n"
+        "meshd.yaml:1:20: is nested deeper than 16; the rest is not read\n");
     free(yaml);
     free(deep);
 }

@@ -1,0 +1,238 @@
+/* exchange - one request: its route, what is asked of the daemon, its end.
+ *
+ * libmicrohttpd calls twice for a request without a body: when its head is here, and when it is
+ * whole. An answer at the first call would end the connection; that is right for what is refused,
+ * and nothing else is answered then. While the daemon is asked, the connection is suspended.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "web/inside.h"
+
+static enum MHD_Result health(struct exchange *ex) { return exchange_ask(ex, WEB_HEALTH, ""); }
+static enum MHD_Result ready(struct exchange *ex) { return exchange_ask(ex, WEB_READY, ""); }
+static enum MHD_Result node(struct exchange *ex) { return exchange_ask(ex, WEB_NODE, ""); }
+
+static enum MHD_Result explain(struct exchange *ex)
+{
+    if (!(ex->query.given & QUERY_NAME))
+        return reply_error(ex, 400, "which name? ask for /v1/explain?name=NAME");
+    return exchange_ask(ex, WEB_EXPLAIN, ex->query.name);
+}
+
+const struct route routes[] = {
+    {"/healthz", 0, health},
+    {"/readyz", 0, ready},
+    {"/v1/services", QUERY_GLOB | QUERY_PEER | QUERY_STATE, maps_services},
+    {"/v1/peers", QUERY_GLOB | QUERY_PEER | QUERY_STATE, maps_peers},
+    {"/v1/node", 0, node},
+    {"/v1/explain", QUERY_NAME, explain},
+    {0},
+};
+
+static const struct route *route_of(const char *path)
+{
+    for (const struct route *route = routes; route->path; route++)
+        if (strcmp(route->path, path) == 0)
+            return route;
+    return NULL;
+}
+
+static enum MHD_Result no_route(struct exchange *ex)
+{
+    char list[512] = "";
+    size_t len = 0;
+
+    for (const struct route *route = routes; route->path && len < sizeof list; route++)
+        len += (size_t)snprintf(list + len, sizeof list - len, " %s", route->path);
+    return reply_error(ex, 404, "nothing is here; there are%s", list);
+}
+
+/* ---- what is refused as soon as the head is here ---- */
+
+static bool has_body(struct MHD_Connection *mhd)
+{
+    const char *length =
+        MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+
+    return (length && strcmp(length, "0") != 0) ||
+           MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_TRANSFER_ENCODING);
+}
+
+static size_t head_bytes(struct MHD_Connection *mhd)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+
+    return info ? info->header_size : 0;
+}
+
+/* True: *out_result is what became of it. */
+static bool refused(struct exchange *ex, const char *method, const char *url,
+                    enum MHD_Result *out_result)
+{
+    struct MHD_Connection *mhd = ex->conn->mhd;
+    const char *host = MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST);
+
+    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
+        *out_result = reply_error(ex, 405,
+                                  "GET and HEAD are all there is: nothing here changes "
+                                  "the node");
+    else if (strlen(url) > WEB_HEAD_BYTES / 2)
+        *out_result = reply_error(ex, 414, "the path is longer than %u bytes", WEB_HEAD_BYTES / 2);
+    else if (head_bytes(mhd) > WEB_HEAD_BYTES)
+        *out_result = reply_error(ex, 431, "the head is longer than %u bytes", WEB_HEAD_BYTES);
+    else if (has_body(mhd))
+        *out_result = reply_error(ex, 400, "a request has no body here");
+    else if (ex->web->loopback && host && !query_host_is_loopback(host))
+        *out_result = reply_error(
+            ex, 403,
+            "this port is for this machine alone, and the Host is another's name; ask for "
+            "localhost or 127.0.0.1 (a page of a stranger's may have pointed its name "
+            "here)");
+    else
+        return false;
+    return true;
+}
+
+/* ---- arguments ---- */
+
+struct taking {
+    struct exchange *ex;
+    bool bad;
+    char why[QUERY_WHY];
+};
+
+static enum MHD_Result take(void *cls, enum MHD_ValueKind kind, const char *key, size_t key_len,
+                            const char *value, size_t value_len)
+{
+    struct taking *t = cls;
+
+    t->bad = !query_take(&t->ex->query, t->ex->route->args, key, key_len, value ? value : "",
+                         value ? value_len : 0, t->why);
+    return t->bad ? MHD_NO : MHD_YES;
+}
+
+static enum MHD_Result begin(struct exchange *ex, const char *url)
+{
+    struct taking t = {.ex = ex};
+
+    conn_state(ex->conn, CONN_ASKED);
+    ex->route = route_of(url);
+    if (!ex->route)
+        return no_route(ex);
+    MHD_get_connection_values_n(ex->conn->mhd, MHD_GET_ARGUMENT_KIND, take, &t);
+    if (t.bad)
+        return reply_error(ex, 400, "%s", t.why);
+    return ex->route->answer(ex);
+}
+
+/* ---- asking ---- */
+
+static void answered(struct asking *asking, const struct web_answer *answer)
+{
+    struct exchange *ex = CONTAINER_OF(asking, struct exchange, asking);
+
+    if (answer)
+        ex->answer = *answer;
+    ex->state = answer ? EXCHANGE_ANSWERED : EXCHANGE_LATE;
+    conn_resume(ex->conn);
+}
+
+enum MHD_Result exchange_ask(struct exchange *ex, enum web_question question, const char *argument)
+{
+    ex->state = EXCHANGE_WAITS;
+    ex->question = question;
+    ex->asking.answered = answered;
+    MHD_suspend_connection(ex->conn->mhd);
+    ask(ex->web, &ex->asking, question, argument);
+    return MHD_YES;
+}
+
+void exchange_cut(struct exchange *ex)
+{
+    if (ex->state == EXCHANGE_WAITS) {
+        ask_give_up(&ex->asking);
+        answered(&ex->asking, NULL);
+    } else if (ex->stream) {
+        stream_wake(ex->stream);
+    }
+}
+
+static enum MHD_Result render(struct exchange *ex)
+{
+    struct web_body body = {.status = 200};
+
+    if (!ex->answer.render(ex->answer.data, &body))
+        return reply_error(ex, 503, "no memory for the answer; try again later");
+    return reply_body(ex, &body, NULL);
+}
+
+/* ---- for libmicrohttpd ---- */
+
+static struct exchange *exchange_new(struct web *web, struct MHD_Connection *mhd)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct exchange *ex = calloc(1, sizeof *ex);
+
+    if (!ex)
+        return NULL;
+    ring_init(&ex->asking.ring);
+    ex->web = web;
+    ex->conn = info->socket_context;
+    ex->conn->exchange = ex;
+    atomic_fetch_add(&web->counters.requests, 1);
+    return ex;
+}
+
+enum MHD_Result exchange_handle(void *cls, struct MHD_Connection *mhd, const char *url,
+                                const char *method, const char *version, const char *upload,
+                                size_t *upload_size, void **con_cls)
+{
+    struct exchange *ex = *con_cls;
+    enum MHD_Result result;
+
+    if (!ex) {
+        ex = *con_cls = exchange_new(cls, mhd);
+        if (!ex)
+            return MHD_NO;
+        return refused(ex, method, url, &result) ? result : MHD_YES;
+    }
+    if (ex->conn->cut)
+        return MHD_NO;
+    switch (ex->state) {
+    case EXCHANGE_NEW:
+        return begin(ex, url);
+    case EXCHANGE_ANSWERED:
+        return render(ex);
+    case EXCHANGE_LATE:
+        if (ex->question == WEB_HEALTH)
+            return reply_error(ex, 503, "the main loop has not answered for %u s",
+                               WEB_HEALTH_MS / 1000);
+        return reply_error(ex, 503, "the node has not answered for %u s", WEB_ASKED_MS / 1000);
+    case EXCHANGE_WAITS:
+    case EXCHANGE_REPLIED:
+        break;
+    }
+    return MHD_YES;
+}
+
+void exchange_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
+                        enum MHD_RequestTerminationCode why)
+{
+    struct exchange *ex = *con_cls;
+
+    if (!ex)
+        return;
+    *con_cls = NULL;
+    ask_give_up(&ex->asking);
+    if (ex->answer.drop)
+        ex->answer.drop(ex->answer.data);
+    if (ex->stream) /* libmicrohttpd may let go of the answer a little later */
+        ex->stream->exchange = NULL;
+    ex->conn->exchange = NULL;
+    if (!ex->conn->cut)
+        conn_state(ex->conn, CONN_HEAD);
+    free(ex);
+}

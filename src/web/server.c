@@ -1,0 +1,407 @@
+/* server - the listener, connections and their deadlines; libmicrohttpd under the loop.
+ *
+ * libmicrohttpd 0.9.75 reads, parses and writes; it has no thread, its epoll descriptor is one that
+ * the loop polls. What it leaves to us: whom to accept (its own limit is by exact address, and at
+ * its limit it accepts nobody, so that whoever says nothing keeps all others out), and deadlines
+ * (its own are about silence: a byte now and then would do). A connection is ended by shutting it
+ * down: epoll says so, and libmicrohttpd closes it.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "base/clock.h"
+#include "base/origin.h"
+#include "web/inside.h"
+#include "web/progress.h"
+
+#define ACCEPTS_AT_ONCE 16
+#define BACKLOG 128
+#define TICK_MS 500u
+#define PAUSE_MS 100u /* no descriptors: until the next look */
+/* Of libmicrohttpd, per connection: head, its fields, and one part of an answer. More than
+ * WEB_HEAD_BYTES, so that it is we who refuse. */
+#define POOL_BYTES 49152u
+/* In the kernel and not sent yet, of one connection; it would take megabytes. */
+#define UNSENT_BYTES 131072
+
+#define COUNT(web, field) atomic_fetch_add(&(web)->counters.field, 1)
+
+/* ---- a connection ---- */
+
+void conn_state(struct conn *conn, enum conn_state state)
+{
+    struct progress seen = progress_of(conn->fd);
+
+    conn->state = state;
+    conn->since_ms = conn->taken_ms = clock_ms();
+    conn->taken = seen.taken;
+    conn->received = seen.received;
+    if (state != CONN_HEAD)
+        conn->first = false;
+}
+
+void conn_cut(struct conn *conn)
+{
+    struct linger none = {.l_onoff = 1};
+
+    if (conn->cut)
+        return;
+    conn->cut = true;
+    conn->web->n_conns--;
+    /* What it has not taken is not kept for it. */
+    setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    shutdown(conn->fd, SHUT_RDWR);
+    if (conn->exchange) /* libmicrohttpd looks away while it is suspended */
+        exchange_cut(conn->exchange);
+}
+
+/* Of source, NULL: of any. */
+static struct conn *oldest_waiting(struct web *web, const struct in6_addr *source)
+{
+    for (struct ring *r = web->conns.next; r != &web->conns; r = r->next) {
+        struct conn *conn = CONTAINER_OF(r, struct conn, ring);
+
+        if (conn->state == CONN_HEAD && !conn->cut &&
+            (!source || memcmp(&conn->source, source, sizeof *source) == 0))
+            return conn;
+    }
+    return NULL;
+}
+
+static size_t count_of(struct web *web, const struct in6_addr *source)
+{
+    size_t n = 0;
+
+    for (struct ring *r = web->conns.next; r != &web->conns; r = r->next) {
+        struct conn *conn = CONTAINER_OF(r, struct conn, ring);
+
+        n += !conn->cut && memcmp(&conn->source, source, sizeof *source) == 0;
+    }
+    return n;
+}
+
+/* What limits.admin_per_source is beside. */
+static uint64_t largest_source(struct web *web)
+{
+    uint64_t most = 0, n;
+
+    for (struct ring *r = web->conns.next; r != &web->conns; r = r->next) {
+        n = count_of(web, &CONTAINER_OF(r, struct conn, ring)->source);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+/* At a limit whoever has said least goes for who comes; nobody does if all are being answered. */
+static bool make_room(struct web *web, const struct in6_addr *source)
+{
+    struct conn *oldest;
+
+    if (count_of(web, source) >= web->limits.admin_per_source)
+        oldest = oldest_waiting(web, source);
+    else if (web->n_conns >= web->limits.admin_connections)
+        oldest = oldest_waiting(web, NULL);
+    else
+        return true;
+    COUNT(web, closed_over_limit);
+    if (oldest)
+        conn_cut(oldest);
+    return oldest != NULL;
+}
+
+static struct in6_addr source_of(const struct sockaddr_storage *from)
+{
+    struct in6_addr ip = {0};
+
+    if (from->ss_family == AF_INET6) {
+        ip = ((const struct sockaddr_in6 *)from)->sin6_addr;
+    } else {
+        ip.s6_addr[10] = ip.s6_addr[11] = 0xff;
+        memcpy(ip.s6_addr + 12, &((const struct sockaddr_in *)from)->sin_addr, 4);
+    }
+    return origin_of(&ip);
+}
+
+/* Takes fd. */
+static void add(struct web *web, int fd, const struct sockaddr_storage *from, socklen_t len)
+{
+    const struct in6_addr source = source_of(from);
+    const int unsent = UNSENT_BYTES;
+    struct conn *conn;
+
+    conn = make_room(web, &source) ? calloc(1, sizeof *conn) : NULL;
+    if (!conn) {
+        close(fd);
+        return;
+    }
+    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
+    ring_init(&conn->ring);
+    conn->web = web;
+    conn->fd = fd;
+    conn->source = source;
+    conn->first = true;
+    web->adding = conn;
+    MHD_add_connection(web->mhd, fd, (const struct sockaddr *)from, len);
+    free(TAKE(&web->adding)); /* it was not taken, and fd is closed */
+}
+
+static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct web *web = cls;
+    struct conn *conn = *context;
+
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        conn = *context = TAKE(&web->adding);
+        conn->mhd = mhd;
+        conn_state(conn, CONN_HEAD);
+        conn->first = true;
+        ring_push(&web->conns, &conn->ring);
+        web->n_conns++;
+        COUNT(web, connections);
+        if (!uv_is_active((uv_handle_t *)&web->tick))
+            uv_timer_again(&web->tick);
+        return;
+    }
+    ring_drop(&conn->ring);
+    if (!conn->cut)
+        web->n_conns--;
+    atomic_fetch_sub(&web->counters.connections, 1);
+    free(conn);
+}
+
+/* ---- deadlines ---- */
+
+/* Whoever is being answered takes nothing, or takes for ever, or has gone while there was nothing
+ * to say. */
+static bool is_over(struct conn *conn, const struct progress *seen, uint64_t now)
+{
+    const struct stream *stream = conn->exchange ? conn->exchange->stream : NULL;
+
+    if (seen->taken != conn->taken || !seen->untaken) {
+        conn->taken = seen->taken;
+        conn->taken_ms = now;
+    }
+    if (now - conn->taken_ms >= WEB_UNREAD_MS)
+        return true;
+    if (!stream || !stream->lasting)
+        return now - conn->since_ms >= WEB_ANSWER_MS;
+    return stream->asleep && seen->half_closed;
+}
+
+static void look_at(struct conn *conn, uint64_t now)
+{
+    struct progress seen = progress_of(conn->fd);
+    struct web *web = conn->web;
+
+    if (conn->state == CONN_HEAD) {
+        if (!conn->first && seen.received != conn->received) {
+            conn->first = true; /* the first byte of the next head */
+            conn->since_ms = now;
+        }
+        if (now - conn->since_ms < (conn->first ? WEB_HEAD_MS : WEB_IDLE_MS))
+            return;
+        if (conn->first)
+            COUNT(web, closed_late);
+        conn_cut(conn);
+        return;
+    }
+    if (conn->state == CONN_ANSWER && is_over(conn, &seen, now)) {
+        COUNT(web, closed_unread);
+        conn_cut(conn);
+    }
+}
+
+static void on_tick(uv_timer_t *tick)
+{
+    struct web *web = tick->data;
+    uint64_t now = clock_ms();
+
+    for (struct ring *r = web->conns.next; r != &web->conns; r = r->next) {
+        struct conn *conn = CONTAINER_OF(r, struct conn, ring);
+
+        if (!conn->cut)
+            look_at(conn, now);
+    }
+    ask_tick(web, now);
+    atomic_store(&web->counters.largest_source, largest_source(web));
+    if (ring_empty(&web->conns))
+        uv_timer_stop(tick);
+}
+
+/* ---- the loop ---- */
+
+static void on_again(uv_timer_t *again) { server_turn(again->data); }
+
+void conn_resume(struct conn *conn)
+{
+    MHD_resume_connection(conn->mhd);
+    uv_timer_start(&conn->web->again, on_again, 0, 0);
+}
+
+void server_turn(struct web *web)
+{
+    MHD_UNSIGNED_LONG_LONG ms;
+
+    MHD_run(web->mhd);
+    if (MHD_get_timeout(web->mhd, &ms) == MHD_YES)
+        uv_timer_start(&web->again, on_again, ms, 0);
+}
+
+static void on_serving(uv_poll_t *poll, int status, int events) { server_turn(poll->data); }
+
+static void on_accepting(uv_poll_t *poll, int status, int events);
+
+static void on_pause(uv_timer_t *pause)
+{
+    struct web *web = pause->data;
+
+    uv_poll_start(&web->accepting, UV_READABLE, on_accepting);
+}
+
+static void on_accepting(uv_poll_t *poll, int status, int events)
+{
+    struct web *web = poll->data;
+
+    for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
+        struct sockaddr_storage from = {0};
+        socklen_t len = sizeof from;
+        int fd =
+            accept4(web->listener, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+        if (fd >= 0) {
+            add(web, fd, &from, len);
+        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            uv_poll_stop(&web->accepting); /* it would be told again at once */
+            uv_timer_start(&web->pause, on_pause, PAUSE_MS, 0);
+            break;
+        } else if (errno == EAGAIN) {
+            break;
+        }
+    }
+    server_turn(web);
+}
+
+static int start_mhd(struct web *web)
+{
+    web->mhd = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
+        exchange_handle, web, MHD_OPTION_NOTIFY_CONNECTION, on_connection, web,
+        MHD_OPTION_NOTIFY_COMPLETED, exchange_completed, web, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT, UINT_MAX, /* ours is */
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+    return web->mhd ? 0 : -ENOMEM;
+}
+
+int server_init(struct web *web)
+{
+    int r = start_mhd(web);
+
+    if (r == 0)
+        r = uv_timer_init(&web->loop, &web->again);
+    if (r == 0)
+        r = uv_timer_init(&web->loop, &web->pause);
+    if (r == 0)
+        r = uv_timer_init(&web->loop, &web->tick);
+    if (r == 0) {
+        const union MHD_DaemonInfo *info = MHD_get_daemon_info(web->mhd, MHD_DAEMON_INFO_EPOLL_FD);
+
+        r = uv_poll_init(&web->loop, &web->serving, info->epoll_fd);
+    }
+    if (r == 0 && web->listener >= 0)
+        r = uv_poll_init(&web->loop, &web->accepting, web->listener);
+    web->again.data = web->pause.data = web->tick.data = web;
+    web->serving.data = web->accepting.data = web;
+    if (r == 0)
+        r = uv_timer_start(&web->tick, on_tick, TICK_MS, TICK_MS);
+    if (r == 0)
+        r = uv_poll_start(&web->serving, UV_READABLE, on_serving);
+    if (r == 0 && web->listener >= 0)
+        r = uv_poll_start(&web->accepting, UV_READABLE, on_accepting);
+    return r;
+}
+
+void server_close(struct web *web)
+{
+    uv_handle_t *handles[] = {(uv_handle_t *)&web->again, (uv_handle_t *)&web->pause,
+                              (uv_handle_t *)&web->tick, (uv_handle_t *)&web->serving,
+                              (uv_handle_t *)&web->accepting};
+
+    for (size_t i = 0; i < sizeof handles / sizeof *handles; i++)
+        if (handles[i]->loop)
+            uv_close(handles[i], NULL);
+    /* It must not find anybody suspended. */
+    for (struct ring *r = web->conns.next; r != &web->conns; r = r->next)
+        conn_cut(CONTAINER_OF(r, struct conn, ring));
+    if (web->mhd)
+        MHD_stop_daemon(web->mhd);
+    web->mhd = NULL;
+}
+
+/* ---- listening ---- */
+
+static int text_of(int fd, struct web *web, char *out, size_t size)
+{
+    struct sockaddr_storage bound;
+    socklen_t len = sizeof bound;
+    char ip[INET6_ADDRSTRLEN];
+
+    if (getsockname(fd, (struct sockaddr *)&bound, &len) < 0)
+        return -errno;
+    if (bound.ss_family == AF_INET) {
+        const struct sockaddr_in *v4 = (const struct sockaddr_in *)&bound;
+
+        web->loopback = ntohl(v4->sin_addr.s_addr) >> 24 == 127;
+        inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof ip);
+        snprintf(out, size, "%s:%u", ip, ntohs(v4->sin_port));
+    } else {
+        const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&bound;
+
+        web->loopback = IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
+        inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof ip);
+        snprintf(out, size, "[%s]:%u", ip, ntohs(v6->sin6_port));
+    }
+    return 0;
+}
+
+static int listen_at(const struct sockaddr *addr, socklen_t len, int *out_fd)
+{
+    int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int on = 1, off = 0, r = 0;
+
+    if (fd < 0)
+        return -errno;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (addr->sa_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+    if (bind(fd, addr, len) < 0 || listen(fd, BACKLOG) < 0)
+        r = -errno;
+    if (r < 0)
+        close(fd);
+    else
+        *out_fd = fd;
+    return r;
+}
+
+int web_listen(struct web *web, const char *host, uint16_t port, char *out_text, size_t size)
+{
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    int r = -EAFNOSUPPORT;
+
+    if (!*host || inet_pton(AF_INET6, host, &v6.sin6_addr) == 1) {
+        r = listen_at((const struct sockaddr *)&v6, sizeof v6, &web->listener);
+        if (r < 0 && (*host || (r != -EAFNOSUPPORT && r != -EADDRNOTAVAIL)))
+            return r;
+    } else if (inet_pton(AF_INET, host, &v4.sin_addr) != 1) {
+        return -EINVAL;
+    }
+    if (r < 0)
+        r = listen_at((const struct sockaddr *)&v4, sizeof v4, &web->listener);
+    return r < 0 ? r : text_of(web->listener, web, out_text, size);
+}
