@@ -191,12 +191,14 @@ enum MHD_Result exchange_handle(void *cls, struct MHD_Connection *mhd, const cha
                                 size_t *upload_size, void **con_cls)
 {
     struct exchange *ex = *con_cls;
+    struct web *web = cls;
     enum MHD_Result result;
 
     if (!ex) {
-        ex = *con_cls = exchange_new(cls, mhd);
+        ex = *con_cls = exchange_new(web, mhd);
         if (!ex)
             return MHD_NO;
+        ex->head_only = strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
         return refused(ex, method, url, &result) ? result : MHD_YES;
     }
     if (ex->conn->cut)
@@ -207,10 +209,10 @@ enum MHD_Result exchange_handle(void *cls, struct MHD_Connection *mhd, const cha
     case EXCHANGE_ANSWERED:
         return render(ex);
     case EXCHANGE_LATE:
-        if (ex->question == WEB_HEALTH)
-            return reply_error(ex, 503, "the main loop has not answered for %u s",
-                               WEB_HEALTH_MS / 1000);
-        return reply_error(ex, 503, "the node has not answered for %u s", WEB_ASKED_MS / 1000);
+        return reply_error(ex, 503, "%s has not answered for %g s",
+                           ex->question == WEB_HEALTH ? "the main loop" : "the node",
+                           (ex->question == WEB_HEALTH ? web->times.health : web->times.asked) /
+                               1e3);
     case EXCHANGE_WAITS:
     case EXCHANGE_REPLIED:
         break;

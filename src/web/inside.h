@@ -26,15 +26,6 @@
 #include "web/web.h"
 
 #define WEB_HEAD_BYTES 16384u /* of a request; what is longer is refused */
-#define WEB_HEAD_MS 10000u    /* from its first byte, or from accept, to its last */
-#define WEB_IDLE_MS 60000u    /* between two requests */
-#define WEB_UNREAD_MS 30000u  /* without taking a byte of what is there for it */
-#define WEB_ANSWER_MS                                                                              \
-    600000u                /* a whole answer: whoever reads slowly keeps a picture from going      \
-                            */
-#define WEB_ASKED_MS 5000u /* for the daemon to answer; less for WEB_HEALTH: */
-#define WEB_HEALTH_MS 2000u
-#define WEB_ADDRESS_TEXT 64u
 
 struct exchange;
 struct stream;
@@ -75,6 +66,7 @@ struct conn {
 struct web {
     char *peer_id, *software;
     struct limits limits;
+    struct web_times times;
     struct web_ops ops;
     int listener;  /* -1: none */
     bool loopback; /* bound to it, and to nothing else */
@@ -145,6 +137,7 @@ struct exchange {
     enum web_question question;
     struct web_answer answer;
     struct stream *stream; /* or NULL */
+    bool head_only;
 };
 
 struct route {
@@ -183,7 +176,7 @@ struct stream {
      * STREAM_END, STREAM_BROKEN. */
     ssize_t (*fill)(struct stream *stream, char *buf, size_t max);
     void (*drop)(struct stream *stream); /* once, at the end */
-    bool lasting;                        /* as long as its reader likes; else WEB_ANSWER_MS */
+    bool lasting;                        /* as long as its reader likes; else times.answer */
     bool asleep;
 };
 /* Takes stream, also when it fails. tag: of ETag, or NULL. */

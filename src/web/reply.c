@@ -125,6 +125,10 @@ enum MHD_Result reply_stream(struct exchange *ex, struct stream *stream, const c
     }
     stream->exchange = ex;
     ex->stream = stream;
+    /* libmicrohttpd 0.9.75 ends chunks that a HEAD is not told: the next answer would begin with
+     * them. */
+    if (ex->head_only)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     if (tag)
         MHD_add_response_header(response, MHD_HTTP_HEADER_ETAG, tag);
     return queue(ex, MHD_HTTP_OK, response, type, NULL);

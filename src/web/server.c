@@ -187,10 +187,10 @@ static bool is_over(struct conn *conn, const struct progress *seen, uint64_t now
         conn->taken = seen->taken;
         conn->taken_ms = now;
     }
-    if (now - conn->taken_ms >= WEB_UNREAD_MS)
+    if (now - conn->taken_ms >= conn->web->times.unread)
         return true;
     if (!stream || !stream->lasting)
-        return now - conn->since_ms >= WEB_ANSWER_MS;
+        return now - conn->since_ms >= conn->web->times.answer;
     return stream->asleep && seen->half_closed;
 }
 
@@ -204,7 +204,7 @@ static void look_at(struct conn *conn, uint64_t now)
             conn->first = true; /* the first byte of the next head */
             conn->since_ms = now;
         }
-        if (now - conn->since_ms < (conn->first ? WEB_HEAD_MS : WEB_IDLE_MS))
+        if (now - conn->since_ms < (conn->first ? web->times.head : web->times.idle))
             return;
         if (conn->first)
             COUNT(web, closed_late);

@@ -7,6 +7,9 @@
 #include "base/clock.h"
 #include "web/inside.h"
 
+const struct web_times web_times = {
+    .head = 10000, .idle = 60000, .unread = 30000, .answer = 600000, .asked = 5000, .health = 2000};
+
 /* ---- post ---- */
 
 void web_post(struct web *web, struct post *post)
@@ -84,7 +87,8 @@ void web_answer(struct web *web, uint64_t number, const struct web_answer *answe
 void ask(struct web *web, struct asking *asking, enum web_question question, const char *argument)
 {
     asking->number = ++web->next_number;
-    asking->deadline_ms = clock_ms() + (question == WEB_HEALTH ? WEB_HEALTH_MS : WEB_ASKED_MS);
+    asking->deadline_ms =
+        clock_ms() + (question == WEB_HEALTH ? web->times.health : web->times.asked);
     ring_push(&web->asked, &asking->ring);
     web->ops.ask(web->ops.ctx, asking->number, question, argument);
 }
@@ -131,7 +135,9 @@ int web_new(const struct web_settings *settings, struct web **out_web)
         return -ENOMEM;
     web->peer_id = strdup(settings->peer_id);
     web->software = strdup(settings->software);
-    web->limits = *settings->limits;
+    limits_default(&web->limits);
+    limits_put(&web->limits, settings->limits);
+    web->times = settings->times ? *settings->times : web_times;
     web->ops = settings->ops;
     web->listener = -1;
     web->held.last = &web->held.first;

@@ -67,10 +67,21 @@ struct web_ops {
     int (*picture)(void *ctx, struct snapshot **out_snapshot);
 };
 
+struct web_times {   /* ms */
+    uint32_t head;   /* from a head's first byte, or from accept, to its last */
+    uint32_t idle;   /* between two requests */
+    uint32_t unread; /* without taking a byte of what is there for it */
+    uint32_t answer; /* a whole answer: whoever reads slowly keeps a picture from going */
+    uint32_t asked;  /* for the daemon to answer; less for WEB_HEALTH: */
+    uint32_t health;
+};
+extern const struct web_times web_times; /* 10 s, 60 s, 30 s, 10 min; 5 s, 2 s */
+
 struct web_settings { /* copied */
     const char *peer_id;
-    const char *software;        /* "meshd 0.1.0" */
-    const struct limits *limits; /* copied */
+    const char *software;          /* "meshd 0.1.0" */
+    const struct limits *limits;   /* copied */
+    const struct web_times *times; /* NULL: web_times; tests have less of it */
     struct web_ops ops;
 };
 

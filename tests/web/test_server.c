@@ -1,0 +1,399 @@
+/* The server: what is asked and how it is answered, what is refused, and who is cut off when. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "support.h"
+
+#define NOWHERE                                                                                    \
+    "nothing is here; there are /healthz /readyz /v1/services /v1/peers /v1/node /v1/explain"
+
+static struct rig rig;
+
+static void setup(void) { rig_init(&rig); }
+static void teardown(void) { rig_stop(&rig); }
+
+TestSuite(web, .init = setup, .fini = teardown);
+
+static void expect(const char *path, const char *body)
+{
+    struct reply reply = get(&rig, path, "");
+
+    cr_expect_eq(reply.status, 200, "%s: %d", path, reply.status);
+    cr_expect_str_eq(reply.body, body);
+    reply_fini(&reply);
+}
+
+Test(web, questions_go_to_the_daemon_and_are_answered_once)
+{
+    rig_start(&rig);
+    expect("/healthz", "{\"health\":\"\"}\n");
+    expect("/readyz", "{\"ready\":\"\"}\n");
+    expect("/v1/node", "{\"node\":\"\"}\n");
+    expect("/v1/explain?name=WEB.", "{\"explain\":\"web\"}\n");
+    expect("/v1/explain?name=%77eb", "{\"explain\":\"web\"}\n");
+    cr_expect_eq(atomic_load(&rig.asked), 5);
+    RIG_WAIT(&rig, atomic_load(&rig.dropped) == 5);
+    cr_expect_eq(rig_count(&rig).requests, 5);
+    cr_expect_eq(rig_count(&rig).refused, 0);
+    RIG_WAIT(&rig, c.connections == 0);
+}
+
+Test(web, every_answer_says_what_it_is_and_that_it_is_not_to_be_kept_or_run)
+{
+    static const char *const paths[] = {"/healthz", "/v1/services", "/nowhere"};
+
+    rig_start(&rig);
+    for (size_t i = 0; i < 3; i++) {
+        struct reply reply = get(&rig, paths[i], "Origin: http://evil.example\r\n");
+
+        cr_expect(strstr(reply.head, "\r\nContent-Type: application/json\r\n"));
+        cr_expect(strstr(reply.head, "\r\nCache-Control: no-store\r\n"));
+        cr_expect(strstr(reply.head, "\r\nX-Content-Type-Options: nosniff\r\n"));
+        cr_expect(strstr(reply.head, "\r\nContent-Security-Policy: default-src 'none'; "
+                                     "frame-ancestors 'none'\r\n"));
+        cr_expect(strstr(reply.head, "\r\nReferrer-Policy: no-referrer\r\n"));
+        cr_expect_not(strstr(reply.head, "Access-Control"));
+        reply_fini(&reply);
+    }
+}
+
+Test(web, errors_are_json_and_say_what_is_allowed)
+{
+    rig_start(&rig);
+    expect_error(&rig, "/", "", 404, NOWHERE);
+    expect_error(&rig, "/healthz/", "", 404, NOWHERE);
+    expect_error(&rig, "/v1/explain", "", 400, "which name? ask for /v1/explain?name=NAME");
+    expect_error(&rig, "/healthz?a=b", "", 400,
+                 "an argument that is not known here; allowed: none");
+    expect_error(&rig, "/v1/services?state=gone", "", 400,
+                 "state: allowed: connected, stale, draining or unhealthy");
+    expect_error(&rig, "/v1/explain?name=no.memory", "", 503,
+                 "no memory for the answer; try again later");
+    cr_expect_eq(rig_count(&rig).refused, 5); /* 503 is nobody's fault */
+}
+
+Test(web, a_head_asks_for_the_head_alone)
+{
+    int fd;
+    struct reply reply;
+
+    rig_start(&rig);
+    fd = rig_connect(&rig, NULL);
+    send_text(fd, "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                  "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                  "HEAD /v1/services HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                  "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    reply = reply_read(fd, true);
+    cr_expect(strstr(reply.head, "\r\nContent-Length: 14\r\n"));
+    reply_fini(&reply);
+    reply = reply_read(fd, false);
+    cr_expect_str_eq(reply.body, "{\"health\":\"\"}\n");
+    reply_fini(&reply);
+    reply = reply_read(fd, true);
+    cr_expect(strstr(reply.head, "\r\nTransfer-Encoding: chunked\r\n"));
+    cr_expect(strstr(reply.head, "\r\nConnection: close\r\n"));
+    reply_fini(&reply);
+    cr_expect(is_closed(fd));
+    cr_expect_eq(rig_count(&rig).requests, 3);
+    close(fd);
+}
+
+Test(web, other_methods_and_bodies_are_refused_and_the_connection_ends)
+{
+    static const struct {
+        const char *text;
+        int status;
+        const char *in_head;
+    } cases[] = {
+        {"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc", 405,
+         "\r\nAllow: GET, HEAD\r\n"},
+        {"DELETE /v1/services HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, ""},
+        {"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, ""},
+        {"get /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, ""},
+        {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc", 400, ""},
+        {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+         "3\r\nabc\r\n0\r\n\r\n",
+         400, ""},
+    };
+
+    rig_start(&rig);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int fd = rig_connect(&rig, NULL);
+        struct reply reply;
+
+        send_text(fd, cases[i].text);
+        reply = reply_read(fd, false);
+        cr_expect_eq(reply.status, cases[i].status, "%s%d", cases[i].text, reply.status);
+        cr_expect(strstr(reply.head, cases[i].in_head));
+        cr_expect(strstr(reply.body, "{\"error\":{"));
+        cr_expect(is_closed(fd));
+        reply_fini(&reply);
+        close(fd);
+    }
+    cr_expect_eq(atomic_load(&rig.asked), 0);
+}
+
+Test(web, heads_and_paths_that_are_too_long_are_refused)
+{
+    char *path = calloc(1, 9002), *more = calloc(1, 17002);
+
+    rig_start(&rig);
+    memset(path, 'a', 9000);
+    *path = '/';
+    memset(more, 'b', 17000);
+    memcpy(more, "X: ", 3);
+    memcpy(more + 16998, "\r\n", 2);
+    expect_error(&rig, path, "", 414, "the path is longer than 8192 bytes");
+    expect_error(&rig, "/healthz", more, 431, "the head is longer than 16384 bytes");
+    free(path);
+    free(more);
+}
+
+Test(web, a_head_that_does_not_end_takes_no_more_memory_than_one_connection_may)
+{
+    static char head[1 << 20];
+    struct reply reply;
+    int fd;
+
+    rig_start(&rig);
+    fd = rig_connect(&rig, NULL);
+    memset(head, 'a', sizeof head - 1);
+    memcpy(head, "GET /", 5);
+    send(fd, head, sizeof head - 1, MSG_NOSIGNAL);
+    reply = reply_read(fd, false);
+    cr_expect(reply.status == 414 || reply.status == 431 || reply.status == 0, "%d", reply.status);
+    reply_fini(&reply);
+    close(fd);
+    expect("/healthz", "{\"health\":\"\"}\n");
+}
+
+Test(web, a_host_of_anothers_is_refused_on_loopback)
+{
+    int fd;
+    struct reply reply;
+
+    rig_start(&rig);
+    fd = rig_connect(&rig, NULL);
+    send_text(fd, "GET /v1/services HTTP/1.1\r\nHost: evil.example:7480\r\n\r\n");
+    reply = reply_read(fd, false);
+    cr_expect_eq(reply.status, 403);
+    cr_expect(strstr(reply.body, "ask for localhost or 127.0.0.1"));
+    reply_fini(&reply);
+    close(fd);
+    fd = rig_connect(&rig, NULL); /* no browser says that */
+    send_text(fd, "GET /healthz HTTP/1.0\r\n\r\n");
+    reply = reply_read(fd, false);
+    cr_expect_eq(reply.status, 200);
+    reply_fini(&reply);
+    close(fd);
+}
+
+Test(web, elsewhere_a_node_has_names_that_it_does_not_know)
+{
+    int fd;
+    struct reply reply;
+
+    rig.host = "";
+    rig_start(&rig);
+    fd = rig_connect(&rig, NULL);
+    send_text(fd, "GET /healthz HTTP/1.1\r\nHost: n1.example.org\r\n\r\n");
+    reply = reply_read(fd, false);
+    cr_expect_eq(reply.status, 200);
+    reply_fini(&reply);
+    close(fd);
+}
+
+Test(web, a_request_may_come_a_byte_at_a_time)
+{
+    const char *text = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    struct reply reply;
+    int fd;
+
+    rig_start(&rig);
+    fd = rig_connect(&rig, NULL);
+    for (const char *c = text; *c; c++)
+        cr_assert_eq(send(fd, c, 1, MSG_NOSIGNAL), 1);
+    reply = reply_read(fd, false);
+    cr_expect_eq(reply.status, 200);
+    reply_fini(&reply);
+    close(fd);
+}
+
+Test(web, when_the_main_loop_does_not_answer_the_node_is_not_well)
+{
+    rig.times.health = 300;
+    rig.times.asked = 600;
+    rig_start(&rig);
+    atomic_store(&rig.hold, true);
+    expect_error(&rig, "/healthz", "", 503, "the main loop has not answered for 0.3 s");
+    rig_answer_held(&rig); /* too late: dropped */
+    RIG_WAIT(&rig, atomic_load(&rig.dropped) == 1);
+    expect_error(&rig, "/v1/node", "", 503, "the node has not answered for 0.6 s");
+    atomic_store(&rig.hold, false);
+    expect("/healthz", "{\"health\":\"\"}\n");
+}
+
+Test(web, an_answer_for_who_has_gone_is_dropped)
+{
+    int fd;
+
+    rig.times.asked = rig.times.health = 300;
+    rig_start(&rig);
+    atomic_store(&rig.hold, true);
+    fd = rig_connect(&rig, NULL);
+    send_text(fd, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    RIG_WAIT(&rig, atomic_load(&rig.asked) == 1);
+    close(fd);
+    rig_answer_held(&rig);
+    RIG_WAIT(&rig, atomic_load(&rig.dropped) == 1 && c.connections == 0);
+}
+
+Test(web, who_is_asking_when_it_stops_is_cut_off)
+{
+    int fd, idle;
+
+    rig_start(&rig);
+    atomic_store(&rig.hold, true);
+    idle = rig_connect(&rig, NULL);
+    fd = rig_connect(&rig, NULL);
+    send_text(fd, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    RIG_WAIT(&rig, atomic_load(&rig.asked) == 1 && c.connections == 2);
+    web_stop(rig.web);
+    cr_expect(is_closed(fd));
+    cr_expect(is_closed(idle));
+    close(fd);
+    close(idle);
+    rig_answer_held(&rig); /* what comes after the end is dropped with it */
+}
+
+Test(web, a_head_has_its_time_in_all_whatever_drips)
+{
+    struct reply reply;
+    int fd, again;
+    uint64_t begun = rig_now_ms();
+
+    rig.times.head = 700;
+    rig_start(&rig);
+    fd = rig_connect(&rig, NULL);
+    again = rig_connect(&rig, NULL); /* one request is whole, the next one drips */
+    send_text(again, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    reply = reply_read(again, false);
+    cr_expect_eq(reply.status, 200);
+    reply_fini(&reply);
+    while (rig_count(&rig).closed_late < 2 && rig_now_ms() - begun < WAIT_MS) {
+        send(fd, "G", 1, MSG_NOSIGNAL);
+        send(again, "G", 1, MSG_NOSIGNAL);
+        rig_nap();
+    }
+    cr_expect_eq(rig_count(&rig).closed_late, 2);
+    cr_expect(is_closed(fd));
+    cr_expect(is_closed(again));
+    close(fd);
+    close(again);
+}
+
+Test(web, a_connection_may_wait_between_requests_longer_than_a_head_may_take)
+{
+    int fd;
+    struct reply reply;
+    uint64_t begun = rig_now_ms();
+
+    rig.times.head = 200;
+    rig.times.idle = 1500;
+    rig_start(&rig);
+    fd = rig_connect(&rig, NULL);
+    send_text(fd, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    reply = reply_read(fd, false);
+    reply_fini(&reply);
+    cr_expect(is_closed(fd));
+    cr_expect_geq(rig_now_ms() - begun, 1400);
+    cr_expect_eq(rig_count(&rig).closed_late, 0);
+    close(fd);
+}
+
+Test(web, at_the_limit_of_an_address_the_one_that_has_waited_longest_goes)
+{
+    int fds[4], other;
+    struct reply reply;
+
+    rig.limits.admin_per_source = 3;
+    rig_start(&rig);
+    other = rig_connect(&rig, "127.0.0.2");
+    for (int i = 0; i < 3; i++)
+        fds[i] = rig_connect(&rig, NULL);
+    RIG_WAIT(&rig, c.connections == 4);
+    fds[3] = rig_connect(&rig, NULL);
+    cr_expect(is_closed(fds[0]));
+    RIG_WAIT(&rig, c.closed_over_limit == 1 && c.connections == 4);
+    for (int i = 1; i < 5; i++) {
+        int fd = i < 4 ? fds[i] : other;
+
+        send_text(fd, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        reply = reply_read(fd, false);
+        cr_expect_eq(reply.status, 200, "%d", i);
+        reply_fini(&reply);
+    }
+    RIG_WAIT(&rig, c.largest_source == 3);
+    for (int i = 0; i < 4; i++)
+        close(fds[i]);
+    close(other);
+    RIG_WAIT(&rig, c.connections == 0 && c.largest_source == 0);
+}
+
+Test(web, who_is_being_answered_does_not_go_for_others)
+{
+    int fds[8], late;
+
+    rig.limits.admin_connections = 8;
+    rig_start(&rig);
+    atomic_store(&rig.hold, true);
+    for (int i = 0; i < 8; i++) {
+        fds[i] = rig_connect(&rig, NULL);
+        send_text(fds[i], "GET /v1/node HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    }
+    RIG_WAIT(&rig, atomic_load(&rig.asked) == 8);
+    late = rig_connect(&rig, NULL);
+    cr_expect(is_closed(late));
+    cr_expect_eq(rig_count(&rig).connections, 8);
+    for (int i = 0; i < 8; i++)
+        close(fds[i]);
+    close(late);
+}
+
+/* The node's other rooms may have used them up. */
+Test(web, without_descriptors_it_waits_and_goes_on)
+{
+    struct rlimit all, few;
+    int fds[64], n = 0, fd;
+    struct reply reply;
+
+    rig_start(&rig);
+    fd = rig_connect(&rig, NULL);
+    RIG_WAIT(&rig, c.connections == 1);
+    getrlimit(RLIMIT_NOFILE, &all);
+    few = all;
+    few.rlim_cur = 64;
+    setrlimit(RLIMIT_NOFILE, &few);
+    close(fd);
+    RIG_WAIT(&rig, c.connections == 0);
+    fd = rig_connect(&rig, NULL);
+    RIG_WAIT(&rig, c.connections == 1);
+    while ((fds[n] = dup(0)) >= 0)
+        n++;
+    cr_assert_gt(n, 1);
+    close(fds[--n]); /* one for the client's side, none for the server's */
+    close(fd);
+    fd = rig_connect(&rig, NULL);
+    send_text(fd, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    while (n)
+        close(fds[--n]);
+    reply = reply_read(fd, false);
+    cr_expect_eq(reply.status, 200);
+    reply_fini(&reply);
+    close(fd);
+    setrlimit(RLIMIT_NOFILE, &all);
+}
