@@ -69,7 +69,7 @@ struct row *row_new(const char *name, size_t name_len, const char *backend, size
     entry->row.name_len = (uint16_t)name_len;
     entry->row.key_len = (uint16_t)key_len;
     entry->row.backend_len = (uint16_t)backend_len;
-    entry->row.flags = (uint8_t)flags;
+    entry->row.flags = entry->flags = (uint8_t)flags;
     entry->row.hash = hash_entry(name, name_len, backend, backend_len, flags & ROW_TOLD);
     index_node_init(&entry->by_key, entry->row.key, key_len);
     index_node_init(&entry->by_name, entry->row.name, name_len);

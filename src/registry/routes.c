@@ -167,7 +167,8 @@ static void consider(struct registry_routes *routes, struct registry_route *cand
 
 static void fill(struct registry_route *route)
 {
-    const struct peer *peer = entry_of(route->row)->owner;
+    const struct entry *entry = entry_of(route->row);
+    const struct peer *peer = entry->owner;
 
     row_ref(route->row);
     memcpy(route->label, peer->label, peer->label_len + 1);
@@ -175,8 +176,8 @@ static void fill(struct registry_route *route)
     route->local = peer->local;
     route->connected = peer->state.connected;
     route->stale = peer->state.stale;
-    route->healthy = !(route->row->flags & ROW_UNHEALTHY);
-    route->draining = peer->state.draining || route->row->flags & ROW_DRAINING;
+    route->healthy = !(entry->flags & ROW_UNHEALTHY);
+    route->draining = peer->state.draining || entry->flags & ROW_DRAINING;
     route->last_seen_s = peer->state.last_seen_s;
     route->link_id = peer->state.link_id;
     memcpy(route->session_id, peer->state.session_id, sizeof(route->session_id));
@@ -185,7 +186,7 @@ static void fill(struct registry_route *route)
 static unsigned rank_entry(const struct entry *entry)
 {
     const struct peer *peer = entry->owner;
-    unsigned flags = entry->row.flags;
+    unsigned flags = entry->flags;
 
     return rank_of(peer->local, peer->state.connected, peer->state.stale, !(flags & ROW_UNHEALTHY),
                    peer->state.draining || flags & ROW_DRAINING);

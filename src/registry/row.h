@@ -22,6 +22,7 @@ struct entry {
     struct entry *next, *prev; /* the rows of one name, in no order; prev NULL: the first */
     struct peer *owner;
     unsigned refs; /* atomic */
+    uint8_t flags; /* the row's, once more: where a lookup passes by */
     char text[];   /* name, key, backend */
 };
 
