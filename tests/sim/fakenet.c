@@ -88,7 +88,7 @@ bool fakenet_between(const struct fakenet *net, size_t a, size_t b)
 static void on_tick(struct fakenet *net, struct fakenet_event *event);
 
 /* After every call into a node: wakes it when it wants to be woken. */
-static void arm(struct fakenet_host *host)
+void fakenet_arm(struct fakenet_host *host)
 {
     uint64_t next_ms;
 
@@ -208,6 +208,7 @@ struct fakenet_host *fakenet_add(struct fakenet *net, const char *id, const char
     host->port.ctx = host;
     fakewire_port(&host->port);
     fakecall_port(&host->port);
+    fakebackend_port(&host->port);
     net->hosts[net->n_hosts++] = host;
     return host;
 }
@@ -265,7 +266,7 @@ void fakenet_redial(struct fakenet_host *host)
 
     if (node_set_dials(host->node, dials_of(host, dials), host->n_dials) != 0)
         abort();
-    arm(host);
+    fakenet_arm(host);
 }
 
 void fakenet_boot(struct fakenet_host *host)
@@ -297,7 +298,7 @@ void fakenet_boot(struct fakenet_host *host)
         node_new(&settings, host->registry, &host->port, &host->node) != 0)
         abort();
     node_start(host->node);
-    arm(host);
+    fakenet_arm(host);
 }
 
 static void process_ends(struct fakenet_host *host, bool flush)
@@ -326,7 +327,7 @@ void fakenet_drain(struct fakenet_host *host)
     if (!host->node)
         return;
     node_drain(host->node);
-    arm(host);
+    fakenet_arm(host);
 }
 
 uint32_t fakenet_wrong(const struct fakenet *net) { return net->wrong; }
@@ -382,7 +383,7 @@ void fakenet_offer(struct fakenet_host *host, const char *lease, const char *nam
     request.backend_addr = (char *)backend;
     request.ttl_ms = ttl_ms;
     node_offer(host->node, ANSWER_CALL, &caller, &request);
-    arm(host);
+    fakenet_arm(host);
 }
 
 void fakenet_withdraw(struct fakenet_host *host, const char *lease, const char *name)
@@ -393,7 +394,7 @@ void fakenet_withdraw(struct fakenet_host *host, const char *lease, const char *
     request.lease_id = (char *)lease;
     request.name = (char *)name;
     node_withdraw(host->node, ANSWER_CALL, &caller, &request);
-    arm(host);
+    fakenet_arm(host);
 }
 
 /* ---- time ---- */
@@ -415,7 +416,7 @@ static void step(struct fakenet *net)
         return;
     }
     event->happen(net, event);
-    arm(host);
+    fakenet_arm(host);
     event_free(event);
 }
 

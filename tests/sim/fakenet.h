@@ -18,6 +18,7 @@ struct fakenet;
 #define FAKENET_SERVICES_MAX 64u
 #define FAKENET_DIALS_MAX 16u
 #define FAKENET_EVENTS 13u
+#define FAKENET_BACKENDS 8u
 
 struct fakenet_settings {
     uint64_t seed;
@@ -64,6 +65,11 @@ struct fakenet_host {
     uint32_t sessions, forwards, wishes, wished; /* begun; messages heard; heard and the last */
     uint32_t wanted;                             /* what it wishes itself */
     bool busy;                                   /* forwards are being opened on all its links */
+    struct {                                     /* those that were ever down */
+        char address[64];
+        bool down;
+        uint32_t looks; /* under way */
+    } backends[FAKENET_BACKENDS];
 };
 
 struct fakenet *fakenet_new(const struct fakenet_settings *settings);
@@ -104,6 +110,18 @@ uint32_t fakenet_wrong(const struct fakenet *net);
 void fakenet_offer(struct fakenet_host *host, const char *lease, const char *name,
                    const char *backend, uint64_t ttl_ms);
 void fakenet_withdraw(struct fakenet_host *host, const char *lease, const char *name);
+
+/* The host's backend answers, or does not. */
+void fakenet_backend(struct fakenet_host *host, const char *address, bool up);
+bool fakenet_backend_up(const struct fakenet_host *host, const char *address);
+/* As fakenet_offer, with a check by TCP. */
+void fakenet_offer_checked(struct fakenet_host *host, const char *lease, const char *name,
+                           const char *backend, uint32_t interval_ms);
+void fakenet_drain_service(struct fakenet_host *host, const char *name, bool enable);
+/* A client is brought to it. */
+void fakenet_client(struct fakenet_host *host, const char *name, const char *backend);
+/* The flags of the owner's entry, as viewer has it; -1: it has none. */
+int fakenet_flags(struct fakenet_host *viewer, struct fakenet_host *owner, const char *name);
 
 void fakenet_run(struct fakenet *net, uint64_t ms);
 /* False when done did not come true within ms. */

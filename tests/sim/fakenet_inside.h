@@ -92,6 +92,7 @@ static inline void *must(void *p)
     return p;
 }
 
+void fakenet_arm(struct fakenet_host *host); /* after a call into its node from outside */
 uint64_t fakenet_next(struct fakenet *net);  /* random */
 uint64_t fakenet_delay(struct fakenet *net); /* of one way */
 /* Something happens to a host; life 0: to the machine, whoever runs there. owned may be NULL. */
@@ -107,7 +108,8 @@ void fakewire_sweep(struct fakenet *net);   /* frees dead connections */
 void fakewire_ends(struct fakenet_host *host, bool flush);
 void fakewire_break(struct fakenet_host *host);
 
-void fakecall_port(struct node_port *port); /* fills in the rest */
+void fakebackend_port(struct node_port *port); /* fills in the looks at backends */
+void fakecall_port(struct node_port *port);    /* fills in the rest */
 void fakecall_ends(struct fakenet_host *host);
 void fakecall_free(struct fakenet *net);
 uint64_t fakecall_wall_us(const struct fakenet_host *host);

@@ -21,8 +21,24 @@ static void change_list(struct fakenet_host *host)
     snprintf(backend, sizeof(backend), "127.0.0.1:%d", (int)(1 + pick(3)));
     if (pick(3) == 0)
         fakenet_withdraw(host, "lease", name);
+    else if (pick(3) == 0)
+        fakenet_drain_service(host, name, pick(2));
+    else if (pick(2))
+        fakenet_offer_checked(host, "lease", name, backend, 100 + (uint32_t)pick(5000));
     else
         fakenet_offer(host, "lease", name, backend, pick(2) ? 0 : 1000 + pick(20000));
+}
+
+static void change_backend(struct fakenet_host *host)
+{
+    char name[32], backend[32];
+
+    snprintf(name, sizeof(name), "s-%d", (int)pick(8));
+    snprintf(backend, sizeof(backend), "127.0.0.1:%d", (int)(1 + pick(3)));
+    fakenet_backend(host, backend, pick(2));
+    if (host->node && !host->paused)
+        for (uint64_t clients = pick(5); clients > 0; clients--)
+            fakenet_client(host, name, backend);
 }
 
 static void restart(struct fakenet_host *host)
@@ -43,7 +59,7 @@ static void something(void)
 {
     struct fakenet_host *a = scene_host(pick(NODES)), *b = scene_host(pick(NODES));
 
-    switch (pick(16)) {
+    switch (pick(18)) {
     case 0:
         fakenet_kill(a);
         break;
@@ -85,6 +101,10 @@ static void something(void)
     case 13:
         a->busy = !a->busy;
         break;
+    case 14:
+    case 15:
+        change_backend(a);
+        break;
     default:
         if (a->node && !a->paused)
             change_list(a);
@@ -102,6 +122,12 @@ static void calm(void)
             fakenet_resume(a);
         if (!a->node)
             fakenet_boot(a);
+        for (int port = 1; port <= 3; port++) { /* what flaps is no calm */
+            char backend[32];
+
+            snprintf(backend, sizeof(backend), "127.0.0.1:%d", port);
+            fakenet_backend(a, backend, true);
+        }
     }
 }
 
