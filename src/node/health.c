@@ -166,17 +166,20 @@ void health_fini(struct node *n)
 static void look(struct node *n, struct health *health)
 {
     struct healths *all = &n->local.healths;
-    struct node_check check = health->check;
+    struct node_service service = {.name = health->name,
+                                   .backend = health->backend,
+                                   .proxy_protocol = local_proxy(n, health->name),
+                                   .check = health->check};
 
-    if (check.kind == CHECK(NONE))
-        check.kind = CHECK(TCP);
+    if (service.check.kind == CHECK(NONE))
+        service.check.kind = CHECK(TCP);
     health->look = node_number(n);
     health->due_ms = n->now_ms + interval_ms(n, health);
     all->looks[all->n_looks++] = (struct health_look){health->look, health};
     n->counters.checks++;
     DL_DELETE(all->first, health);
     DL_APPEND(all->first, health);
-    n->port->check(n->port->ctx, health->look, health->backend, &check);
+    n->port->check(n->port->ctx, health->look, &service);
 }
 
 void health_tick(struct node *n)

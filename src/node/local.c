@@ -523,6 +523,14 @@ size_t local_unhealthy(const struct node *n)
     return count;
 }
 
+int local_proxy(const struct node *n, const char *name)
+{
+    const struct row *row = own_row(n, name);
+    unsigned flags = row ? row->flags : 0;
+
+    return flags & ROW_PROXY_V1 ? PROXY(V1) : flags & ROW_PROXY_V2 ? PROXY(V2) : PROXY(NONE);
+}
+
 static void describe(const struct lease *lease, const struct row *row, struct node_check_info *out)
 {
     const struct health *health = lease->health;

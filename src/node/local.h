@@ -56,6 +56,7 @@ int local_set(struct node *n, const struct node_service *services, size_t n_serv
 void local_checked(struct node *n, uint64_t look, int error, const char *text);
 void local_seen(struct node *n, const char *name, const char *backend, bool ok, const char *text);
 size_t local_unhealthy(const struct node *n);
+int local_proxy(const struct node *n, const char *name); /* a Meshd__V1__ProxyProtocol */
 
 /* ---- for offer.c ---- */
 

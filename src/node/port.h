@@ -17,7 +17,7 @@
 #include "wire/frame.h"
 #include "wire/status.h"
 
-struct node_check;
+struct node_service;
 
 struct node_addr {
     char ip[LIMIT_IP_TEXT]; /* canonical text */
@@ -96,9 +96,9 @@ struct node_port {
     /* Whether forwards are being opened over it: then a duplicate stays a little longer. */
     bool (*link_busy)(void *ctx, uint64_t link);
 
-    /* Looks once whether a backend answers; answer: node_checked, exactly once, within timeout_ms
-     * and a little. */
-    void (*check)(void *ctx, uint64_t number, const char *backend, const struct node_check *check);
+    /* Looks once whether the backend of a service answers, as its check says, which has a kind and
+     * no field that is 0; answer: node_checked, exactly once, within timeout_ms and a little. */
+    void (*check)(void *ctx, uint64_t number, const struct node_service *service);
 
     /* Answers a call handed to node_register etc. The number is the port's. message may be NULL. */
     void (*reply)(void *ctx, uint64_t call, enum status status, int reason, const char *text,

@@ -82,7 +82,7 @@ static uint32_t link_data_wanted(void *ctx, uint64_t link) { return 3; }
 
 static void link_data_wish(void *ctx, uint64_t link, uint32_t wanted) { abort(); }
 
-static void look(void *ctx, uint64_t number, const char *backend, const struct node_check *check) {}
+static void look(void *ctx, uint64_t number, const struct node_service *service) {}
 
 static bool link_busy(void *ctx, uint64_t link) { return false; }
 

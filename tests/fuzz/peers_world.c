@@ -124,7 +124,7 @@ static void link_data_wish(void *ctx, uint64_t number, uint32_t wanted)
     check(link != NULL && link->who == DIALLED && link->has_session);
 }
 
-static void look(void *ctx, uint64_t number, const char *backend, const struct node_check *check) {}
+static void look(void *ctx, uint64_t number, const struct node_service *service) {}
 
 static bool link_busy(void *ctx, uint64_t number) { return number % 2; }
 

@@ -173,13 +173,14 @@ static void link_end(void *ctx, uint64_t link, bool flush)
     st.flushed = flush;
 }
 
-static void check(void *ctx, uint64_t number, const char *backend, const struct node_check *check)
+static void check(void *ctx, uint64_t number, const struct node_service *service)
 {
     cr_assert_lt(st.n_looks, STAGE_MAX);
     st.looks[st.n_looks].number = number;
     st.looks[st.n_looks].at_ms = st.now_ms;
-    st.looks[st.n_looks].check = *check;
-    snprintf(st.looks[st.n_looks].backend, sizeof(st.looks[0].backend), "%s", backend);
+    st.looks[st.n_looks].check = service->check;
+    st.looks[st.n_looks].proxy_protocol = service->proxy_protocol;
+    snprintf(st.looks[st.n_looks].backend, sizeof(st.looks[0].backend), "%s", service->backend);
     st.n_looks++;
 }
 

@@ -88,6 +88,7 @@ struct stage {
         uint64_t at_ms;
         char backend[LIMIT_BACKEND + 1];
         struct node_check check;
+        int proxy_protocol;
     } looks[STAGE_MAX];
     size_t n_looks;
     uint32_t events[NODE_BACKEND_UP + 1];

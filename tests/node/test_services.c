@@ -88,6 +88,7 @@ Test(node_services, an_offer_may_have_a_check_and_an_introduction)
     stage_wait(200);
     cr_assert_eq(st.n_looks, 1);
     cr_expect_str_eq(st.looks[0].check.path, "/up?full");
+    cr_expect_eq(st.looks[0].proxy_protocol, 2);
     own_look("h:1", "answered 500");
     cr_expect_eq(own_flags("web"), ROW_PROXY_V2 | ROW_UNHEALTHY);
     cr_expect_eq(own_info("web").check->interval_ms, 200);

@@ -46,12 +46,11 @@ static void on_checked(struct fakenet *net, struct fakenet_event *event)
     node_checked(host->node, event->a, down ? -ECONNREFUSED : 0, down ? "refused" : "");
 }
 
-static void port_check(void *ctx, uint64_t number, const char *backend,
-                       const struct node_check *check)
+static void port_check(void *ctx, uint64_t number, const struct node_service *service)
 {
     struct fakenet_host *host = ctx;
-    size_t i = place_of(host, backend);
-    uint64_t most = fakenet_random(host->net, 4) == 0 ? check->timeout_ms : LOOK_MS;
+    size_t i = place_of(host, service->backend);
+    uint64_t most = fakenet_random(host->net, 4) == 0 ? service->check.timeout_ms : LOOK_MS;
 
     host->backends[i].looks++;
     fakenet_post(host->net, 1 + fakenet_random(host->net, most), host->index, host->life,
