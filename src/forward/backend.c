@@ -72,16 +72,8 @@ static void tell(struct backend_try *attempt, int error, struct leg *leg)
 
 static socklen_t sockaddr_of(const struct in6_addr *ip, uint16_t port, struct sockaddr_storage *out)
 {
-    if (IN6_IS_ADDR_V4MAPPED(ip)) {
-        struct sockaddr_in *v4 = (struct sockaddr_in *)out;
-
-        *v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port)};
-        memcpy(&v4->sin_addr, ip->s6_addr + 12, 4);
-        return sizeof(*v4);
-    }
-    *(struct sockaddr_in6 *)out =
-        (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = *ip};
-    return sizeof(struct sockaddr_in6);
+    endpoint_to(&(struct endpoint){*ip, port}, out);
+    return out->ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
 }
 
 static bool end_of(int (*ask)(int fd, struct sockaddr *addr, socklen_t *len), int fd,

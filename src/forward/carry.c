@@ -10,7 +10,9 @@
 #include "forward/backend.h"
 #include "forward/data.h"
 #include "forward/outbox.h"
+#include "forward/passage.h"
 #include "forward/route.h"
+#include "forward/seen.h"
 #include "forward/service.h"
 
 /* DATA broke, but why may be on its way over the link. */
@@ -18,11 +20,6 @@
 /* The owner has the Forward and not the header on a warm connection, which was quicker: it is lost,
  * or it is slow, as many are when many clients come at once. */
 #define DOUBT_MS 300u
-
-struct passage {
-    struct session *session; /* a reference; NULL: local */
-    struct service *service; /* NULL: not local */
-};
 
 struct candidate {
     struct row *row;         /* a reference */
@@ -41,10 +38,14 @@ struct carry {
     void *ctx;
     void (*done)(void *ctx, struct carry_result *result);
     unsigned n, at;
+    unsigned tries; /* attempts begun, the last of them with candidates[last] */
+    unsigned last;
+    uint64_t named_us; /* when the first of them began */
     struct candidate candidates[CARRY_TRIES];
     /* the attempt: */
     struct service *service;
     struct backend_try *dial;
+    uint32_t dial_ms;
     struct waiter waiter; /* its session is set while the Forward is pending */
     struct outbox_item out;
     uint64_t until_ms; /* the owner's answer */
@@ -79,20 +80,17 @@ static void new_id(uint8_t id[FORWARD_ID_LEN])
 
 /* ---- its end ---- */
 
-bool passage_may(const struct passage *passage)
+void carry_way(const struct carry *c, struct way *out)
 {
-    return !passage->session || session_may(passage->session);
-}
+    const struct candidate *candidate = c->tries > 0 ? &c->candidates[c->last] : NULL;
+    bool remote = candidate && candidate->session;
 
-void passage_end(struct worker *worker, struct passage *passage)
-{
-    if (!passage)
-        return;
-    if (passage->session)
-        atomic_fetch_sub(&passage->session->carried->active, 1);
-    session_unref(passage->session);
-    service_leave(worker->forward->services, passage->service);
-    free(passage);
+    *out = (struct way){.name = c->name,
+                        .peer_id = remote ? candidate->peer_id : NULL,
+                        .backend = candidate && !remote ? candidate->row->backend : NULL,
+                        .id = remote ? c->waiter.id : NULL,
+                        .tries = c->tries,
+                        .named_us = c->named_us};
 }
 
 /* The Forward is not pending any more; the peer still counts as carrying it. */
@@ -138,14 +136,15 @@ static void carry_free(struct carry *c)
 
 static void finish(struct carry *c, struct carry_result *result)
 {
-    void (*done)(void *ctx, struct carry_result *result) = c->done;
-    void *ctx = c->ctx;
-
+    ring_drop(&c->all);
+    carry_way(c, &result->way);
+    c->done(c->ctx, result);
     carry_free(c);
-    done(ctx, result);
 }
 
-static void finish_joined(struct carry *c, struct leg *leg, struct bytes early)
+static struct candidate *current(struct carry *c) { return &c->candidates[c->at]; }
+
+static void finish_joined(struct carry *c, struct leg *leg, struct bytes early, uint64_t now_us)
 {
     struct carry_result result = {.leg = leg, .early = early, .delivered = c->sent};
     struct session *session = c->waiter.session;
@@ -162,7 +161,12 @@ static void finish_joined(struct carry *c, struct leg *leg, struct bytes early)
         return;
     }
     result.passage->service = TAKE(&c->service);
+    result.passage->row = row_ref(current(c)->row);
+    result.passage->tries = c->tries;
+    result.passage->named_us = c->named_us;
+    result.passage->joined_us = now_us;
     if (session) {
+        memcpy(result.passage->id, c->waiter.id, FORWARD_ID_LEN);
         settle(c);
         result.passage->session = session_ref(session);
     }
@@ -172,8 +176,6 @@ static void finish_joined(struct carry *c, struct leg *leg, struct bytes early)
 /* ---- one attempt ---- */
 
 static enum forward_end next(struct carry *c);
-
-static struct candidate *current(struct carry *c) { return &c->candidates[c->at]; }
 
 static void note(struct carry *c, enum forward_end end, const char *text)
 {
@@ -213,19 +215,21 @@ static uint64_t share_ms(const struct carry *c)
 static void on_backend(void *ctx, int error, struct leg *leg)
 {
     struct carry *c = ctx;
+    uint64_t now_us;
 
     c->dial = NULL;
     if (error == 0 && !forward_introduce(leg, current(c)->row->flags, &c->tuple)) {
         error = -ECONNRESET;
         leg_reset(leg);
     }
+    seen_dialled(c->worker->forward, c->name, current(c)->row->backend, c->dial_ms, error);
     if (error < 0) {
         fail(c, forward_end_of_error(error), backend_error_text(error), true, false);
         return;
     }
-    worker_phase(c->worker, FORWARD_PHASE_CONNECT, c->begun_us);
+    now_us = worker_phase(c->worker, FORWARD_PHASE_CONNECT, c->begun_us);
     COUNT(c->worker, local, 1);
-    finish_joined(c, leg, (struct bytes){0});
+    finish_joined(c, leg, (struct bytes){0}, now_us);
 }
 
 static enum forward_end begin_local(struct carry *c)
@@ -239,9 +243,8 @@ static enum forward_end begin_local(struct carry *c)
         note(c, FORWARD_OVER_LIMIT, "over limits.forwards_per_service");
         return c->end;
     }
-    r = backend_dial(c->worker, current(c)->row->backend,
-                     (uint32_t)(ms < forward->dial_ms ? ms : forward->dial_ms), c, on_backend,
-                     &c->dial);
+    c->dial_ms = (uint32_t)(ms < forward->dial_ms ? ms : forward->dial_ms);
+    r = backend_dial(c->worker, current(c)->row->backend, c->dial_ms, c, on_backend, &c->dial);
     if (r == 0)
         return FORWARD_DONE;
     note(c, forward_end_of_error(r), backend_error_text(r));
@@ -270,12 +273,13 @@ static void joined(struct carry *c)
 {
     struct bytes early;
     struct leg *leg = data_take(TAKE(&c->data), &early);
+    uint64_t now_us;
 
     data_drop(TAKE(&c->doubted));
-    worker_phase(c->worker, FORWARD_PHASE_OPEN, c->begun_us);
-    outbox_opened(c->worker, c->waiter.session, uv_hrtime() / 1000 - c->begun_us);
+    now_us = worker_phase(c->worker, FORWARD_PHASE_OPEN, c->begun_us);
+    outbox_opened(c->worker, c->waiter.session, now_us - c->begun_us);
     COUNT(c->worker, forwarded, 1);
-    finish_joined(c, leg, early);
+    finish_joined(c, leg, early, now_us);
 }
 
 static ProtobufCBinaryData address_of(struct endpoint *endpoint)
@@ -388,6 +392,8 @@ static enum forward_end begin_remote(struct carry *c)
     uint64_t ms = share_ms(c);
     struct data_header header;
 
+    c->waiter = (struct waiter){.kind = WAITER_CARRY, .worker = worker};
+    new_id(c->waiter.id);
     if (atomic_load(&session->over)) {
         note(c, FORWARD_NO_OWNER, "the link is gone");
         return c->end;
@@ -397,8 +403,7 @@ static enum forward_end begin_remote(struct carry *c)
         note(c, FORWARD_OVER_LIMIT, "over limits.forwards_pending");
         return c->end;
     }
-    c->waiter = (struct waiter){.kind = WAITER_CARRY, .worker = worker, .session = session};
-    new_id(c->waiter.id);
+    c->waiter.session = session;
     atomic_fetch_add(&session->pending, 1);
     atomic_fetch_add(&session->carried->active, 1);
     if (waiter_enter(forward, &c->waiter) < 0) {
@@ -429,6 +434,9 @@ static enum forward_end next(struct carry *c)
 {
     for (; c->at < c->n; c->at++) {
         c->begun_us = uv_hrtime() / 1000;
+        if (c->tries++ == 0)
+            c->named_us = c->begun_us;
+        c->last = c->at;
         if ((current(c)->session ? begin_remote(c) : begin_local(c)) == FORWARD_DONE)
             return FORWARD_DONE;
         end_attempt(c, false);

@@ -8,6 +8,7 @@
 #define FORWARD_CARRY_H
 
 #include "forward/end.h"
+#include "forward/record.h"
 #include "forward/tuple.h"
 #include "forward/worker.h"
 
@@ -17,7 +18,7 @@ struct carry;
 struct session;
 struct waiter;
 struct data;
-struct passage; /* a client that was joined: whom it counts for */
+struct passage; /* passage.h */
 
 struct carry_result {
     enum forward_end end; /* FORWARD_DONE: joined */
@@ -26,6 +27,7 @@ struct carry_result {
     struct bytes early; /* what the backend said so far; the callee's */
     struct passage *passage;          /* passage_end when the client's connection ends */
     char text[LIMIT_STATUS_TEXT + 1]; /* not joined: why, with the owner's name, for people */
+    struct way way;                   /* not joined: borrowed until `done` returns */
 };
 
 struct carry_ask {
@@ -43,9 +45,9 @@ struct carry_ask {
  * out_text has it for people. */
 enum forward_end carry_begin(struct worker *worker, const struct carry_ask *ask,
                              struct carry **out_carry, char out_text[LIMIT_STATUS_TEXT + 1]);
-void carry_cancel(struct carry *carry);          /* the client gave up: the owner is told */
-bool passage_may(const struct passage *passage); /* other rules are in force: may it go on? */
-void passage_end(struct worker *worker, struct passage *passage); /* accepts NULL */
+void carry_cancel(struct carry *carry); /* the client gave up: the owner is told */
+/* What is written is borrowed from it. */
+void carry_way(const struct carry *carry, struct way *out_way);
 
 /* ---- for the rest of the room ---- */
 

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "forward/carry.h"
+#include "forward/passage.h"
 #include "forward/proxy_header.h"
 #include "forward/relay.h"
 #include "forward/reply.h"
@@ -83,19 +84,41 @@ static void reset(struct client *client)
     forget(client);
 }
 
-static void count_end(struct client *client, enum forward_end end)
+static const struct way unrouted; /* nowhere yet */
+
+static void count_end(struct client *client, const struct way *way, const struct record_end *end)
 {
-    COUNT(client->worker, ends[end], 1);
+    struct worker *worker = client->worker;
+
+    COUNT(worker, ends[end->end], 1);
+    if (record_wanted(worker->forward, end->end))
+        record_tell(worker->forward, &client->tuple, client->begun_us, false, way, end);
 }
 
-static void refuse(struct client *client, enum forward_end end, const char *text)
+/* Before it was routed. */
+static void count_lost(struct client *client, enum forward_end end)
+{
+    count_end(client, &unrouted, &(struct record_end){.end = end});
+}
+
+/* While it is on its way, which is given up. */
+static void count_given_up(struct client *client, enum forward_end end)
+{
+    struct way way;
+
+    carry_way(client->carry, &way);
+    count_end(client, &way, &(struct record_end){.end = end});
+    carry_cancel(TAKE(&client->carry));
+}
+
+/* What is counted has been. */
+static void say_why(struct client *client, enum forward_end end, const char *text)
 {
     struct worker *worker = client->worker;
     uint8_t reply[REPLY_MAX];
     bool bodiless = client->words && client->words->first.bodiless;
     size_t n = reply_pack(client->kind, bodiless, end, text, worker->forward->peer_id, reply);
 
-    count_end(client, end);
     words_free(TAKE(&client->words));
     /* An empty send buffer has room for all of it. */
     if (n == 0 || send(client->leg->fd, reply, n, MSG_NOSIGNAL) != (ssize_t)n) {
@@ -106,6 +129,13 @@ static void refuse(struct client *client, enum forward_end end, const char *text
     client->stage = PARTING;
     alarm_set(worker, &client->alarm, PART_MS);
     leg_want(client->leg, UV_READABLE);
+}
+
+static void refuse(struct client *client, const struct way *way, enum forward_end end,
+                   const char *text)
+{
+    count_end(client, way, &(struct record_end){.end = end, .text = text});
+    say_why(client, end, text);
 }
 
 static void part(struct client *client)
@@ -130,25 +160,11 @@ static void part(struct client *client)
 static void on_ended(void *ctx, enum forward_end end, uint64_t up, uint64_t down)
 {
     struct client *client = ctx;
+    struct way way;
 
-    count_end(client, end);
+    passage_way(client->passage, &way);
+    count_end(client, &way, &(struct record_end){.end = end, .bytes_up = up, .bytes_down = down});
     forget(client);
-}
-
-/* False: no memory. */
-static bool put_in_front(struct bytes *bytes, const char *text)
-{
-    size_t n = strlen(text), left = bytes_left(bytes);
-    uint8_t *data = malloc(n + left);
-
-    if (!data)
-        return false;
-    memcpy(data, text, n);
-    if (left > 0)
-        memcpy(data + n, bytes->data + bytes->head, left);
-    bytes_free(bytes);
-    *bytes = (struct bytes){.data = data, .len = n + left};
-    return true;
 }
 
 static bool may_go_on(void *ctx)
@@ -164,6 +180,7 @@ static void join(struct client *client, struct carry_result *result)
         .client = TAKE(&client->leg),
         .backend = result->leg,
         .up = words_take_rest(&client->words, result->delivered),
+        .delivered = result->delivered,
         .down = result->early,
         .ctx = client,
         .may = may_go_on,
@@ -173,7 +190,7 @@ static void join(struct client *client, struct carry_result *result)
     client->stage = JOINED;
     client->passage = result->passage;
     alarm_clear(client->worker, &client->alarm);
-    if (client->kind == FIRST_CONNECT && !put_in_front(&settings.down, reply_connected)) {
+    if (client->kind == FIRST_CONNECT && !bytes_put_in_front(&settings.down, reply_connected)) {
         leg_reset(settings.client);
         leg_reset(settings.backend);
         bytes_free(&settings.up);
@@ -181,8 +198,7 @@ static void join(struct client *client, struct carry_result *result)
     } else if (relay_begin(client->worker, &settings)) {
         return;
     }
-    count_end(client, FORWARD_NO_MEMORY);
-    forget(client);
+    on_ended(client, FORWARD_NO_MEMORY, 0, 0);
 }
 
 /* ---- on its way ---- */
@@ -195,7 +211,7 @@ static void on_carried(void *ctx, struct carry_result *result)
     if (result->end == FORWARD_DONE)
         join(client, result);
     else
-        refuse(client, result->end, result->text);
+        refuse(client, &result->way, result->end, result->text);
 }
 
 static void carry(struct client *client, const char *name)
@@ -221,7 +237,7 @@ static void carry(struct client *client, const char *name)
     source_routed(worker->forward->sources, &client->tuple.client.ip);
     end = carry_begin(worker, &ask, &client->carry, text);
     if (end != FORWARD_DONE) {
-        refuse(client, end, text);
+        refuse(client, &(struct way){.name = name}, end, text);
         return;
     }
     client->stage = CARRYING;
@@ -235,8 +251,7 @@ static void carry(struct client *client, const char *name)
 static void look_after(struct client *client, int events)
 {
     if (leg_error(client->leg) < 0) {
-        count_end(client, FORWARD_CLIENT_GONE);
-        carry_cancel(client->carry);
+        count_given_up(client, FORWARD_CLIENT_GONE);
         reset(client);
         return;
     }
@@ -291,7 +306,7 @@ static void note_kind(struct client *client)
 static void refuse_words(struct client *client, enum forward_end end, const char *text)
 {
     note_kind(client);
-    refuse(client, end, text);
+    refuse(client, &unrouted, end, text);
 }
 
 static void refuse_plainly(struct client *client, enum forward_end end)
@@ -332,7 +347,7 @@ static bool take_header(struct client *client)
     case PROXY_HEADER_BAD:
         /* It may be anybody's words: nothing is said to them. */
         client->kind = FIRST_OTHER;
-        refuse(client, FORWARD_BAD_REQUEST, "");
+        refuse(client, &unrouted, FORWARD_BAD_REQUEST, "");
         return false;
     case PROXY_HEADER_DONE:
         break;
@@ -397,11 +412,11 @@ static void look(struct client *client)
 static void read_end(struct client *client)
 {
     if (words_len(client) == 0) {
-        count_end(client, FORWARD_CLIENT_SILENT);
+        count_lost(client, FORWARD_CLIENT_SILENT);
         close_silently(client);
     } else if (client->owes_header) {
         client->kind = FIRST_OTHER;
-        refuse(client, FORWARD_BAD_REQUEST, "");
+        refuse(client, &unrouted, FORWARD_BAD_REQUEST, "");
     } else if (client->kind == FIRST_UNKNOWN) {
         /* Too few to be anything else. */
         client->kind = FIRST_OTHER;
@@ -430,7 +445,7 @@ static void read_words(struct client *client)
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
         read_on(client);
     } else if (n < 0) {
-        count_end(client, words_len(client) == 0 ? FORWARD_CLIENT_SILENT : FORWARD_CLIENT_GONE);
+        count_lost(client, words_len(client) == 0 ? FORWARD_CLIENT_SILENT : FORWARD_CLIENT_GONE);
         close_silently(client);
     } else if (n == 0) {
         read_end(client);
@@ -444,7 +459,7 @@ static void read_words(struct client *client)
 static void be_too_slow(struct client *client)
 {
     if (words_len(client) == 0) {
-        count_end(client, FORWARD_TOO_SLOW);
+        count_lost(client, FORWARD_TOO_SLOW);
         close_silently(client);
         return;
     }
@@ -453,7 +468,7 @@ static void be_too_slow(struct client *client)
         client->kind = FIRST_OTHER;
     else if (client->kind == FIRST_UNKNOWN)
         client->kind = FIRST_HTTP; /* whose clients are the ones that understand an answer */
-    refuse(client, FORWARD_TOO_SLOW, forward_ends[FORWARD_TOO_SLOW].text);
+    refuse(client, &unrouted, FORWARD_TOO_SLOW, forward_ends[FORWARD_TOO_SLOW].text);
 }
 
 /* ---- events ---- */
@@ -479,8 +494,8 @@ static void on_alarm(struct alarm *alarm)
     if (client->stage == READING) {
         be_too_slow(client);
     } else if (client->stage == CARRYING) {
-        carry_cancel(TAKE(&client->carry));
-        refuse(client, FORWARD_BACKEND_TIMED_OUT, forward_ends[FORWARD_BACKEND_TIMED_OUT].text);
+        count_given_up(client, FORWARD_BACKEND_TIMED_OUT);
+        say_why(client, FORWARD_BACKEND_TIMED_OUT, forward_ends[FORWARD_BACKEND_TIMED_OUT].text);
     } else {
         close_silently(client);
     }
@@ -577,9 +592,9 @@ void clients_reset(struct worker *worker)
         if (!client->leg)
             continue;
         if (client->stage == CARRYING)
-            carry_cancel(client->carry);
-        if (client->stage != PARTING)
-            count_end(client, FORWARD_DRAINED);
+            count_given_up(client, FORWARD_DRAINED);
+        else if (client->stage != PARTING)
+            count_lost(client, FORWARD_DRAINED);
         reset(client);
     }
 }

@@ -18,6 +18,7 @@
 #include "forward/recheck.h"
 #include "forward/relay.h"
 #include "forward/route.h"
+#include "forward/seen.h"
 #include "forward/service.h"
 #include "forward/source.h"
 #include "wire/check.h"
@@ -53,6 +54,8 @@ static int make_parts(struct forward *forward, const struct forward_settings *se
 
     if (r == 0)
         r = services_new(&forward->limits, &forward->services);
+    if (r == 0)
+        r = seen_new(&forward->limits, &forward->seen);
     if (r == 0)
         r = sessions_new(&forward->sessions);
     if (r == 0)
@@ -112,6 +115,7 @@ void forward_free(struct forward *forward)
     failures_free(forward->failures);
     sessions_free(forward->sessions);
     meeting_free(forward->meeting);
+    seen_free(forward->seen);
     services_free(forward->services);
     sources_free(forward->sources);
     free(forward);

@@ -52,16 +52,20 @@ struct forward_ops {
      * -EPIPE: the session is over; -EAGAIN: its queue is full. */
     int (*send)(void *ctx, void *line, int kind, const uint8_t session_id[SESSION_ID_LEN],
                 const ProtobufCMessage *body);
-    /* A client of a local service, or of a peer's, reached its backend or did not (error: as
-     * backend_dial's, negative); only when it is another than that of the client before. */
+    /* A client of a local service, or a peer's, did not reach the backend (error, negative:
+     * -ECONNREFUSED, -ETIMEDOUT, -ENOENT: it does not resolve ...): each such client is told of. Or
+     * one did (0), and was the first since. Those of one service's backend come in their order.
+     * NULL: nobody wants to know. */
     void (*backend_seen)(void *ctx, const char *name, const char *backend, int error);
     /* Of forward_check: error 0 or as above, -EPROTO: no HTTP, or a status that is none of 200 to
      * 399; text: half a sentence for people, "answered 503". */
     void (*checked)(void *ctx, uint64_t check, int error, const char *text);
-    /* A client's way has ended, or a peer's client's here. NULL: nobody wants to know. record is
-     * borrowed for the call. */
+    /* A client's way has ended, or a peer's client's here, and forward_set_records wants such ends.
+     * record is borrowed for the call. */
     void (*ended)(void *ctx, const struct forward_record *record);
 };
+
+#define FORWARD_RECORD_TEXT (LIMIT_STATUS_TEXT + 32u)
 
 /* One line of a log: a client, or a peer's client whose backend is here. */
 struct forward_record {
@@ -69,7 +73,7 @@ struct forward_record {
     bool owner;                           /* the half at the owner's */
     const char *name;                     /* as it was routed; "": none was said */
     const char *peer_id;                  /* the other node; "": one hop */
-    const char *backend;                  /* "": at the owner's, or none was reached */
+    const char *backend;                  /* "": at the owner's, or none was dialled */
     const char *text;                     /* of the end, more than forward_ends has; "": no more */
     struct sockaddr_storage client, port; /* where it came from, and to */
     enum forward_end end;
@@ -148,6 +152,12 @@ bool forward_message(struct forward *forward, uint64_t link,
 int forward_data(void *forward, int fd, struct tls *tls, const struct gate_peer *from,
                  const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
                  const char **out_text);
+
+/* Which ends ops.ended is told of, from now on; off to begin with. Any thread. */
+enum forward_records { FORWARD_RECORDS_OFF, FORWARD_RECORDS_ERRORS, FORWARD_RECORDS_ALL };
+void forward_set_records(struct forward *forward, enum forward_records records);
+/* False: it ended in order, or because the client wanted so. */
+bool forward_end_is_error(enum forward_end end);
 
 /* Looks once whether backend answers, dialled as for clients; http_path NULL: it accepts a
  * connection, else it answers GET with a status of 200 to 399. Where the backend wants a PROXY

@@ -12,7 +12,8 @@
  *   meeting.c  who has which forward id       recheck.c  who would still be let in
  *   backend.c  dialling                       names.c    what backends' hosts resolve to
  *   relay.c    one leg joined with another    pipes.c    pipes for that
- *   check.c    a look at a backend
+ *   passage.c  a client that was joined       record.c   what a log is told of its end
+ *   seen.c     backends that failed           check.c    a look at one
  */
 #ifndef FORWARD_INSIDE_H
 #define FORWARD_INSIDE_H
@@ -27,6 +28,7 @@ struct sessions; /* session.c */
 struct meeting;  /* meeting.c: forward ids and who waits for which */
 struct failures; /* route.c */
 struct services; /* service.c */
+struct seen;     /* seen.c: backends that failed */
 struct ingress;  /* ingress.c: a listener */
 
 struct forward {
@@ -46,12 +48,14 @@ struct forward {
     _Atomic uint64_t changed_ms; /* the last forward_check_again, likewise */
     atomic_size_t clients, pending, served;
     atomic_uint next_worker;
+    atomic_int records; /* an enum forward_records */
     struct names *names;
     struct sources *sources;
     struct sessions *sessions;
     struct meeting *meeting;
     struct failures *failures;
     struct services *services;
+    struct seen *seen;
     struct { /* counted on other threads than workers' */
         atomic_uint_fast64_t messages_bad, forwards_received, data_accepted, data_unexpected;
         atomic_uint_fast64_t resolves, resolves_failed;

@@ -7,7 +7,9 @@
 #include <sys/socket.h>
 #include "forward/backend.h"
 #include "forward/pool.h"
+#include "forward/record.h"
 #include "forward/relay.h"
+#include "forward/seen.h"
 #include "forward/service.h"
 #include "forward/tuple.h"
 #include "policy/policy.h"
@@ -26,7 +28,6 @@ struct served {
     struct waiter waiter; /* its session is a reference, as long as this lives */
     struct tuple tuple;
     uint32_t remaining_ms;
-    uint8_t row_flags; /* as they were when the backend was dialled */
     bool pending, dial_data;
     bool given_up; /* before it began */
     bool dials;    /* data is of this side's dialling, */
@@ -36,9 +37,11 @@ struct served {
     struct leg *backend; /* connected, not joined yet */
     struct data *data;
     struct relay *relay;
-    uint64_t begun_us;
+    struct row *row; /* of the service, once it was looked up; a reference */
+    uint32_t dial_ms;
+    uint64_t begun_us, joined_us;
     struct bytes first; /* of the client: what the backend has not taken */
-    size_t first_len;
+    size_t first_len, first_sent;
     char name[LIMIT_NAME + 1];
 };
 
@@ -84,11 +87,38 @@ static void served_free(struct served *s)
     leg_reset(s->backend);
     data_drop(s->data);
     service_leave(worker->forward->services, s->service);
+    row_unref(s->row);
     bytes_free(&s->first);
     ring_drop(&s->all);
     atomic_fetch_sub(&worker->forward->served, 1);
     session_unref(s->waiter.session);
     free(s);
+}
+
+static void end_with(struct served *s, const struct record_end *end)
+{
+    struct forward *forward = s->worker->forward;
+    const struct way way = {.name = s->name,
+                            .peer_id = s->waiter.session->info.peer_id,
+                            .backend = s->row ? s->row->backend : NULL,
+                            .id = s->waiter.id,
+                            .joined_us = s->joined_us};
+
+    if (record_wanted(forward, end->end))
+        record_tell(forward, &s->tuple, s->begun_us, true, &way, end);
+    served_free(s);
+}
+
+static void end(struct served *s, enum forward_end how, const char *text)
+{
+    end_with(s, &(struct record_end){.end = how, .text = text});
+}
+
+/* The name was never registered here, as far as this node can say. */
+static enum forward_end end_of(Meshd__V1__Refusal refusal)
+{
+    return refusal == REFUSAL(NO_SUCH_NAME) ? FORWARD_NO_SUCH_NAME
+                                            : forward_end_of_refusal((int)refusal);
 }
 
 static void refuse(struct served *s, Meshd__V1__Refusal refusal, const char *text)
@@ -97,7 +127,7 @@ static void refuse(struct served *s, Meshd__V1__Refusal refusal, const char *tex
     reply(s->waiter.session, s->waiter.id, refusal, text);
     if (s->data && s->data->has_header)
         data_spent(TAKE(&s->data));
-    served_free(s);
+    end(s, end_of(refusal), text);
 }
 
 /* Whether the peer may have a link, and that service of this node. Else out_text says why not. */
@@ -124,12 +154,12 @@ static bool may_go_on(void *ctx)
     return may(ctx, text);
 }
 
-static void on_relay_ended(void *ctx, enum forward_end end, uint64_t up, uint64_t down)
+static void on_relay_ended(void *ctx, enum forward_end how, uint64_t up, uint64_t down)
 {
     struct served *s = ctx;
 
     s->relay = NULL;
-    served_free(s);
+    end_with(s, &(struct record_end){.end = how, .bytes_up = up, .bytes_down = down});
 }
 
 /* ---- joining ---- */
@@ -161,23 +191,25 @@ static void join(struct served *s)
 
     if (s->data->header.offset != s->first_len) {
         atomic_fetch_add(&s->worker->forward->count.messages_bad, 1);
-        served_free(s);
+        end(s, FORWARD_BAD_REQUEST, "the DATA header and the Forward disagree");
         return;
     }
     settings.client = data_take(TAKE(&s->data), &early);
     settings.backend = TAKE(&s->backend);
+    settings.delivered = s->first_sent;
     if (!join_bytes(s, &early, &settings.up)) {
         bytes_free(&early);
         leg_reset(settings.client);
         leg_reset(settings.backend);
-        served_free(s);
+        end(s, FORWARD_NO_MEMORY, NULL);
         return;
     }
     settle(s);
     alarm_clear(s->worker, &s->alarm);
+    s->joined_us = record_clock(s->worker->forward);
     s->relay = relay_begin(s->worker, &settings);
     if (!s->relay)
-        served_free(s);
+        end(s, FORWARD_NO_MEMORY, NULL);
 }
 
 static void say_header(struct served *s)
@@ -203,7 +235,7 @@ static void meet(struct served *s)
 static void give_up(struct served *s)
 {
     session_cancel(s->waiter.session, s->waiter.id);
-    served_free(s);
+    end(s, FORWARD_OWNER_LOST, "no DATA connection could be opened");
 }
 
 static void on_data(void *ctx, enum data_event event)
@@ -262,7 +294,7 @@ static void send_first(struct served *s)
     n = send(s->backend->fd, s->first.data + s->first.head, bytes_left(&s->first),
              MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n > 0)
-        s->first.head += (size_t)n;
+        s->first_sent = s->first.head += (size_t)n;
     else if (n < 0 && errno != EAGAIN)
         s->backend->failed = -errno;
     if (bytes_left(&s->first) == 0)
@@ -290,10 +322,11 @@ static void on_backend(void *ctx, int error, struct leg *leg)
     struct served *s = ctx;
 
     s->dial = NULL;
-    if (error == 0 && !forward_introduce(leg, s->row_flags, &s->tuple)) {
+    if (error == 0 && !forward_introduce(leg, s->row->flags, &s->tuple)) {
         error = -ECONNRESET;
         leg_reset(leg);
     }
+    seen_dialled(s->worker->forward, s->name, s->row->backend, s->dial_ms, error);
     if (error < 0) {
         refuse(s, refusal_of(error), backend_error_text(error));
         return;
@@ -319,30 +352,26 @@ static struct row *find_local(const struct served *s)
 static void dial_backend(struct served *s)
 {
     struct forward *forward = s->worker->forward;
-    struct row *row = find_local(s);
     uint32_t ms =
         s->remaining_ms > 2 * ANSWER_MS ? s->remaining_ms - ANSWER_MS : s->remaining_ms / 2 + 1;
     int r;
 
-    if (!row) {
+    s->row = find_local(s);
+    if (!s->row) {
         refuse(s, REFUSAL(NO_SUCH_NAME), "not registered here any more");
         return;
     }
-    if (row->flags & ROW_DRAINING) {
-        row_unref(row);
+    if (s->row->flags & ROW_DRAINING) {
         refuse(s, REFUSAL(DRAINING), "draining: the service takes no new clients");
         return;
     }
-    s->row_flags = row->flags;
     s->service = service_enter(forward->services, s->name);
     if (!s->service) {
-        row_unref(row);
         refuse(s, REFUSAL(OVER_LIMIT), "over limits.forwards_per_service");
         return;
     }
-    r = backend_dial(s->worker, row->backend, ms < forward->dial_ms ? ms : forward->dial_ms, s,
-                     on_backend, &s->dial);
-    row_unref(row);
+    s->dial_ms = ms < forward->dial_ms ? ms : forward->dial_ms;
+    r = backend_dial(s->worker, s->row->backend, s->dial_ms, s, on_backend, &s->dial);
     if (r < 0)
         refuse(s, refusal_of(r), backend_error_text(r));
 }
@@ -354,7 +383,7 @@ static void on_alarm(struct alarm *alarm)
     struct served *s = CONTAINER_OF(alarm, struct served, alarm);
 
     if (s->backend)
-        served_free(s); /* nobody came; the other side has given up by now */
+        end(s, FORWARD_OWNER_LOST, "no DATA connection came in time"); /* nor does one any more */
     else
         refuse(s, REFUSAL(BACKEND_TIMED_OUT), "no connection in time");
 }
@@ -365,10 +394,11 @@ static void read_start(struct worker *worker, struct mail *mail)
     char text[LIMIT_STATUS_TEXT + 1];
 
     s->worker = worker;
+    s->begun_us = uv_hrtime() / 1000;
     ring_push(&worker->served, &s->all);
     if (worker->stopping) {
         s->data = NULL; /* closed already, with all that lived here */
-        served_free(s);
+        end(s, FORWARD_DRAINED, NULL);
         return;
     }
     if (s->data) {
@@ -376,11 +406,14 @@ static void read_start(struct worker *worker, struct mail *mail)
         if (s->data->dead)
             data_drop(TAKE(&s->data));
     }
-    if (s->given_up || atomic_load(&s->waiter.session->over)) { /* told before this came */
-        served_free(s);
+    if (s->given_up) {
+        end(s, FORWARD_CLIENT_GONE, NULL);
         return;
     }
-    s->begun_us = uv_hrtime() / 1000;
+    if (atomic_load(&s->waiter.session->over)) { /* told before this came */
+        end(s, FORWARD_OWNER_LOST, "the link broke");
+        return;
+    }
     alarm_set(worker, &s->alarm, s->remaining_ms);
     pool_asked(worker, s->waiter.session);
     if (forward_refuses(worker->forward)) {
@@ -516,7 +549,7 @@ void owner_given_up(struct waiter *waiter)
     if (!s->worker)
         s->given_up = true;
     else
-        served_free(s);
+        end(s, FORWARD_CLIENT_GONE, NULL);
 }
 
 void owner_session_over(struct worker *worker, struct session *session)
@@ -528,7 +561,7 @@ void owner_session_over(struct worker *worker, struct session *session)
 
         next = r->next;
         if (s->waiter.session == session && s->pending)
-            served_free(s);
+            end(s, FORWARD_OWNER_LOST, "the link broke");
     }
 }
 
@@ -549,5 +582,5 @@ void owner_check_again(struct worker *worker)
 void owner_worker_stop(struct worker *worker)
 {
     while (!ring_empty(&worker->served))
-        served_free(CONTAINER_OF(worker->served.next, struct served, all));
+        end(CONTAINER_OF(worker->served.next, struct served, all), FORWARD_DRAINED, NULL);
 }

@@ -518,6 +518,8 @@ struct relay *relay_begin(struct worker *worker, const struct relay_settings *se
     set_alarm(relay);
     ring_push(&worker->relays, &relay->ring);
     COUNT(worker, relayed, 1);
+    relay->flows[UP].delivered = settings->delivered;
+    COUNT(worker, bytes_up, settings->delivered);
     for (int side = 0; side < N_SIDES; side++) {
         struct leg *leg = relay->legs[side];
 

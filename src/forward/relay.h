@@ -23,6 +23,7 @@ struct relay_settings {
                                      SO_OOBINLINE */
     struct bytes up, down;        /* to be sent before anything else: to the backend, to the client;
                                      taken likewise */
+    size_t delivered; /* of the client's bytes, the backend has so many before those: they count */
     void *ctx;
     bool (*may)(void *ctx); /* asked when other rules are in force: may it go on? NULL: it may */
     /* Once, never from within relay_begin; nothing of the relay is left. up, down: bytes delivered,

@@ -25,6 +25,22 @@ bool endpoint_from(const struct sockaddr_storage *addr, struct endpoint *out)
     return false;
 }
 
+void endpoint_to(const struct endpoint *endpoint, struct sockaddr_storage *out)
+{
+    struct sockaddr_in *v4 = (struct sockaddr_in *)out;
+
+    memset(out, 0, sizeof(*out));
+    if (endpoint->port == 0)
+        return;
+    if (!IN6_IS_ADDR_V4MAPPED(&endpoint->ip)) {
+        *(struct sockaddr_in6 *)out = (struct sockaddr_in6){
+            .sin6_family = AF_INET6, .sin6_port = htons(endpoint->port), .sin6_addr = endpoint->ip};
+        return;
+    }
+    *v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(endpoint->port)};
+    memcpy(&v4->sin_addr, endpoint->ip.s6_addr + 12, 4);
+}
+
 unsigned endpoint_bytes(const struct endpoint *endpoint, uint8_t out[16])
 {
     if (IN6_IS_ADDR_V4MAPPED(&endpoint->ip)) {

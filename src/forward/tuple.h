@@ -15,6 +15,8 @@ struct tuple {
     struct endpoint client, server; /* server: where the client connected to */
 };
 
+/* A v4 mapped address is AF_INET; AF_UNSPEC: its port is not known. */
+void endpoint_to(const struct endpoint *endpoint, struct sockaddr_storage *out);
 bool endpoint_from(const struct sockaddr_storage *addr,
                    struct endpoint *out); /* false: neither v4 nor v6 */
 /* 4 or 16 bytes, as messages carry an address; returns how many. */

@@ -62,3 +62,18 @@ struct bytes words_take_rest(struct words **words, size_t delivered)
     words_free(all);
     return rest;
 }
+
+bool bytes_put_in_front(struct bytes *bytes, const char *text)
+{
+    size_t n = strlen(text), left = bytes_left(bytes);
+    uint8_t *data = malloc(n + left);
+
+    if (!data)
+        return false;
+    memcpy(data, text, n);
+    if (left > 0)
+        memcpy(data + n, bytes->data + bytes->head, left);
+    bytes_free(bytes);
+    *bytes = (struct bytes){.data = data, .len = n + left};
+    return true;
+}

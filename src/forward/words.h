@@ -19,5 +19,6 @@ bool words_add(struct words *words, const void *data, size_t len); /* false: no 
 void words_cut(struct words *words, size_t n);                     /* the first n are for nobody */
 /* What is for the backend, but for so many bytes of it; *words (which may be NULL) are gone. */
 struct bytes words_take_rest(struct words **words, size_t delivered);
+bool bytes_put_in_front(struct bytes *bytes, const char *text); /* false: no memory */
 
 #endif

@@ -169,9 +169,12 @@ void worker_turn(struct worker *worker, bool wait)
 
 /* ---- the worker ---- */
 
-void worker_phase(struct worker *worker, enum forward_phase phase, uint64_t begun_us)
+uint64_t worker_phase(struct worker *worker, enum forward_phase phase, uint64_t begun_us)
 {
-    histogram_add(&worker->count.phases[phase], uv_hrtime() / 1000 - begun_us);
+    uint64_t now_us = uv_hrtime() / 1000;
+
+    histogram_add(&worker->count.phases[phase], now_us - begun_us);
+    return now_us;
 }
 
 /* Each ring is an event of its own, epoll(7), so that nobody has to read it. */

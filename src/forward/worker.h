@@ -195,7 +195,7 @@ void worker_fini(
 static inline uint64_t worker_now(const struct worker *worker) { return uv_now(&worker->loop); }
 /* Another turn in a millisecond, if nothing else brings one. */
 static inline void worker_soon(struct worker *worker) { worker->soon = true; }
-/* A phase ended that began at begun_us (uv_hrtime / 1000). */
-void worker_phase(struct worker *worker, enum forward_phase phase, uint64_t begun_us);
+/* A phase ended that began at begun_us (uv_hrtime / 1000). Returns when it did. */
+uint64_t worker_phase(struct worker *worker, enum forward_phase phase, uint64_t begun_us);
 
 #endif

@@ -184,6 +184,30 @@ static void fault(struct rig *rig, unsigned what)
     }
 }
 
+/* Each end is told once. */
+static atomic_ulong records;
+
+static void on_ended(void *ctx, const struct forward_record *record)
+{
+    MUST(strcmp(record->name, "d.x") == 0 || strcmp(record->name, "l.x") == 0 ||
+         record->name[0] == '\0');
+    MUST(record->owner ? record->peer_id[0] != '\0' : record->total_us > 0);
+    atomic_fetch_add(&records, !record->owner);
+}
+
+static uint64_t all_ends(struct rig *rig)
+{
+    uint64_t all = 0;
+
+    for (int i = 0; i < 2; i++) {
+        struct forward_counters counters = rig_counters(rig, i);
+
+        for (unsigned how = 0; how < N_FORWARD_ENDS; how++)
+            all += counters.ends[how];
+    }
+    return all;
+}
+
 static void go_well(struct rig *rig)
 {
     atomic_store(&rig->gate_deaf, false);
@@ -199,6 +223,7 @@ static void start(struct storm *storm)
     struct rig *rig = storm->rig;
 
     rig->through_middle = true;
+    rig->settings.ops.ended = on_ended;
     rig->settings.route_ms = 2000;
     rig->settings.dial_ms = 1000;
     rig->settings.idle_ms = 1500; /* what was forgotten in the midst of a stream */
@@ -206,6 +231,8 @@ static void start(struct storm *storm)
     for (int i = 0; i < 2; i++)
         backends[i].fd = net_listen(backends[i].addr);
     rig_start(rig);
+    for (int i = 0; i < 2; i++)
+        forward_set_records(rig->sides[i].forward, FORWARD_RECORDS_ALL);
     rig_link_up(rig);
     rig_offer(rig, DIALLER, "d.x", backends[DIALLER].addr);
     rig_offer(rig, LISTENER, "l.x", backends[LISTENER].addr);
@@ -227,6 +254,7 @@ static void stop(struct storm *storm)
             pthread_join(backends[i].servers[j], NULL);
         close(backends[i].fd);
     }
+    MUST(atomic_load(&records) == all_ends(storm->rig));
     rig_end(storm->rig);
 }
 

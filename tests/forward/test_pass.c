@@ -61,6 +61,12 @@ static void carried(enum side from, enum side owner)
     ask_and_be_answered(from, listener);
     close(listener);
     RIG_WAIT(&rig, from, ends[FORWARD_DONE], 1);
+    RIG_WAIT(&rig, owner, served, 0);
+    /* The first of them went with the Forward, if there was one. */
+    cr_expect_eq(rig_counters(&rig, from).bytes_up, strlen(request));
+    cr_expect_eq(rig_counters(&rig, owner).bytes_up, strlen(request));
+    cr_expect_eq(rig_counters(&rig, from).bytes_down, 5);
+    cr_expect_eq(rig_counters(&rig, owner).bytes_down, 5);
     rig_end(&rig);
 }
 
