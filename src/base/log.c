@@ -1,7 +1,8 @@
 /* log - format, escape, one write(2).
  *
- * A line is built on the stack: logging needs no memory and no lock. The JSON form of a message is
- * its text form as a JSON string, so both show the same characters. */
+ * A line is built on the stack: logging needs no memory. The JSON form of a message is its text
+ * form as a JSON string, so both show the same characters. Lines are written one at a time, for
+ * whether there is room for one is asked first (the `pen`). */
 #include "base/log.h"
 #include <assert.h>
 #include <errno.h>
@@ -10,7 +11,9 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include "base/clock.h"
@@ -21,16 +24,28 @@
 #define HEAD_MAX 512u     /* time, level, room and what stands around them */
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
+static const char *const priorities[] = {"<3>", "<4>", "<6>", "<7>"}; /* as syslog(3) has them */
 
 static _Atomic int log_level = LOG_INFO;
 static _Atomic int log_format = LOG_TEXT;
-static atomic_bool log_timestamps;
+static atomic_bool log_timestamps, log_priorities;
+
+static bool stderr_is_journal(void)
+{
+    const char *stream = getenv("JOURNAL_STREAM");
+    unsigned long long device, inode;
+    struct stat at;
+
+    return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
+           fstat(STDERR_FILENO, &at) == 0 && at.st_dev == device && at.st_ino == inode;
+}
 
 void log_setup(const struct log_settings *settings)
 {
     atomic_store(&log_level, (int)settings->level);
     atomic_store(&log_format, (int)settings->format);
     atomic_store(&log_timestamps, settings->timestamps);
+    atomic_store(&log_priorities, stderr_is_journal());
 }
 
 void log_set_level(enum log_level level) { atomic_store(&log_level, (int)level); }
@@ -84,18 +99,21 @@ static void put(struct sink *s, const char *data, size_t len)
 
 static void put_text(struct sink *s, const char *text) { put(s, text, strlen(text)); }
 
-static void put_escaped(struct sink *s, const char *data, size_t len, bool json)
+/* QUOTED is text between quotes. */
+enum form { PLAIN, QUOTED, JSON };
+
+static void put_escaped(struct sink *s, const char *data, size_t len, enum form form)
 {
     static const char hex[] = "0123456789abcdef";
 
     for (size_t i = 0; i < len; i++) {
         uint8_t c = (uint8_t)data[i];
 
-        if (c < 0x20 || c >= 0x7f || c == '\\') {
+        if (c < 0x20 || c >= 0x7f || c == '\\' || (c == '"' && form == QUOTED)) {
             const char code[] = {'\\', '\\', 'x', hex[c >> 4], hex[c & 15]};
 
-            put(s, json ? code : code + 1, json ? 5 : 4);
-        } else if (c == '"' && json) {
+            put(s, form == JSON ? code : code + 1, form == JSON ? 5 : 4);
+        } else if (c == '"' && form == JSON) {
             put(s, "\\\"", 2);
         } else {
             put(s, data + i, 1);
@@ -115,7 +133,7 @@ static void stamp(char out[STAMP_LEN + 1])
     snprintf(out, STAMP_LEN + 1, "%.19s.%03uZ", whole, (unsigned)(now_us / 1000u % 1000u));
 }
 
-/* Everything of a JSON line but its message's text and its end. */
+/* The members that every JSON line has, and the quote behind the last. */
 static void put_json_head(struct sink *s, const char *time, enum log_level level, const char *room)
 {
     put_text(s, "{\"time\":\"");
@@ -123,8 +141,25 @@ static void put_json_head(struct sink *s, const char *time, enum log_level level
     put_text(s, "\",\"level\":\"");
     put_text(s, level_names[level]);
     put_text(s, "\",\"room\":\"");
-    put_escaped(s, room, strnlen(room, 64), true);
-    put_text(s, "\",\"message\":\"");
+    put_escaped(s, room, strnlen(room, 64), JSON);
+    put_text(s, "\"");
+}
+
+static void put_text_head(struct sink *s, enum log_level level, const char *room)
+{
+    char time[STAMP_LEN + 1];
+
+    if (atomic_load(&log_priorities))
+        put_text(s, priorities[level]);
+    if (atomic_load(&log_timestamps)) {
+        stamp(time);
+        put_text(s, time);
+        put_text(s, " ");
+    }
+    put_text(s, level_names[level]);
+    put_text(s, " [");
+    put_escaped(s, room, strnlen(room, 64), PLAIN);
+    put_text(s, "]");
 }
 
 static void put_line(struct sink *s, enum log_level level, const char *room, const char *message,
@@ -136,19 +171,81 @@ static void put_line(struct sink *s, enum log_level level, const char *room, con
     if (json) {
         stamp(time);
         put_json_head(s, time, level, room);
+        put_text(s, ",\"message\":\"");
     } else {
-        if (atomic_load(&log_timestamps)) {
-            stamp(time);
-            put_text(s, time);
-            put_text(s, " ");
-        }
-        put_text(s, level_names[level]);
-        put_text(s, " [");
-        put_escaped(s, room, strnlen(room, 64), false);
-        put_text(s, "] ");
+        put_text_head(s, level, room);
+        put_text(s, " ");
     }
-    put_escaped(s, message, len, json);
+    put_escaped(s, message, len, json ? JSON : PLAIN);
     put_text(s, json ? "\"}\n" : "\n");
+}
+
+/* ---- to standard error ---- */
+
+#define PEN_MS 20 /* longer than any line takes that is taken at once */
+
+static pthread_mutex_t pen = PTHREAD_MUTEX_INITIALIZER;
+static atomic_bool pen_stuck; /* who has it waits: somebody else filled the pipe in between */
+static atomic_uint_fast64_t lost;
+
+static bool take_pen(void)
+{
+    struct timespec until;
+
+    if (pthread_mutex_trylock(&pen) == 0)
+        return true;
+    if (atomic_load(&pen_stuck))
+        return false;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += PEN_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    if (pthread_mutex_timedlock(&pen, &until) == 0)
+        return true;
+    atomic_store(&pen_stuck, true);
+    return false;
+}
+
+static void put_pen_back(void)
+{
+    atomic_store(&pen_stuck, false);
+    pthread_mutex_unlock(&pen);
+}
+
+static bool is_taken(void)
+{
+    return poll(&(struct pollfd){.fd = STDERR_FILENO, .events = POLLOUT}, 1, 0) != 0;
+}
+
+static void tell_lost(void)
+{
+    uint64_t n = log_on(LOG_WARN) ? atomic_exchange(&lost, 0) : 0;
+    char message[96], line[HEAD_MAX + sizeof(message)];
+    struct sink s = {.buf = line, .size = sizeof(line), .fd = -1};
+    int len;
+
+    if (n == 0)
+        return;
+    len = snprintf(message, sizeof(message),
+                   "%llu lines were lost: standard error did not take them", (unsigned long long)n);
+    put_line(&s, LOG_WARN, "log", message, (size_t)len);
+    write_all(STDERR_FILENO, line, s.used);
+}
+
+/* A pipe that nobody reads must not stop a loop: what does not fit it is lost. */
+static void write_line(const char *line, size_t len)
+{
+    if (!take_pen()) {
+        atomic_fetch_add(&lost, 1);
+        return;
+    }
+    if (atomic_load(&lost) > 0 && is_taken())
+        tell_lost();
+    if (is_taken())
+        write_all(STDERR_FILENO, line, len); /* nowhere to tell of a failure */
+    else
+        atomic_fetch_add(&lost, 1);
+    put_pen_back();
 }
 
 static void write_args(enum log_level level, const char *room, const char *format, va_list args)
@@ -168,12 +265,7 @@ static void write_args(enum log_level level, const char *room, const char *forma
         memcpy(message + n - 3, "...", 3);
     }
     put_line(&s, level, room, message, (size_t)n);
-    /* A pipe that nobody reads must not stop a loop: what does not fit it is lost. */
-    if (poll(&(struct pollfd){.fd = STDERR_FILENO, .events = POLLOUT}, 1, 0) == 0) {
-        errno = saved;
-        return;
-    }
-    write_all(STDERR_FILENO, line, s.used); /* nowhere to tell of a failure */
+    write_line(line, s.used);
     errno = saved;
 }
 
@@ -187,6 +279,75 @@ void log_write(enum log_level level, const char *room, const char *format, ...)
     write_args(level, room, format, args);
     va_end(args);
 }
+
+/* ---- fields ---- */
+
+static void put_string(struct sink *s, const char *text, size_t len, bool json)
+{
+    bool quoted = json || len == 0 || strcspn(text, " \"=") < len;
+
+    if (quoted)
+        put_text(s, "\"");
+    put_escaped(s, text, len, json ? JSON : quoted ? QUOTED : PLAIN);
+    if (quoted)
+        put_text(s, "\"");
+}
+
+static void put_number(struct sink *s, const struct log_field *field)
+{
+    char text[32];
+    unsigned long long number = field->number;
+
+    if (field->kind == LOG_US_AS_MS)
+        snprintf(text, sizeof(text), "%llu.%03llu", number / 1000, number % 1000);
+    else
+        snprintf(text, sizeof(text), "%llu", number);
+    put_text(s, text);
+}
+
+/* *left: bytes of strings that the line has room for. */
+static void put_field(struct sink *s, const struct log_field *field, bool json, size_t *left)
+{
+    size_t len = field->kind == LOG_STRING ? strnlen(field->text, *left) : 0;
+
+    if (field->kind == LOG_STRING && len == 0 && !json)
+        return;
+    put_text(s, json ? ",\"" : " ");
+    put(s, field->name, strnlen(field->name, LOG_FIELD_NAME));
+    put_text(s, json ? "\":" : "=");
+    if (field->kind == LOG_STRING)
+        put_string(s, field->text, len, json);
+    else
+        put_number(s, field);
+    *left -= len;
+}
+
+void log_fields(enum log_level level, const char *room, const struct log_field *fields, size_t n)
+{
+    bool json = atomic_load(&log_format) == LOG_JSON;
+    char time[STAMP_LEN + 1];
+    char line[HEAD_MAX + LOG_FIELDS * (LOG_FIELD_NAME + 40) + LOG_FIELDS_TEXT * ESCAPED_MAX];
+    struct sink s = {.buf = line, .size = sizeof(line), .fd = -1};
+    size_t left = LOG_FIELDS_TEXT;
+    int saved = errno;
+
+    assert(n <= LOG_FIELDS);
+    if (!log_on(level))
+        return;
+    if (json) {
+        stamp(time);
+        put_json_head(&s, time, level, room);
+    } else {
+        put_text_head(&s, level, room);
+    }
+    for (size_t i = 0; i < n; i++)
+        put_field(&s, &fields[i], json, &left);
+    put_text(&s, json ? "}\n" : "\n");
+    write_line(line, s.used);
+    errno = saved;
+}
+
+/* ---- limits ---- */
 
 /* Of all limits; never held while a line is written. */
 static pthread_mutex_t limits_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -229,21 +390,28 @@ static void tell_rest(uint64_t left_out, enum log_level level, const char *room,
                   (unsigned long long)left_out);
 }
 
-void log_limited(struct log_limit *limit, uint64_t now_ms, enum log_level level, const char *room,
-                 const char *kind, const char *format, ...)
+bool log_limit_take(struct log_limit *limit, uint64_t now_ms, enum log_level level,
+                    const char *room, const char *kind)
 {
     uint64_t left_out;
-    va_list args;
     bool may;
 
     if (!log_on(level))
-        return;
+        return false;
     pthread_mutex_lock(&limits_lock);
     left_out = take_rest_locked(limit, now_ms);
     may = take_line_locked(limit, now_ms);
     pthread_mutex_unlock(&limits_lock);
     tell_rest(left_out, level, room, kind);
-    if (!may)
+    return may;
+}
+
+void log_limited(struct log_limit *limit, uint64_t now_ms, enum log_level level, const char *room,
+                 const char *kind, const char *format, ...)
+{
+    va_list args;
+
+    if (!log_limit_take(limit, now_ms, level, room, kind))
         return;
     va_start(args, format);
     write_args(level, room, format, args);
@@ -281,11 +449,12 @@ int log_block(int fd, const char *room, const char *text, size_t len)
             flush(&s);
         if (json) {
             put_json_head(&s, time, LOG_INFO, room);
+            put_text(&s, ",\"message\":\"");
             /* The room has a field of its own. */
             if ((size_t)(next - text) >= room_len + 3 && text[0] == '[' &&
                 memcmp(text + 1, room, room_len) == 0 && memcmp(text + 1 + room_len, "] ", 2) == 0)
                 text += room_len + 3;
-            put_escaped(&s, text, (size_t)(next - text), true);
+            put_escaped(&s, text, (size_t)(next - text), JSON);
             put_text(&s, "\"}\n");
         } else {
             put_text(&s, time);

@@ -4,7 +4,10 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <regex.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "base/log.h"
 
@@ -332,4 +335,106 @@ Test(log, another_level_is_for_the_lines_after_it, .init = setup)
     log_set_level(LOG_ERROR);
     CAPTURE(log_warn("daemon", "late"));
     cr_expect_str_eq(got, "");
+}
+
+/* ---- fields ---- */
+
+static const struct log_field fields[] = {
+    {.name = "id", .text = "0f1e"},
+    {.name = "none", .text = ""},
+    {.name = "why", .text = "it said \"no\"\n"},
+    {.name = "eq", .text = "a=b"},
+    {.name = "up", .kind = LOG_NUMBER, .number = UINT64_MAX},
+    {.name = "open_ms", .kind = LOG_US_AS_MS, .number = 12045},
+};
+#define N_FIELDS (sizeof(fields) / sizeof(*fields))
+
+Test(log, fields_are_named_values_and_quoted_where_they_need_it, .init = setup)
+{
+    settings(LOG_INFO, LOG_TEXT, false);
+    CAPTURE(log_fields(LOG_INFO, "forward", fields, N_FIELDS));
+    cr_expect_str_eq(got, "info [forward] id=0f1e why=\"it said \\x22no\\x22\\x0a\" eq=\"a=b\" "
+                          "up=18446744073709551615 open_ms=12.045\n");
+    CAPTURE(log_fields(LOG_DEBUG, "forward", fields, N_FIELDS));
+    cr_expect_str_eq(got, "");
+}
+
+Test(log, fields_are_members_of_the_object_and_numbers_stay_numbers, .init = setup)
+{
+    settings(LOG_INFO, LOG_JSON, false);
+    CAPTURE(log_fields(LOG_WARN, "forward", fields, N_FIELDS));
+    cr_expect(
+        matches(got, "^\\{\"time\":\"" STAMP "\",\"level\":\"warn\",\"room\":\"forward\",\"id\":"),
+        "%s", got);
+    cr_expect(strstr(got, ",\"id\":\"0f1e\",\"none\":\"\",\"why\":\"it said \\\"no\\\"\\\\x0a\","
+                          "\"eq\":\"a=b\",\"up\":18446744073709551615,\"open_ms\":12.045}\n"),
+              "%s", got);
+}
+
+Test(log, fields_without_end_are_cut, .init = setup)
+{
+    static char text[20000];
+    struct log_field many[LOG_FIELDS];
+
+    memset(text, '\x01', sizeof(text) - 1);
+    for (size_t i = 0; i < LOG_FIELDS; i++)
+        many[i] = (struct log_field){.name = "a_name_as_long_as_it_may_be", .text = text};
+    many[1] = (struct log_field){.name = "n", .kind = LOG_NUMBER, .number = 7};
+    for (int json = 0; json < 2; json++) {
+        settings(LOG_INFO, json ? LOG_JSON : LOG_TEXT, false);
+        CAPTURE(log_fields(LOG_INFO, "forward", many, LOG_FIELDS));
+        cr_expect_eq(lines_in(got), 1);
+        cr_expect_gt(got_len, LOG_FIELDS_TEXT * 4);
+        cr_expect(strstr(got, json ? "\"n\":7" : " n=7"), "what needs no room is there");
+    }
+}
+
+/* ---- where it goes ---- */
+
+Test(log, lines_have_their_priority_where_standard_error_is_the_journal, .init = setup)
+{
+    char stream[64];
+    struct stat at;
+
+    cr_assert_eq(fstat(out, &at), 0);
+    snprintf(stream, sizeof(stream), "%llu:%llu", (unsigned long long)at.st_dev,
+             (unsigned long long)at.st_ino);
+    setenv("JOURNAL_STREAM", stream, 1);
+    CAPTURE(settings(LOG_DEBUG, LOG_TEXT, false); log_error("a", "1"); log_warn("a", "2");
+            log_info("a", "3"); log_debug("a", "4"); log_fields(LOG_INFO, "a", fields, 1));
+    cr_expect_str_eq(got, "<3>error [a] 1\n<4>warn [a] 2\n<6>info [a] 3\n<7>debug [a] 4\n"
+                          "<6>info [a] id=0f1e\n");
+    CAPTURE(settings(LOG_INFO, LOG_TEXT, true); log_info("a", "1"));
+    cr_expect(matches(got, "^<6>" STAMP " info \\[a\\] 1\n$"), "%s", got);
+    CAPTURE(settings(LOG_INFO, LOG_JSON, false); log_info("a", "1"));
+    cr_expect_eq(got[0], '{');
+    CAPTURE(settings(LOG_INFO, LOG_TEXT, false); log_block(out, "a", "[a] map\n", 8));
+    cr_expect_str_eq(got, "[a] map\n");
+    settings(LOG_INFO, LOG_TEXT, false); /* standard error is another file now */
+    CAPTURE(log_info("a", "1"));
+    cr_expect_str_eq(got, "info [a] 1\n");
+    setenv("JOURNAL_STREAM", "nonsense", 1);
+    CAPTURE(settings(LOG_INFO, LOG_TEXT, false); log_info("a", "1"));
+    cr_expect_str_eq(got, "info [a] 1\n");
+}
+
+Test(log, lines_that_nobody_reads_are_lost_and_counted, .init = setup, .timeout = 60)
+{
+    static char junk[1 << 21];
+    ssize_t n;
+
+    settings(LOG_INFO, LOG_TEXT, false);
+    memset(junk, '.', sizeof(junk));
+    while ((n = write(out, junk, sizeof(junk))) > 0) {
+    }
+    fcntl(out, F_SETFL, 0); /* who wrote now would wait */
+    CAPTURE(for (int i = 0; i < 3; i++) log_info("node", "lost"));
+    cr_expect(strspn(got, ".") == got_len);
+    while (strspn(receive(), ".") > 0) {
+    }
+    CAPTURE(log_info("node", "read"));
+    cr_expect_str_eq(got, "warn [log] 3 lines were lost: standard error did not take them\n"
+                          "info [node] read\n");
+    CAPTURE(log_info("node", "and on"));
+    cr_expect_str_eq(got, "info [node] and on\n");
 }
