@@ -27,6 +27,6 @@ int feed_start(struct gate *gate, const char *peer_id, const struct limits *limi
 /* Takes snap; any thread. In the order of revisions. */
 void feed_show(struct feed *feed, struct snapshot *snap);
 void feed_set_limits(struct feed *feed, const struct limits *limits); /* copied; any thread */
-void feed_stop(struct feed *feed); /* accepts NULL */
+void feed_stop(struct feed *feed);                                    /* accepts NULL */
 
 #endif

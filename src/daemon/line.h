@@ -77,7 +77,9 @@ struct ports {
     struct sockaddr_storage from;
     struct line *lines_by_conn, *links_by_number;
     struct slot *free_clients, *free_pairs;
-    size_t resolving; /* names */
+    struct mutex seen_lock;
+    struct seen_backend *seen; /* with it held: letters that were not read yet (ports_backends.c) */
+    size_t resolving;          /* names */
     unsigned next_slot;
     struct ports_counters counters;
     char dir[160];
@@ -124,6 +126,12 @@ bool link_busy(void *ctx, uint64_t number);
 int ports_data(void *ctx, int fd, struct tls *tls, const struct gate_peer *from,
                const struct preamble *preamble, const uint8_t *rest, size_t rest_len,
                const char **out_text);
+
+/* Backends, as looks and clients find them (ports_backends.c); the last two: any thread. */
+void check_begin(void *ctx, uint64_t number, const struct node_service *service);
+
+void backend_checked(void *ctx, uint64_t number, int error, const char *text);
+void backend_seen(void *ctx, const char *name, const char *backend, int error);
 
 void resolve_begin(void *ctx, uint64_t ask, const char *host, uint16_t port);
 

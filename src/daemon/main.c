@@ -382,7 +382,7 @@ static int start_feed(struct app *app)
 /* Its ingress ports are bound; clients are taken from forward_start on. */
 static int make_forward(struct app *app)
 {
-    const struct forward_ops ops = {.ctx = app->ports, .send = ports_forward_send};
+    const struct forward_ops ops = ports_forward_ops(app->ports);
     int r = clients_new(app->config, app->registry, credentials_keeper(app->credentials),
                         app->policy, &ops, &app->forward);
 

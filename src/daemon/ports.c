@@ -455,6 +455,7 @@ struct node_port ports_node_port(struct ports *ports)
                               .link_data_wanted = link_data_wanted,
                               .link_data_wish = link_data_wish,
                               .link_busy = link_busy,
+                              .check = check_begin,
                               .reply = reply,
                               .event = event};
 }
@@ -469,6 +470,7 @@ int ports_new(const struct ports_settings *settings, struct ports **out_ports)
         return -ENOMEM;
     ports->settings = *settings;
     ports->limits = *settings->limits;
+    mutex_init(&ports->seen_lock);
     snprintf(ports->dir, sizeof ports->dir, "%s", settings->dir);
     snprintf(ports->peer_id, sizeof ports->peer_id, "%s", settings->peer_id);
     *out_ports = ports;
@@ -512,8 +514,10 @@ void ports_free(struct ports *ports)
         return;
     close_pool(ports->free_clients);
     close_pool(ports->free_pairs);
-    if (!ports->lines_by_conn)
-        free(ports);
+    if (ports->lines_by_conn)
+        return;
+    mutex_fini(&ports->seen_lock);
+    free(ports);
 }
 
 void ports_counters(const struct ports *ports, struct ports_counters *out_counters)

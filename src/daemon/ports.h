@@ -37,9 +37,8 @@ void ports_set_forward(struct ports *ports, struct forward *forward);
 void ports_set_from(struct ports *ports, const struct sockaddr_storage *from);
 void ports_set_node(struct ports *ports, struct node *node);
 struct node_port ports_node_port(struct ports *ports);
-/* For forward_ops.send, with ports as its ctx. Any thread, until ports_free. */
-int ports_forward_send(void *ctx, void *line, int kind, const uint8_t session_id[SESSION_ID_LEN],
-                       const ProtobufCMessage *body);
+/* What the forward room calls, but `ended`; until ports_free. */
+struct forward_ops ports_forward_ops(struct ports *ports);
 /* Lines that have not ended yet. */
 size_t ports_lines(const struct ports *ports);
 /* Names being resolved: their callbacks need ports and node. */

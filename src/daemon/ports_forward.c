@@ -107,8 +107,8 @@ bool link_spoke(void *ctx, uint64_t number)
     return line && line->slot && atomic_exchange(&line->slot->spoke, false);
 }
 
-int ports_forward_send(void *ctx, void *line, int kind, const uint8_t session_id[SESSION_ID_LEN],
-                       const ProtobufCMessage *body)
+static int forward_send(void *ctx, void *line, int kind, const uint8_t session_id[SESSION_ID_LEN],
+                        const ProtobufCMessage *body)
 {
     Meshd__V1__LinkHeader header = MESHD__V1__LINK_HEADER__INIT;
     struct slot *slot = line;
@@ -122,6 +122,14 @@ int ports_forward_send(void *ctx, void *line, int kind, const uint8_t session_id
         r = rpc_pair_send(slot->pair, RPC_MERGE, &header.base, body);
     mutex_unlock(&slot->sending);
     return r;
+}
+
+struct forward_ops ports_forward_ops(struct ports *ports)
+{
+    return (struct forward_ops){.ctx = ports,
+                                .send = forward_send,
+                                .checked = backend_checked,
+                                .backend_seen = backend_seen};
 }
 
 /* ---- the rest ---- */

@@ -58,6 +58,12 @@ void forward_session_end(struct forward *forward, uint64_t link)
     mutex_unlock(&forward->lock);
 }
 
+int forward_check(struct forward *forward, uint64_t check, const char *backend,
+                  enum proxy_version proxy, const char *http_path, uint32_t timeout_ms)
+{
+    return -ENOMEM; /* nothing is looked at */
+}
+
 size_t forward_session_pending(struct forward *forward, uint64_t link) { return forward->pending; }
 
 uint32_t forward_data_wanted(struct forward *forward, uint64_t link) { return forward->wanted; }
@@ -334,8 +340,8 @@ static int send_id(struct end *from, const uint8_t *session_id, uint32_t number)
 
     cancel.n_forward_ids = 1;
     cancel.forward_ids = &id;
-    return ports_forward_send(from->ports, from->forward.session.line, KIND(CANCEL), session_id,
-                              &cancel.base);
+    return ports_forward_ops(from->ports)
+        .send(from->ports, from->forward.session.line, KIND(CANCEL), session_id, &cancel.base);
 }
 
 struct sender {
