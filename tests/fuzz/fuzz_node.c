@@ -26,6 +26,8 @@ static const uint8_t zeros[SESSION_ID_LEN]; /* all nonces and tokens are zero */
 
 static uint64_t now_ms(void *ctx) { return world.now_ms; }
 
+static uint64_t now_us(void *ctx) { return world.now_ms * 1000; }
+
 static uint64_t wall_us(void *ctx) { return UINT64_C(1700000000000000) + world.now_ms * 1000; }
 
 static void no_random(void *ctx, void *out, size_t len) { memset(out, 0, len); }
@@ -208,6 +210,7 @@ static void step(unsigned what, const uint8_t *data, size_t len)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct node_port port = {.now_ms = now_ms,
+                                          .now_us = now_us,
                                           .wall_us = wall_us,
                                           .random = no_random,
                                           .resolve = resolve,

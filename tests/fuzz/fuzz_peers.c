@@ -198,6 +198,7 @@ static void do_sync(struct link *link, uint8_t what, unsigned wrong)
     sync.incarnation = other->incarnation;
     sync.base_version = wrong == 1 ? other->version : 0;
     sync.version = ++other->version;
+    sync.age_us = wrong == 3 ? UINT64_MAX : what;
     sync.last = wrong != 2;
     sync.part = wrong == 3;
     offer(&list, sync.base_version > 0 ? what & (uint8_t)~other->mask : what,
@@ -250,6 +251,9 @@ static void do_beat(struct link *link, uint8_t what, unsigned wrong)
     beat.probe = what & 2;
     beat.echo = wrong == 3 ? what : 0;
     beat.data_wanted = what;
+    beat.clock_us = what;
+    beat.echo_clock_us = wrong == 3 ? UINT64_MAX : what; /* the node's own began with 1 */
+    beat.echo_held_us = wrong == 2 ? UINT64_MAX - what : what / 2;
     say(link, KIND(HEARTBEAT), &beat.base);
 }
 

@@ -17,6 +17,8 @@ void check(int condition)
 
 static uint64_t now_ms(void *ctx) { return world.now_ms; }
 
+static uint64_t now_us(void *ctx) { return world.now_ms * 1000; }
+
 static uint64_t wall_us(void *ctx) { return UINT64_C(1700000000000000) + world.now_ms * 1000; }
 
 static void randomly(void *ctx, void *out, size_t len)
@@ -206,6 +208,7 @@ void world_check(const struct seen *before, unsigned who, bool time, bool local)
 void world_begin(void)
 {
     static const struct node_port port = {.now_ms = now_ms,
+                                          .now_us = now_us,
                                           .wall_us = wall_us,
                                           .random = randomly,
                                           .resolve = resolve,
