@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/log.h"
+#include "daemon/scrape.h"
 #include "wire/json.h"
 
 #define JSON_TYPE "application/json"
@@ -162,6 +163,14 @@ static void answer_node(struct admin *admin, uint64_t number)
     tell(admin, number, packed, render_packed);
 }
 
+static void answer_metrics(struct admin *admin, uint64_t number)
+{
+    web_answer(admin->web, number,
+               &(struct web_answer){.data = scrape_new(admin->serve),
+                                    .render = scrape_render,
+                                    .drop = scrape_free});
+}
+
 static void post(struct admin *admin, uint64_t number,
                  void (*answer)(struct admin *admin, uint64_t number))
 {
@@ -212,6 +221,8 @@ static void on_ask(void *ctx, uint64_t number, enum web_question question, const
         explain(admin, number, argument);
         break;
     case WEB_METRICS:
+        post(admin, number, answer_metrics);
+        break;
     case N_WEB_QUESTIONS:
         tell(admin, number, NULL, NULL);
         break;

@@ -11,6 +11,7 @@
 
 static enum MHD_Result health(struct exchange *ex) { return exchange_ask(ex, WEB_HEALTH, ""); }
 static enum MHD_Result ready(struct exchange *ex) { return exchange_ask(ex, WEB_READY, ""); }
+static enum MHD_Result metrics(struct exchange *ex) { return exchange_ask(ex, WEB_METRICS, ""); }
 static enum MHD_Result node(struct exchange *ex) { return exchange_ask(ex, WEB_NODE, ""); }
 
 static enum MHD_Result explain(struct exchange *ex)
@@ -23,6 +24,7 @@ static enum MHD_Result explain(struct exchange *ex)
 const struct route routes[] = {
     {"/healthz", 0, health},
     {"/readyz", 0, ready},
+    {"/metrics", 0, metrics},
     {"/v1/services", QUERY_GLOB | QUERY_PEER | QUERY_STATE, maps_services},
     {"/v1/peers", QUERY_GLOB | QUERY_PEER | QUERY_STATE, maps_peers},
     {"/v1/node", 0, node},

@@ -113,6 +113,7 @@ if not shutil.which("mandoc"):
 check_meshd()
 check_meshcat()
 check_references()
+lint(pathlib.Path(FOLDER, "meshd-metrics.7"))
 with tempfile.TemporaryDirectory() as folder:
     check_file(folder)
 print("\n".join(failures) or "the manual pages tell what the programs tell")

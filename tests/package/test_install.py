@@ -39,6 +39,7 @@ FILES = [
     "share/doc/meshd/meshd.yaml",
     "share/man/man1/meshcat.1",
     "share/man/man5/meshd.yaml.5",
+    "share/man/man7/meshd-metrics.7",
     "share/man/man8/meshd.8",
 ]
 LINKS = {f"{LIB}/libmeshd.so": "libmeshd.so.0", f"{LIB}/libmeshd.so.0": f"libmeshd.so.{VERSION}"}

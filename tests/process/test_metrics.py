@@ -1,0 +1,236 @@
+#!/usr/bin/python3
+"""/metrics, as the programs that will read it see it: promtool finds nothing wrong, and
+meshd-metrics(7) names it all.
+"""
+import http.client
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+from forwarding import Backend, ForwardTest, ask, head_for, hello_for
+from harness import PORT, SOURCE, _die_with_parent, clean_environment, main, until
+from mtls import TrustTest
+from rawpeer import RawPeer
+from test_strangers import load
+
+ADMIN = PORT + 70
+PAGE = (SOURCE / "tools/man/meshd-metrics.7").read_text("utf-8")
+SAMPLE = re.compile(r'([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)')
+LABEL = re.compile(r'(\w+)="((?:[^"\\\n]|\\.)*)"')
+OPEN_LABELS = {"peer", "version", "limit", "le"}  # whose values the page does not list
+SUFFIXES = ("_bucket", "_sum", "_count")
+
+
+def fetch(node):
+    """The text of a scrape."""
+    connection = http.client.HTTPConnection(node.host, ADMIN, timeout=10)
+    try:
+        connection.request("GET", "/metrics", headers={"Accept": "text/plain;version=0.0.4"})
+        answer = connection.getresponse()
+        text = answer.read().decode("utf-8")
+        if answer.status != 200 or not answer.getheader("Content-Type").startswith("text/plain; version=0.0.4"):
+            raise AssertionError(f"{answer.status} {answer.getheader('Content-Type')}\n{text}")
+        return text
+    finally:
+        connection.close()
+
+
+class Scrape:
+    """type_of each family; the samples: name and labels, as a set of pairs, to value."""
+
+    def __init__(self, text):
+        self.type_of, self.samples, family = {}, {}, None
+        for line in text.splitlines():
+            if line.startswith("# TYPE "):
+                family, kind = line.split()[2:]
+                if family in self.type_of:
+                    raise AssertionError(f"{family} comes twice")
+                self.type_of[family] = kind
+            elif not line.startswith("#"):
+                name, labels, value = SAMPLE.fullmatch(line).groups()
+                key = name, frozenset(LABEL.findall(labels or ""))
+                if self.family_of(name) != family or key in self.samples:
+                    raise AssertionError(f"out of place, or twice: {line}")
+                self.samples[key] = float(value)
+
+    def family_of(self, name):
+        base = next((name[:-len(s)] for s in SUFFIXES if name.endswith(s)), name)
+        return base if self.type_of.get(base) == "histogram" else name
+
+    def get(self, name, **labels):
+        return self.samples[name, frozenset(labels.items())]
+
+    def by(self, name, label):
+        """A family's samples by the one label they have."""
+        return {dict(labels)[label]: value for (n, labels), value in self.samples.items() if n == name}
+
+    def labels(self):
+        """Of each family: its labels, and the values of each."""
+        found = {family: {} for family in self.type_of}
+        for name, labels in self.samples:
+            for label, value in labels:
+                found[self.family_of(name)].setdefault(label, set()).add(value)
+        return found
+
+
+def scrape(node):
+    return Scrape(fetch(node))
+
+
+def page_items():
+    """Each family of the page: its type, its labels, the text below it."""
+    parts = re.split(r"^\.It Ic (\S+) Em (\w+)((?: Cm \w+)*)$", PAGE.split("\n.Sh EXAMPLES")[0], flags=re.M)[1:]
+    return {name: (kind, set(labels.split()) - {"Cm"}, text) for name, kind, labels, text in
+            zip(parts[::4], parts[1::4], parts[2::4], parts[3::4])}
+
+
+def run(*argv, **more):
+    return subprocess.run(list(map(str, argv)), capture_output=True, text=True, env=clean_environment(),
+                          preexec_fn=_die_with_parent, timeout=60, **more)
+
+
+class MetricsTest(TrustTest):
+    """Two nodes with TLS, and clients of all kinds."""
+
+    def pair(self):
+        self.one = Backend(self).serve(b"one")
+        self.n1 = self.mesh.node("n1", crl=True, services=[f"one:{self.one.address}"],
+                                 INGRESS_ADDR=self.ingress(1), ADMIN_ADDR=f"{self.mesh.net}.1:{ADMIN}").start()
+        self.n2 = self.mesh.node("n2", crl=True, services=["nobody:127.0.0.1:9"], peers=[self.n1],
+                                 INGRESS_ADDR=self.ingress(2), ADMIN_ADDR=f"{self.mesh.net}.2:{ADMIN}").start()
+        self.mesh.until_agreed()
+
+    def traffic(self):
+        for node in (self.n1, self.n2):
+            self.assertEqual(ask(self.connect(node), head_for("one")).body, b"one")
+            self.assertEqual(ask(self.connect(node), head_for("unheard-of")).status, 404)
+        self.assertEqual(ask(self.connect(self.n1), head_for("nobody")).status, 502)
+
+
+class Format(MetricsTest):
+    def test_promtool_finds_nothing_and_the_page_has_every_family_with_its_labels(self):
+        self.pair()
+        self.traffic()
+        until("the ways are measured", lambda: scrape(self.n1).by("meshd_peer_rtt_seconds", "peer"))
+        text = fetch(self.n1)
+        done = run("promtool", "check", "metrics", input=text)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        seen, page = Scrape(text), page_items()
+        self.assertEqual({name: kind for name, (kind, _, _) in page.items()}, seen.type_of)
+        for family, labels in seen.labels().items():
+            _, said, below = page[family]
+            self.assertEqual(set(labels) - {"le"}, said, family)
+            for label in set(labels) - OPEN_LABELS:
+                for value in labels[label]:
+                    self.assertRegex(below, rf"(?m)^\.(It )?Cm {re.escape(value)}\b", f"{family}, {label}")
+            for name in labels.get("limit", ()):
+                self.assertIn(f"--limit {name}=", run(os.environ["MESHD"], "--help").stdout)
+            self.assertLessEqual(labels.get("peer", set()), {"n1", "n2"})
+
+    def test_the_page_knows_the_ancestors_names_and_only_ours_that_are(self):
+        ours = page_items()
+        table = PAGE.split(".Sh COMPATIBILITY")[1]
+        for name in re.findall(r"meshd_\w+", table):
+            self.assertIn(name, ours)
+        names, reasons = table.split("The reasons of")
+        self.assertGreaterEqual(len(re.findall(r"^\.It Li", names, re.M)), 25)
+        self.assertEqual(len(re.findall(r"^\.It Li", reasons, re.M)), 16)
+        for word in re.findall(r"^\.Li ([a-z_]+)(?: ,)?$", reasons, re.M):
+            if word != "proxy_errors_total":
+                self.assertRegex(ours["meshd_forward_ends_total"][2], rf"(?m)^\.It Cm {word}$")
+
+
+class Figures(MetricsTest):
+    def test_what_is_counted_is_what_happened(self):
+        self.pair()
+        before = scrape(self.n1)
+        ends = before.by("meshd_forward_ends_total", "reason")
+        self.assertEqual(set(ends.values()), {0}, "all reasons, from the start")
+        self.assertEqual(set(ends), {name[len("forward_end_"):] for name in self.n1.counters()
+                                     if name.startswith("forward_end_")})
+        self.traffic()
+        client = self.connect(self.n1)
+        client.sendall(hello_for("unheard-of"))
+        client.recv(1000)
+        client.close()
+        now = until("each client has one end", lambda: (s := scrape(self.n1)).get("meshd_forward_clients") == 0 and s)
+        ends = now.by("meshd_forward_ends_total", "reason")
+        self.assertEqual({k: v for k, v in ends.items() if v},
+                         {"done": 1, "no_such_name": 2, "backend_refused": 1})
+        self.assertEqual(now.by("meshd_forward_accepted_total", "kind") |
+                         {"http": 3, "tls": 1}, now.by("meshd_forward_accepted_total", "kind"))
+        self.assertEqual(now.get("meshd_forward_clients_total"), 4)
+        self.assertEqual(now.get("meshd_forward_joined_total", way="local"), 1)
+        self.assertEqual(scrape(self.n2).get("meshd_forward_joined_total", way="peer"), 1)
+        self.assertEqual(scrape(self.n2).get("meshd_forward_refused_total"), 1)
+        self.assertGreater(now.get("meshd_forward_bytes_total", direction="down"), 30)
+        for phase in ("name", "connect", "open"):
+            count = now.get("meshd_forward_phase_seconds_count", phase=phase)
+            self.assertEqual(now.get("meshd_forward_phase_seconds_bucket", phase=phase, le="+Inf"), count)
+            self.assertEqual(count > 0, now.get("meshd_forward_phase_seconds_sum", phase=phase) > 0)
+        self.assertEqual(now.get("meshd_forward_phase_seconds_count", phase="name"), 4)
+
+    def test_the_mesh_is_shown_as_it_is(self):
+        self.pair()
+        now = scrape(self.n1)
+        self.assertEqual(now.get("meshd_services", source="local", state="connected"), 1)
+        self.assertEqual(now.get("meshd_services", source="remote", state="connected"), 1)
+        self.assertEqual(now.by("meshd_peer_connected", "peer"), {"n2": 1})
+        self.assertEqual(now.by("meshd_peer_services", "peer"), {"n2": 1})
+        self.assertEqual(now.get("meshd_links", state="live"), 1)
+        self.assertEqual((now.get("meshd_ready"), now.get("meshd_draining")), (1, 0))
+        self.assertGreaterEqual(now.get("meshd_tls_handshakes_total"), 1)
+        self.assertAlmostEqual(now.get("meshd_tls_certificate_not_after_seconds"),
+                               self.n1.info()["tls"]["not_after"])
+        until("the way is measured at both ends",
+              lambda: all(0 < s < 1 for n, p in ((self.n1, "n2"), (self.n2, "n1"))
+                          for s in [scrape(n).by("meshd_peer_rtt_seconds", "peer").get(p, 0)]))
+        self.n2.local("offer", "later", "127.0.0.1:1")
+        now = until("it is visible, and how soon was measured",
+                    lambda: (s := scrape(self.n1)).get("meshd_change_visibility_seconds_count") == 1 and s)
+        self.assertLess(now.get("meshd_change_visibility_seconds_sum"), 2)
+        self.assertEqual(now.by("meshd_peer_services", "peer"), {"n2": 2})
+        self.n2.kill()
+        now = until("its peer is stale", lambda: (s := scrape(self.n1)).get("meshd_peers", state="stale") == 1 and s)
+        self.assertEqual(now.get("meshd_services", source="remote", state="stale"), 2)
+        self.assertEqual(now.by("meshd_peer_connected", "peer"), {"n2": 0})
+        until("it grows stale", lambda: scrape(self.n1).by("meshd_peer_staleness_seconds", "peer").get("n2", 0) >= 2)
+        until("it goes, with its series", lambda: not scrape(self.n1).by("meshd_peer_connected", "peer"))
+
+    def test_the_process_is_shown_as_the_kernel_has_it(self):
+        self.pair()
+        now = scrape(self.n1)
+        self.assertAlmostEqual(now.get("process_open_fds"), self.n1.descriptors(), delta=8)
+        self.assertAlmostEqual(now.get("process_resident_memory_bytes") / 1024, self.n1.rss_kib(),
+                               delta=self.n1.rss_kib() / 4)
+        self.assertGreater(now.get("process_max_fds"), now.get("process_open_fds"))
+        self.assertGreater(now.get("process_cpu_seconds_total"), 0)
+        self.assertEqual(now.get("process_start_time_seconds"), self.n1.info()["started"])
+
+
+class ManyPeers(ForwardTest):
+    def test_above_a_thousand_peers_are_counted_and_not_shown(self):
+        pb = load(self.mesh.dir)
+        self.set(peer_timeout="60s")
+        n1 = self.mesh.node("n1", LOG_MAPS="off", LOG_LEVEL="warn",
+                            ADMIN_ADDR=f"{self.mesh.net}.1:{ADMIN}").start()
+        for i in range(1050):
+            peer = RawPeer(self, pb, n1, f"p{i}", 2)
+            status, _ = peer.call("RegisterServices", pb.RegisterRequest(
+                peer_id=peer.name, incarnation=1, version=1, wire_version_min=1, wire_version_max=1))
+            self.assertEqual(status, 0)
+        now = scrape(n1)
+        self.assertEqual(now.get("meshd_peers", state="unconnected"), 1050)
+        self.assertEqual(now.get("meshd_peers_not_shown"), 50)
+        shown = now.by("meshd_peer_connected", "peer")
+        self.assertEqual(len(shown), 1000)
+        self.assertEqual(set(shown), set(scrape(n1).by("meshd_peer_services", "peer")), "the same each time")
+
+
+if __name__ == "__main__":
+    if not shutil.which("promtool"):
+        print("skipped: without promtool (Debian package prometheus)", file=sys.stderr)
+        sys.exit(77)
+    main()
