@@ -37,6 +37,8 @@ FILES = [
     "share/doc/meshd/examples/find.c",
     "share/doc/meshd/examples/low-ports.conf",
     "share/doc/meshd/meshd.yaml",
+    "share/meshd/monitoring/alerts.yml",
+    "share/meshd/monitoring/grafana-dashboard.json",
     "share/man/man1/meshcat.1",
     "share/man/man5/meshd.yaml.5",
     "share/man/man7/meshd-metrics.7",

@@ -1,24 +1,30 @@
 #!/usr/bin/python3
-"""/metrics, as the programs that will read it see it: promtool finds nothing wrong, and
-meshd-metrics(7) names it all.
+"""/metrics, as the programs that will read it see it: promtool finds nothing wrong, prometheus
+scrapes it, and whatever the dashboard and the alerts ask for is there. meshd-metrics(7) names it all.
 """
 import http.client
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import urllib.parse
+import urllib.request
 
 from forwarding import Backend, ForwardTest, ask, head_for, hello_for
-from harness import PORT, SOURCE, _die_with_parent, clean_environment, main, until
+from harness import PORT, SOURCE, MeshTest, _die_with_parent, clean_environment, main, until
 from mtls import TrustTest
 from rawpeer import RawPeer
 from test_strangers import load
 
 ADMIN = PORT + 70
 PAGE = (SOURCE / "tools/man/meshd-metrics.7").read_text("utf-8")
+MONITORING = SOURCE / "tools/monitoring"
 SAMPLE = re.compile(r'([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)')
 LABEL = re.compile(r'(\w+)="((?:[^"\\\n]|\\.)*)"')
+# Metrics and what stands in their braces, in an expression.
+SELECTOR = re.compile(r"\b(?:(?:meshd|process)_\w+|up)\b(?:\{[^}]*\})?")
 OPEN_LABELS = {"peer", "version", "limit", "le"}  # whose values the page does not list
 SUFFIXES = ("_bucket", "_sum", "_count")
 
@@ -229,8 +235,95 @@ class ManyPeers(ForwardTest):
         self.assertEqual(set(shown), set(scrape(n1).by("meshd_peer_services", "peer")), "the same each time")
 
 
+class Rules(MeshTest):
+    def test_promtool_takes_the_alerts_and_they_say_what_they_should(self):
+        for argv in (["check", "rules", MONITORING / "alerts.yml"],
+                     ["test", "rules", SOURCE / "tests/monitoring/alerts_test.yml"]):
+            done = run("promtool", *argv)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        alerts = set(re.findall(r"- alert: (\w+)", (MONITORING / "alerts.yml").read_text("utf-8")))
+        tested = set(re.findall(r"alertname: (\w+)\n\s+exp_alerts:",
+                                (SOURCE / "tests/monitoring/alerts_test.yml").read_text("utf-8")))
+        self.assertEqual(alerts, tested)
+
+
+class Prometheus(MetricsTest):
+    def start_prometheus(self):
+        folder = self.mesh.dir / "prometheus"
+        folder.mkdir()
+        shutil.copy(MONITORING / "alerts.yml", folder)
+        (folder / "prometheus.yml").write_text(json.dumps({
+            "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "1s"},
+            "rule_files": ["alerts.yml"],
+            "scrape_configs": [{"job_name": "meshd", "static_configs": [
+                {"targets": [f"{n.host}:{ADMIN}" for n in (self.n1, self.n2)]}]}]}))
+        self.prometheus = f"{self.mesh.net}.250:9090"
+        log = open(folder / "log", "wb")
+        self.addCleanup(log.close)
+        process = subprocess.Popen(
+            ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+             f"--web.listen-address={self.prometheus}", "--log.level=warn"], env=clean_environment(),
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        until("prometheus answers", lambda: self.api("status/buildinfo"), 20)
+
+    def api(self, path, **arguments):
+        url = f"http://{self.prometheus}/api/v1/{path}?{urllib.parse.urlencode(arguments)}"
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            if error.code == 503:  # not yet
+                return None
+            raise AssertionError(f"{path} {arguments}: {error.read().decode()}") from None
+        except OSError:
+            return None
+
+    def query(self, expression):
+        return self.api("query", query=expression)["result"]
+
+    def test_every_query_of_the_dashboard_and_of_the_alerts_finds_its_series(self):
+        self.pair()
+        until("the ways are measured", lambda: all(
+            scrape(n).by("meshd_peer_rtt_seconds", "peer") for n in (self.n1, self.n2)))
+        self.start_prometheus()
+        until("both nodes are up", lambda: len(self.query("up == 1")) == 2)
+        self.traffic()
+        self.n2.local("offer", "later", "127.0.0.1:1")
+        until("clients were counted between two scrapes",
+              lambda: self.query('sum(increase(meshd_forward_ends_total[10s])) > 0'))
+
+        dashboard = json.loads((MONITORING / "grafana-dashboard.json").read_text("utf-8"))
+        asked = []
+        for panel in dashboard["panels"]:
+            for target in panel.get("targets", ()):
+                expression = target["expr"]
+                for variable, value in (("$job", "meshd"), ("$instance", ".*"), ("$__rate_interval", "10s")):
+                    expression = expression.replace(variable, value)
+                self.assertNotIn("$", expression)
+                asked.append((panel["title"], expression))
+        self.assertGreater(len(asked), 50)
+        empty = [(title, expression) for title, expression in asked if not self.query(expression)]
+        self.assertEqual(empty, [])
+        for variable in dashboard["templating"]["list"][1:]:
+            name, label = re.fullmatch(r"label_values\((\w+)(?:\{.*\})?, (\w+)\)", variable["definition"]).groups()
+            self.assertTrue(all(label in row["metric"] for row in self.query(name)))
+
+        rules = [rule for group in until("the rules were looked at", self.looked_at) for rule in group["rules"]]
+        self.assertEqual([(r["name"], r["lastError"]) for r in rules if r["health"] != "ok"], [])
+        self.assertEqual([r["name"] for r in rules if r["state"] != "inactive"], [], "nothing is wrong")
+        for rule in rules:  # which has no series, then: what it is made of has
+            for selector in SELECTOR.findall(rule["query"]):
+                self.assertTrue(self.query(selector), (rule["name"], selector))
+
+    def looked_at(self):
+        groups = self.api("rules")["groups"]
+        return groups if all(r["health"] != "unknown" for g in groups for r in g["rules"]) else None
+
+
 if __name__ == "__main__":
-    if not shutil.which("promtool"):
-        print("skipped: without promtool (Debian package prometheus)", file=sys.stderr)
+    if missing := [tool for tool in ("promtool", "prometheus") if not shutil.which(tool)]:
+        print(f"skipped: without {' and '.join(missing)} (Debian package prometheus)", file=sys.stderr)
         sys.exit(77)
     main()
