@@ -91,6 +91,17 @@ const struct scrape_row scrape_rows[] = {
     MORE("of", "backend", forward.resolves_failed),
     /* local services */
     GAUGE("leases", "Services offered by local programs.", node.leases),
+    GAUGE("backends_unhealthy", "Local services whose backend does not answer.",
+          node.backends_unhealthy),
+    GAUGE("services_draining", "Local services that take no new clients.", node.services_draining),
+    COUNTER("backend_checks_total", "Looks at local backends.", node.checks),
+    COUNTER("backend_checks_failed_total",
+            "Looks at local backends that did not answer as they "
+            "should.",
+            node.checks_failed),
+    COUNTERS("backend_changes_total", "Local backends that became another.", "to", "unhealthy",
+             node.backend_downs),
+    MORE("to", "healthy", node.backend_ups),
     /* clients */
     GAUGE("forward_clients", "Clients connected to the ingress ports.", forward.clients),
     GAUGE("forward_clients_unrouted", "Clients that have not said yet where to.", forward.unrouted),
