@@ -5,6 +5,7 @@ Ends with 77 where a needed program is absent. MESHD_BUILD is the build folder, 
 """
 import os
 import pathlib
+import re
 import shutil
 import stat
 import subprocess
@@ -58,6 +59,18 @@ def run(*argv, check=True, **env):
 def tree(root):
     """Every path below root that is no folder."""
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_symlink() or not path.is_dir()}
+
+
+def expanded(words):
+    """The calls of groups, and of groups in them."""
+    calls = set()
+    for word in words:
+        if not word.startswith("@"):
+            calls.add(word)
+            continue
+        lines = run("systemd-analyze", "--no-pager", "syscall-filter", word).stdout.splitlines()[1:]
+        calls |= expanded([line.strip() for line in lines if line.strip() and not line.strip().startswith("#")])
+    return calls
 
 
 class Install(unittest.TestCase):
@@ -136,6 +149,20 @@ class Install(unittest.TestCase):
         done = run("systemd-analyze", "security", "--offline=yes", "--threshold=18", "--no-pager",
                    prefix / "lib/systemd/system/meshd.service", check=False)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_the_unit_lets_the_node_make_every_call_of_its_own_sandbox(self):
+        if not shutil.which("systemd-analyze"):
+            self.skipTest("there is no systemd-analyze")
+        source = (SOURCE / "src/daemon/sandbox.c").read_text()
+        allowed = re.search(r"allowed\[\] = \{(.*?)\};", source, re.S).group(1)
+        calls = set(re.findall(r"SCMP_SYS\((\w+)\)", allowed))
+        calls |= {"seccomp", "capset", "setrlimit", "prlimit64"}  # on the way there
+        let = set()
+        for words in re.findall(r"^SystemCallFilter=(.*)$", (SOURCE / "tools/systemd/meshd.service.in").read_text(), re.M):
+            found = expanded(words.lstrip("~").split())
+            let = let - found if words.startswith("~") else let | found
+        self.assertEqual(calls - let, set())
+        self.assertGreater(len(calls), 100)
 
     def test_systemd_takes_the_user(self):
         if not shutil.which("systemd-sysusers"):
