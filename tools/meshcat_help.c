@@ -36,7 +36,7 @@ static const char target[] =
     "Without --dial, -x and -l the node is that of MESHD_ADDR; else the one whose socket lies in\n"
     "${RUNTIME_DIRECTORY:-${XDG_RUNTIME_DIR:-/run}/meshd}/<peer id>/meshd.sock, for PEER_NAME or "
     "the\n"
-    "host's name, or the only one there; else tcp://127.0.0.1:7400.\n"
+    "host's name, or the only one there, or in /run/meshd; else tcp://127.0.0.1:7400.\n"
     "At tls:// both sides show a certificate of one CA; PEER_TLS_CA, PEER_TLS_CERT and "
     "PEER_TLS_KEY\n"
     "are the files when --cacert, -E and --key are not given.\n";

@@ -13,6 +13,7 @@
 
 #define SOCKET_NAME "meshd.sock"
 #define FALLBACK "tcp://127.0.0.1:7400"
+#define SYSTEM_DIR "/run/meshd" /* of the node that the system starts */
 
 static void freep(char **text) { free(*text); }
 
@@ -52,7 +53,7 @@ static int runtime_dir(char **out_dir)
 
     if (own)
         return text_of(out_dir, "%s", own);
-    return text_of(out_dir, "%s/meshd", xdg ? xdg : "/run");
+    return xdg ? text_of(out_dir, "%s/meshd", xdg) : text_of(out_dir, SYSTEM_DIR);
 }
 
 static bool is_socket(const char *path)
@@ -126,6 +127,9 @@ int target_choose(bool local_only, char **out_url)
     r = runtime_dir(&dir);
     if (r == 0)
         r = local_socket(dir, &n, &path);
+    /* Who has logged in has a folder of their own, and mostly no node in it. */
+    if (r == 0 && !path && n == 0 && !env("RUNTIME_DIRECTORY"))
+        r = local_socket(SYSTEM_DIR, &n, &path);
     if (r < 0)
         return r;
     if (path)

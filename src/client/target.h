@@ -1,6 +1,7 @@
 /* target - which node to ask when nobody says: MESHD_ADDR, else the local socket below
  * ${RUNTIME_DIRECTORY:-${XDG_RUNTIME_DIR:-/run}/meshd} (of PEER_NAME or the host's name, or the
- * only one), else tcp://127.0.0.1:7400. An empty variable is unset. */
+ * only one), or, without RUNTIME_DIRECTORY, below /run/meshd; else tcp://127.0.0.1:7400. An empty
+ * variable is unset. */
 #ifndef CLIENT_TARGET_H
 #define CLIENT_TARGET_H
 

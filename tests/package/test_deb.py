@@ -194,7 +194,8 @@ class Packages(unittest.TestCase):
         node = self.start()
         self.inside("meshcat", "ping", "--dial", "tcp://127.0.0.1:7400")
         self.assertEqual(self.inside("meshcat", "services", "-q", check=False).returncode, 1)  # it offers nothing
-        self.inside("meshcat", "offer", "web", "127.0.0.1:80")  # through the local socket
+        # Through the local socket, as root who has logged in.
+        self.inside("meshcat", "offer", "web", "127.0.0.1:80", env={"XDG_RUNTIME_DIR": "/run/user/0"})
         self.assertIn("127.0.0.1:80", self.inside("meshcat", "services").stdout)
         status = pathlib.Path(f"/proc/{node.pid}/status").read_text()
         self.assertEqual(re.search(r"^Uid:\s+(\d+)\s", status, re.M).group(1), self.user()[2])
