@@ -79,6 +79,9 @@ class Completion(MeshTest):
         self.assertEqual(self.completed("meshcat", "services --format=js"), {"json", "jsonl"})
         self.assertEqual(self.completed("meshcat", "--color "), {"auto", "always", "never"})
         self.assertEqual(self.completed("meshcat", "call --input "), {"text", "binary"})
+        self.assertEqual(self.completed("meshcat", "offer --proxy-protocol "), {"v1", "v2", "off"})
+        self.assertEqual(self.completed("meshcat", "offer --check "), {"tcp", "http:/"})
+        self.assertEqual(self.completed("meshcat", "offer --check htt"), {"http:/"})
         states = self.completed("meshcat", "services --state ")
         self.assertGreaterEqual(states, {"connected", "stale", "draining"})
         for state in states:
