@@ -191,6 +191,8 @@ static void node_table(const Meshd__V1__NodeInfo *node)
         field_text(t, "address", node->addresses[i]);
     for (size_t i = 0; i < node->n_ingress; i++)
         field_text(t, "ingress", node->ingress[i]);
+    if (node->admin[0])
+        field_text(t, "admin", node->admin);
     table_cell(t, "started");
     table_time(t, node->started);
     snprintf(text, sizeof(text), "%" PRIu64 ".%03u s", node->uptime_ms / 1000,
@@ -200,6 +202,9 @@ static void node_table(const Meshd__V1__NodeInfo *node)
     field_number(t, "version", node->version);
     snprintf(text, sizeof(text), "%u to %u", node->wire_version_min, node->wire_version_max);
     field_text(t, "wire versions", text);
+    field_text(t, "ready", node->ready ? "yes" : "no");
+    if (node->ready_why[0])
+        field_text(t, "... why", node->ready_why);
     field_text(t, "draining", node->draining ? "yes" : "no");
     field_text(t, "nng healthy", node->nng_healthy ? "yes" : "no");
     field_text(t, "TLS", node->tls ? "yes" : "no");

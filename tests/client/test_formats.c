@@ -185,7 +185,7 @@ Test(formats, jsonl_of_node_is_a_line_for_it_and_each_link_limit_and_counter)
         "{\"kind\":\"node\",\"peer_id\":\"n1\",\"incarnation\":0,\"version\":0,\"software\":\"\","
         "\"started\":0,\"uptime_ms\":0,\"addresses\":[],\"wire_version_min\":0,"
         "\"wire_version_max\":0,\"draining\":false,\"nng_healthy\":false,\"links_total\":0,"
-        "\"ingress\":[],\"tls\":null}\n"
+        "\"ingress\":[],\"tls\":null,\"ready\":false,\"ready_why\":\"\",\"admin\":\"\"}\n"
         "{\"kind\":\"link\",\"peer_id\":\"n2\",\"address\":\"\",\"configured\":\"\","
         "\"state\":\"live\",\"session_id\":\"\",\"silent_ms\":0,\"since\":0,\"last_error\":\"\","
         "\"attempts\":0,\"tls\":false,\"rtt_us\":0}\n"

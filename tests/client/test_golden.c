@@ -109,6 +109,8 @@ static void about_node(void)
     node.n_addresses = 1;
     node.ingress = ingress;
     node.n_ingress = 2;
+    node.ready = true;
+    node.admin = S("127.0.0.1:7480");
     node.wire_version_min = node.wire_version_max = 1;
     node.links = links;
     node.n_links = 1;
@@ -404,11 +406,13 @@ Test(golden, node_shows_links_limits_and_counters)
            "address         127.0.0.1:7400\n"
            "ingress         127.0.0.1:8080 default=web\n"
            "ingress         [::]:5432=db\n"
+           "admin           127.0.0.1:7480\n"
            "started         2023-11-14T22:13:20Z\n"
            "up for          61.042 s\n"
            "incarnation     1700000000000000\n"
            "version         3\n"
            "wire versions   1 to 1\n"
+           "ready           yes\n"
            "draining        no\n"
            "nng healthy     yes\n"
            "TLS             yes\n"
@@ -445,7 +449,8 @@ Test(golden, node_shows_links_limits_and_counters)
            "\"ingress\":[\"127.0.0.1:8080 default=web\",\"[::]:5432=db\"],"
            "\"tls\":{\"names\":[\"n1\"],\"subject\":\"CN=n1\",\"issuer\":\"CN=meshd CA\","
            "\"fingerprint\":\"00ff\",\"not_before\":1700000000,\"not_after\":1731536000,\"cas\":1,"
-           "\"revoked\":2,\"crl_next_update\":1700600000,\"loads\":1},\"checks\":[]},"
+           "\"revoked\":2,\"crl_next_update\":1700600000,\"loads\":1},\"ready\":true,"
+           "\"ready_why\":\"\",\"admin\":\"127.0.0.1:7480\",\"checks\":[]},"
            "\"limits\":[{\"name\":\"peers\",\"limit\":4096,\"used\":1,\"unit\":\"peers\"}]}\n",
            "node", "--format", "json");
 }

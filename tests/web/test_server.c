@@ -9,7 +9,8 @@
 #include "support.h"
 
 #define NOWHERE                                                                                    \
-    "nothing is here; there are /healthz /readyz /v1/services /v1/peers /v1/node /v1/explain"
+    "nothing is here; there are /healthz /readyz /metrics /v1/services /v1/peers /v1/node "        \
+    "/v1/explain"
 
 static struct rig rig;
 
