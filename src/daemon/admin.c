@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/clock.h"
 #include "base/log.h"
 #include "daemon/scrape.h"
 #include "wire/json.h"
@@ -145,7 +146,7 @@ static void answer_ready(struct admin *admin, uint64_t number)
     tell(admin, number, v, render_verdict);
 }
 
-static void answer_node(struct admin *admin, uint64_t number)
+static void tell_node(struct admin *admin, uint64_t number, bool tombstones)
 {
     Meshd__V1__IntrospectReply reply = MESHD__V1__INTROSPECT_REPLY__INIT;
     struct serve *serve = admin->serve;
@@ -157,11 +158,14 @@ static void answer_node(struct admin *admin, uint64_t number)
     reply.epoch = registry_epoch(serve->registry);
     reply.revision = registry_revision(serve->registry);
     if (serve_fill_node(serve, &arena, &reply, serve->limits.message_bytes, true, true) &&
-        serve_fill_tombstones(serve, &arena, &reply, serve->limits.message_bytes))
+        (!tombstones || serve_fill_tombstones(serve, &arena, &reply, serve->limits.message_bytes)))
         packed = pack(&reply.base);
     arena_fini(&arena);
     tell(admin, number, packed, render_packed);
 }
+
+static void answer_node(struct admin *admin, uint64_t number) { tell_node(admin, number, true); }
+static void answer_live(struct admin *admin, uint64_t number) { tell_node(admin, number, false); }
 
 static void answer_metrics(struct admin *admin, uint64_t number)
 {
@@ -217,6 +221,9 @@ static void on_ask(void *ctx, uint64_t number, enum web_question question, const
     case WEB_NODE:
         post(admin, number, answer_node);
         break;
+    case WEB_LIVE:
+        post(admin, number, answer_live);
+        break;
     case WEB_EXPLAIN:
         explain(admin, number, argument);
         break;
@@ -234,6 +241,43 @@ static int on_picture(void *ctx, struct snapshot **out_snapshot)
     struct admin *admin = ctx;
 
     return registry_snapshot(admin->serve->registry, out_snapshot);
+}
+
+/* ---- what who looks at the page is told ---- */
+
+static const char *const event_words[] = {
+    [NODE_LINK_LIVE] = "link_live",
+    [NODE_LINK_SUSPECT] = "link_suspect",
+    [NODE_LINK_LOST] = "link_lost",
+    [NODE_LINK_REFUSED] = "link_refused",
+    [NODE_LINK_PARKED] = "link_parked",
+    [NODE_PEER_GONE] = "peer_gone",
+    [NODE_DIAL_FAILED] = "dial_failed",
+    [NODE_INCARNATION] = "incarnation",
+    [NODE_ENTRIES_REFUSED] = "entries_refused",
+    [NODE_LEASE_EXPIRED] = "lease_expired",
+    [NODE_BACKEND_DOWN] = "backend_down",
+    [NODE_BACKEND_UP] = "backend_up",
+};
+
+#define N_EVENT_WORDS (sizeof event_words / sizeof *event_words)
+
+void admin_event(struct admin *admin, const struct node_event *event)
+{
+    const char *id = event->peer_id ? event->peer_id : "";
+    const char *word = (size_t)event->kind < N_EVENT_WORDS ? event_words[event->kind] : NULL;
+
+    if (!admin || !word)
+        return;
+    if (!*id && event->address)
+        id = event->address;
+    web_tell(admin->web, word, id, event->text ? event->text : "", clock_wall_us() / 1000000);
+}
+
+void admin_show(struct admin *admin, struct snapshot *snap)
+{
+    if (admin)
+        web_show(admin->web, snap);
 }
 
 /* ---- start and stop ---- */

@@ -15,6 +15,9 @@ struct admin;
  * admin_start, and learns of web and its address here. *out_admin is NULL where it is off. An error
  * was told. */
 int admin_listen(const struct config *config, struct serve *serve, struct admin **out_admin);
+/* Something happened, the maps changed: for whoever follows the page. Both borrow; accept NULL. */
+void admin_event(struct admin *admin, const struct node_event *event);
+void admin_show(struct admin *admin, struct snapshot *snap);
 int admin_start(struct admin *admin); /* the thread; says so; accepts NULL */
 void admin_stop(struct admin *admin); /* accepts NULL */
 /* After the mailbox was closed: letters of its own may lie there. Accepts NULL. */

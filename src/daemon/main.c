@@ -199,10 +199,12 @@ static void on_event(void *ctx, const struct node_event *event)
     struct snapshot *snap;
 
     events_log(event);
+    admin_event(app->admin, event);
     if (event->kind != NODE_MAPS_CHANGED || registry_snapshot(app->registry, &snap) < 0)
         return;
     if (app->feed)
         feed_show(app->feed, snapshot_ref(snap));
+    admin_show(app->admin, snap);
     if (app->forward)
         forward_show(app->forward, snap);
     if (app->printer)

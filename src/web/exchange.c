@@ -22,6 +22,7 @@ static enum MHD_Result explain(struct exchange *ex)
 }
 
 const struct route routes[] = {
+    {"/events", 0, readers_answer},
     {"/healthz", 0, health},
     {"/readyz", 0, ready},
     {"/metrics", 0, metrics},

@@ -28,6 +28,7 @@
 #define WEB_HEAD_BYTES 16384u /* of a request; what is longer is refused */
 
 struct exchange;
+struct readers;
 struct stream;
 struct web;
 
@@ -85,6 +86,7 @@ struct web {
     struct ring asked; /* what waits for the daemon */
     uint64_t next_number;
     size_t n_pictures; /* answers under way that keep a picture */
+    struct readers *readers;
     struct mutex lock;
     struct { /* only with lock held */
         struct post *first, **last;
@@ -188,5 +190,9 @@ void stream_wake(struct stream *stream); /* there is something again */
 
 enum MHD_Result maps_services(struct exchange *ex);
 enum MHD_Result maps_peers(struct exchange *ex);
+
+/* ---- readers.c ---- */
+
+enum MHD_Result readers_answer(struct exchange *ex);
 
 #endif

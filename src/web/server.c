@@ -18,6 +18,7 @@
 #include "base/origin.h"
 #include "web/inside.h"
 #include "web/progress.h"
+#include "web/readers.h"
 
 #define ACCEPTS_AT_ONCE 16
 #define BACKLOG 128
@@ -341,6 +342,8 @@ void server_close(struct web *web)
     if (web->mhd)
         MHD_stop_daemon(web->mhd);
     web->mhd = NULL;
+    if (web->readers)
+        readers_close(web->readers);
 }
 
 /* ---- listening ---- */

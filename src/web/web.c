@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "base/clock.h"
 #include "web/inside.h"
+#include "web/readers.h"
 
 const struct web_times web_times = {
     .head = 10000, .idle = 60000, .unread = 30000, .answer = 600000, .asked = 5000, .health = 2000};
@@ -37,7 +38,14 @@ static void read_posts(struct web *web)
     }
 }
 
-static void on_bell(uv_async_t *bell) { read_posts(bell->data); }
+static void on_bell(uv_async_t *bell)
+{
+    struct web *web = bell->data;
+
+    read_posts(web);
+    if (!web->stopping)
+        readers_bell(web->readers);
+}
 
 struct answer_post {
     struct post post;
@@ -150,6 +158,8 @@ int web_new(const struct web_settings *settings, struct web **out_web)
         web->bell.data = web;
         r = uv_async_init(&web->loop, &web->bell, on_bell);
     }
+    if (r == 0)
+        r = readers_new(web, &web->readers);
     if (r < 0) {
         web_free(web);
         return r;
@@ -162,6 +172,8 @@ int web_start(struct web *web)
 {
     int r = server_init(web);
 
+    if (r == 0)
+        r = readers_start(web->readers);
     if (r == 0)
         r = uv_thread_create(&web->thread, run, web);
     web->started = r == 0;
@@ -199,6 +211,7 @@ void web_free(struct web *web)
         uv_loop_close(&web->loop);
     if (web->listener >= 0)
         close(web->listener);
+    readers_free(web->readers);
     mutex_fini(&web->lock);
     free(web->peer_id);
     free(web->software);

@@ -32,6 +32,7 @@ enum web_question {
     WEB_HEALTH,  /* does the main loop still turn */
     WEB_READY,   /* 200, or 503 with why not */
     WEB_NODE,    /* IntrospectReply of the node: node, limits, tombstones; without the maps */
+    WEB_LIVE,    /* the same without tombstones: once a second, while anybody follows */
     WEB_EXPLAIN, /* argument: the name */
     WEB_METRICS,
     N_WEB_QUESTIONS
