@@ -22,6 +22,7 @@ static enum MHD_Result explain(struct exchange *ex)
 }
 
 const struct route routes[] = {
+    {"/", 0, page_show},
     {"/events", 0, readers_answer},
     {"/healthz", 0, health},
     {"/readyz", 0, ready},

@@ -191,8 +191,9 @@ void stream_wake(struct stream *stream); /* there is something again */
 enum MHD_Result maps_services(struct exchange *ex);
 enum MHD_Result maps_peers(struct exchange *ex);
 
-/* ---- readers.c ---- */
+/* ---- page.c, readers.c ---- */
 
+enum MHD_Result page_show(struct exchange *ex);
 enum MHD_Result readers_answer(struct exchange *ex);
 
 #endif

@@ -1,4 +1,4 @@
-/* /events over HTTP, in front of a daemon that is played here. */
+/* /events and / over HTTP, in front of a daemon that is played here. */
 #include <criterion/criterion.h>
 #include <arpa/inet.h>
 #include <poll.h>
@@ -230,8 +230,8 @@ Test(readers, nobody_follows_nobody_is_asked)
 
     show();
     web_tell(web, "link_live", "p", "", 100);
-    c = ask_for("/none"); /* behind which whatever they began is over */
-    expect(&c, "404");
+    c = ask_for("/"); /* behind which whatever they began is over */
+    expect(&c, "</html>");
     leave(&c);
     cr_expect_eq(atomic_load(&asked), 0);
 }
@@ -264,4 +264,35 @@ Test(readers, it_ends_while_somebody_follows)
     while (more(&c, WAIT_MS))
         ;
     leave(&c);
+}
+
+/* ---- the page ---- */
+
+static void take_nonce(char out[33])
+{
+    struct client c = ask_for("/");
+    char in_page[64];
+    char *at;
+
+    expect(&c, "</html>");
+    cr_expect_not_null(strstr(c.text, "Content-Type: text/html; charset=utf-8"));
+    at = strstr(c.text, "script-src 'nonce-");
+    cr_assert_not_null(at);
+    snprintf(out, 33, "%.32s", at + strlen("script-src 'nonce-"));
+    snprintf(in_page, sizeof in_page, "<script nonce=\"%s\">", out);
+    cr_expect_not_null(strstr(c.text, in_page));
+    snprintf(in_page, sizeof in_page, "<style nonce=\"%s\">", out);
+    cr_expect_not_null(strstr(c.text, in_page));
+    cr_expect_null(strstr(c.text, "@NONCE@"));
+    cr_expect_null(strstr(c.text, "unsafe-inline"));
+    leave(&c);
+}
+
+Test(readers, the_page_has_a_policy_of_its_own_each_time)
+{
+    char first[33], second[33];
+
+    take_nonce(first);
+    take_nonce(second);
+    cr_expect_str_neq(first, second);
 }

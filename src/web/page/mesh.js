@@ -1,0 +1,166 @@
+// mesh - the drawing: this node in the middle, its peers around it. Each peer is a button: the
+// arrow keys walk from one to the next, Enter shows it alone in the tables.
+
+const SVG = "http://www.w3.org/2000/svg";
+const GROUP_ABOVE = 100, LABELS_BESIDE = 16;
+const mesh = { at: 0, nodes: [], key: "" };
+
+function svg(tag, attributes = {}, text = "") {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  if (text) element.textContent = text;
+  return element;
+}
+
+// n points on an ellipse with equal ways between them, the first at the top.
+function around(cx, cy, rx, ry, n) {
+  const steps = 720, lengths = [0], at = (i) => -Math.PI / 2 + (i * 2 * Math.PI) / steps;
+  for (let i = 1; i <= steps; i++)
+    lengths.push(lengths[i - 1] + Math.hypot(rx * (Math.cos(at(i)) - Math.cos(at(i - 1))), ry * (Math.sin(at(i)) - Math.sin(at(i - 1)))));
+  let i = 0;
+  return Array.from({ length: n }, (_, k) => {
+    while (lengths[i + 1] <= (lengths[steps] * k) / n) i++;
+    return { x: cx + rx * Math.cos(at(i)), y: cy + ry * Math.sin(at(i)), angle: Math.atan2(ry * Math.sin(at(i)), rx * Math.cos(at(i))), pitch: lengths[steps] / n };
+  });
+}
+
+const shorten = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+// Above a hundred peers: one node for each state.
+function meshNodes() {
+  const rows = [...peerRows].sort((a, b) => (a.peer < b.peer ? -1 : 1));
+  if (rows.length <= GROUP_ABOVE)
+    return rows.map((r) => ({
+      id: r.peer, label: r.peer, link: r.link, pressed: view.peer === r.peer,
+      edge: r.link === "live" ? rttText(r.rtt) : r.state, note: many(r.services, "service"),
+      speak: `${r.peer}, ${r.state}, ${many(r.services, "service")}${r.rtt ? `, round trip ${rttText(r.rtt)}` : ""}${r.error ? `, ${r.error}` : ""}`,
+      choose: () => choosePeer(view.peer === r.peer ? "" : r.peer),
+    }));
+  const groups = Map.groupBy ? Map.groupBy(rows, (r) => r.link) : groupBy(rows);
+  return [...groups].map(([link, of]) => ({
+    id: `=${link}`, label: many(of.length, "peer"), link, pressed: view.tables.peers.filter.value === link,
+    edge: link, note: many(of.reduce((sum, r) => sum + r.services, 0), "service"),
+    speak: `${many(of.length, "peer")} ${link}`,
+    choose: () => {
+      view.tables.peers.filter.value = view.tables.peers.filter.value === link ? "" : link;
+      view.write();
+      drawNow("peers", "mesh");
+    },
+  }));
+}
+
+function groupBy(rows) {
+  const groups = new Map();
+  for (const row of rows) groups.set(row.link, [...(groups.get(row.link) ?? []), row]);
+  return groups;
+}
+
+function makeNode(i) {
+  const g = svg("g", { class: "node", role: "button" });
+  g.append(svg("title"), svg("circle"), svg("text"), svg("text", { class: "small" }));
+  g.addEventListener("click", () => { mesh.at = i; mesh.nodes[i].choose(); });
+  g.addEventListener("focus", () => { mesh.at = i; });
+  return g;
+}
+
+function placeLabel(g, point, beside, visible) {
+  const [, , label, note] = g.children, { x, y, angle } = point;
+  const cos = Math.cos(angle), flip = cos < -0.01;
+  label.style.display = visible ? "" : "none";
+  note.style.display = beside ? "" : "none";
+  for (const text of [label, note]) text.removeAttribute("transform");
+  if (!beside) {
+    label.setAttribute("transform", `translate(${x + 10 * cos} ${y + 10 * Math.sin(angle)}) rotate(${(angle * 180) / Math.PI + (flip ? 180 : 0)})`);
+    label.setAttribute("text-anchor", flip ? "end" : "start");
+    label.setAttribute("x", 0);
+    label.setAttribute("y", 4);
+    return;
+  }
+  const sideways = Math.abs(cos) > 0.35, above = !sideways && Math.sin(angle) < 0;
+  for (const [i, text] of [label, note].entries()) {
+    text.setAttribute("text-anchor", !sideways ? "middle" : flip ? "end" : "start");
+    text.setAttribute("x", sideways ? x + (flip ? -15 : 15) : x);
+    text.setAttribute("y", (sideways ? y - 2 : above ? y - 30 : y + 26) + 14 * i);
+  }
+}
+
+function placeSelf(centre, nodes) {
+  const id = shorten(model.hello?.peer_id ?? "…", 16), width = 9 * id.length + 22;
+  const chosen = view.peer === model.hello?.peer_id && view.peer !== "";
+  const self = mesh.self, [box, text] = self.children;
+  for (const [name, value] of Object.entries({ x: centre.x - width / 2, y: centre.y - 15, width, height: 30, rx: 15 })) box.setAttribute(name, value);
+  text.setAttribute("x", centre.x);
+  text.setAttribute("y", centre.y + 4.5);
+  setText(text, id);
+  self.setAttribute("aria-pressed", chosen);
+  self.setAttribute("aria-label", `${model.hello?.peer_id ?? ""}, this node, with ${many(nodes.length, "peer")} around it`);
+}
+
+function drawMesh() {
+  const root = byId("drawing"), width = root.clientWidth, height = root.clientHeight;
+  if (!width) return;
+  const nodes = meshNodes(), beside = nodes.length <= LABELS_BESIDE;
+  const marginX = width < 480 ? 84 : 120, marginY = beside ? 48 : 96;
+  const centre = { x: width / 2, y: height / 2 };
+  const points = around(centre.x, centre.y, Math.max(40, width / 2 - marginX), Math.max(40, height / 2 - marginY), nodes.length);
+  root.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  while (mesh.g.childElementCount > nodes.length) { mesh.g.lastChild.remove(); mesh.edges.lastChild.remove(); }
+  while (mesh.g.childElementCount < nodes.length) {
+    const edge = svg("g");
+    edge.append(svg("line", { class: "edge" }), svg("text", { class: "small", "text-anchor": "middle" }));
+    mesh.edges.append(edge);
+    mesh.g.append(makeNode(mesh.g.childElementCount));
+  }
+  mesh.nodes = nodes;
+  mesh.at = Math.min(mesh.at, Math.max(0, nodes.length - 1));
+  nodes.forEach((node, i) => drawNode(node, i, points[i], centre, beside));
+  placeSelf(centre, nodes);
+}
+
+function drawNode(node, i, point, centre, beside) {
+  const g = mesh.g.children[i], [title, circle, label, note] = g.children;
+  const [line, word] = mesh.edges.children[i].children;
+  g.dataset.link = line.dataset.link = node.link;
+  g.dataset.peer = node.id;
+  g.setAttribute("aria-label", node.speak);
+  g.setAttribute("aria-pressed", node.pressed);
+  g.setAttribute("tabindex", i === mesh.at ? 0 : -1);
+  setText(title, node.speak);
+  setText(label, shorten(node.label, beside ? 18 : 11));
+  setText(note, node.note);
+  circle.setAttribute("cx", point.x);
+  circle.setAttribute("cy", point.y);
+  circle.setAttribute("r", beside ? 9 : Math.max(2.5, Math.min(6, point.pitch / 2.6)));
+  for (const [name, value] of Object.entries({ x1: centre.x, y1: centre.y, x2: point.x, y2: point.y })) line.setAttribute(name, value);
+  placeLabel(g, point, beside, point.pitch > 12);
+  word.style.display = beside && Math.hypot(point.x - centre.x, point.y - centre.y) > 90 ? "" : "none";
+  word.setAttribute("x", centre.x + (point.x - centre.x) * 0.62);
+  word.setAttribute("y", centre.y + (point.y - centre.y) * 0.62 - 5);
+  setText(word, node.edge);
+}
+
+function walkMesh(event) {
+  const n = mesh.nodes.length, step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+  const node = event.target.closest(".node");
+  if (!node) return;
+  if (event.key === "Enter" || event.key === " ") node.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  else if (event.key === "Escape") choosePeer("");
+  else if (n && (step || event.key === "Home" || event.key === "End")) {
+    mesh.at = event.key === "Home" ? 0 : event.key === "End" ? n - 1 : (mesh.at + step + n) % n;
+    drawMesh();
+    mesh.g.children[mesh.at].focus();
+  } else return;
+  event.preventDefault();
+}
+
+function makeMesh() {
+  mesh.edges = svg("g", { "aria-hidden": "true" });
+  mesh.g = svg("g");
+  mesh.self = svg("g", { class: "node self", role: "button", tabindex: 0 });
+  mesh.self.append(svg("rect"), svg("text", { "text-anchor": "middle" }));
+  mesh.self.addEventListener("click", () => choosePeer(view.peer === model.hello?.peer_id ? "" : model.hello?.peer_id ?? ""));
+  byId("drawing").append(mesh.edges, mesh.self, mesh.g);
+  byId("drawing").addEventListener("keydown", walkMesh);
+  renderers.mesh = drawMesh;
+  new ResizeObserver(() => touch("mesh")).observe(byId("drawing"));
+}

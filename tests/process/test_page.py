@@ -1,0 +1,261 @@
+#!/usr/bin/python3
+"""The live page in a real browser: what happens in the mesh is seen without a reload, also by who
+uses no mouse or no eyes, with 10,000 services, and when the node is gone.
+
+MESHD_SHOTS names a folder for screenshots.
+"""
+import pathlib
+import sys
+
+import browser
+from browser import Browser
+from harness import MeshTest, main, until
+from rawpeer import RawPeer
+from test_strangers import load
+
+ADMIN_PORT = 7480
+MANY = 10000
+MAX_ELEMENTS = 3000  # of the document, however many services there are
+
+page = None  # the browser
+
+
+def setUpModule():
+    global page
+    page = Browser()
+
+
+def tearDownModule():
+    page.close()
+
+
+class PageTest(MeshTest):
+    def setUp(self):
+        super().setUp()
+        page.look()
+        self.allowed_errors = ()
+
+    def tearDown(self):
+        super().tearDown()
+        wrong = [entry for entry in page.console()
+                 if not any(allowed in entry["message"] for allowed in self.allowed_errors)]
+        self.assertEqual(wrong, [], "the console stays empty")
+
+    def viewed(self, name, **settings):
+        """A node with the admin port."""
+        node = self.mesh.node(name, LOG_MAPS="off", **settings)
+        node.env["ADMIN_ADDR"] = f"{node.host}:{ADMIN_PORT}"
+        node.page = f"http://{node.host}:{ADMIN_PORT}/"
+        return node
+
+    def open(self, node, hash=""):
+        page.open(node.page + hash)
+        page.until_text("#connection", "live")
+
+    def until_services(self, wanted, seconds=10):
+        """The names on show are these."""
+        until(f"services {wanted}; there are {page.column('services-table', 0)}",
+              lambda: page.column("services-table", 0) == wanted, seconds)
+
+
+class Live(PageTest):
+    def setUp(self):
+        super().setUp()
+        self.n1 = self.viewed("n1", services=["web:127.0.0.1:80"]).start()
+
+    def test_a_service_comes_changes_and_goes_without_a_reload(self):
+        self.n1.local("offer", "early", "127.0.0.1:1")
+        self.n1.local("withdraw", "early")
+        self.open(self.n1)
+        page.until_text("#change-list", "early@local withdrawn")
+        page.run("window.sameDocument = true")
+        self.until_services(["web"])
+        self.n1.local("offer", "billing", "127.0.0.1:4100")
+        self.until_services(["billing", "web"])
+        self.n1.local("offer", "billing", "127.0.0.1:4200")
+        until("the backend is another", lambda: page.rows("services-table")[0][3] == "127.0.0.1:4200")
+        self.n1.local("withdraw", "billing")
+        self.until_services(["web"])
+        page.until_text("#change-list", "billing@local withdrawn")
+        self.assertTrue(page.run("return window.sameDocument"))
+        self.assertIn("n1", page.run("return document.title"))
+        self.assertEqual(page.text("#tile-services"), "1")
+
+    def test_a_killed_peer_turns_stale_and_goes(self):
+        n2 = self.mesh.node("n2", services=["db:127.0.0.1:5432"], peers=[self.n1]).start()
+        self.open(self.n1)
+        self.until_services(["db", "web"])
+        until("n2 is live", lambda: page.column("peers-table", 3) == ["live"])
+        until("n2 is drawn", lambda: "n2, live, 1 service" in page.attribute("[data-peer=n2]", "aria-label"))
+        n2.kill()
+        until("db is stale", lambda: ["db", "stale"] in [[r[0], r[4]] for r in page.rows("services-table")])
+        until("n2 is stale", lambda: page.column("peers-table", 3) == ["stale"])
+        page.until_text("#note-peers", "1 stale")
+        page.shot("stale")
+        self.until_services(["web"])
+        until("n2 is gone", lambda: page.column("peers-table", 0) == [])
+        page.until_text("#change-list", "timed out")
+
+    def test_a_lost_node_is_said_and_found_again(self):
+        self.allowed_errors = ("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING",
+                               "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE")
+        self.open(self.n1)
+        self.until_services(["web"])
+        self.n1.kill()
+        page.until_text("#connection", "connection lost, trying again; what you see is from")
+        self.assertIn("(cut off)", page.run("return document.title"))
+        self.assertEqual(page.attribute("#connection", "aria-live"), "polite")
+        self.assertEqual(page.column("services-table", 0), ["web"], "what was known stays on show")
+        page.shot("cut-off")
+        self.n1.services = ["web:127.0.0.1:80", "new:127.0.0.1:81"]
+        self.n1.start()
+        page.until_text("#connection", "live")
+        self.until_services(["new", "web"])
+        page.until_text("#change-list", "while not connected")
+        self.assertNotIn("(cut off)", page.run("return document.title"))
+
+    def test_explain_says_where_a_name_goes(self):
+        self.open(self.n1)
+        page.type("#explain-name", "web\n")
+        page.until_text("#explain-candidates", "127.0.0.1:80")
+        self.assertIn("chosen", page.text("#explain-candidates"))
+        page.type("#explain-name", "nowhere\n")
+        until("no candidate is left", lambda: page.text("#explain-candidates") == "")
+        page.until_text("#explain-verdict", "nobody offers")
+
+    def test_what_strangers_say_is_text(self):
+        said = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
+        pb = load(self.mesh.dir)
+        self.open(self.n1)
+        peer = RawPeer(self, pb, self.n1, "n9", 9).join()
+        peer.say(pb.LINK_KIND_GOODBYE, pb.Goodbye(reason=pb.GOODBYE_REASON_PROTOCOL, text=said))
+        page.until_text("#change-list", said)
+        self.assertIsNone(page.run("return window.hacked ?? null"))
+        self.assertEqual(page.run("return document.querySelectorAll('img, ol script').length"), 0)
+
+
+class Tables(PageTest):
+    def setUp(self):
+        super().setUp()
+        services = [f"svc-{i:03}:127.0.0.1:{4000 + 7 * i % 300}" for i in range(250)]
+        self.n1 = self.viewed("n1", services=services).start()
+        self.n2 = self.mesh.node("n2", services=["db:10.1.2.3:5432", "mail:10.1.2.3:25"], peers=[self.n1]).start()
+        until("n1 reaches n2", lambda: len(self.n1.reachable()) == 252)
+
+    def test_filtering_and_sorting_are_in_the_address(self):
+        self.open(self.n1)
+        until("all are there", lambda: page.text("#services-count") == "252 services")
+        self.assertEqual(len(page.rows("services-table")), 100)
+        page.type("#services-filter", "SVC-01 local")
+        until("ten are left", lambda: page.text("#services-count") == "10 of 252 services")
+        page.click("#services-table thead th:nth-child(4) button")
+        backends = page.column("services-table", 3)
+        self.assertEqual(backends, sorted(backends))
+        page.click("#services-table thead th:nth-child(4) button")
+        self.assertEqual(page.column("services-table", 3), sorted(backends, reverse=True))
+        self.assertEqual(page.attribute("#services-table [aria-sort]", "aria-sort"), "descending")
+        shared = page.run("return location.hash")
+        self.open(self.n1, shared)
+        until("the same is seen from the address", lambda: page.text("#services-count") == "10 of 252 services")
+        self.assertEqual(page.column("services-table", 3), sorted(backends, reverse=True))
+        page.type("#services-filter", "10.1.2.3:25")
+        self.until_services(["mail"])
+
+    def test_the_pages_of_a_table(self):
+        self.open(self.n1)
+        until("all are there", lambda: page.text("#services-count") == "252 services")
+        page.click("#services-pager button:last-child")
+        page.click("#services-pager button:last-child")
+        self.assertEqual(page.text("#services-pager span"), "201–252")
+        self.assertEqual(len(page.rows("services-table")), 52)
+        self.assertFalse(page.find("#services-pager button:last-child").is_enabled())
+        self.n1.local("offer", "zzz", "127.0.0.1:1")
+        until("it comes on this page", lambda: page.column("services-table", 0)[-1] == "zzz")
+
+    def test_the_keyboard_is_enough(self):
+        keys = browser.webdriver.common.keys.Keys
+        self.open(self.n1)
+        page.keys(keys.TAB)
+        self.assertEqual(self.focused(), "skip")
+        page.keys(keys.ENTER)
+        self.assertEqual(page.run("return document.activeElement.id"), "services")
+        self.open(self.n1)
+        until("n2 is drawn", lambda: page.attribute("[data-peer=n2]", "aria-label"))
+        seen = self.tab_to("[data-peer=n2]", keys)
+        self.assertIn("self", seen, "the node itself is on the way")
+        self.assertNotEqual(page.run("return getComputedStyle(document.activeElement.querySelector('circle')).strokeWidth"), "2px",
+                            "the focus is seen")
+        page.keys(keys.ENTER)
+        self.until_services(["db", "mail"])
+        self.assertIn("peer=n2", page.run("return location.hash"))
+        self.assertEqual(page.attribute(":focus", "aria-pressed"), "true")
+        page.keys(keys.ESCAPE)
+        until("all are there", lambda: page.text("#services-count") == "252 services")
+        self.tab_to("#services-filter", keys)
+        page.keys("mail")
+        self.until_services(["mail"])
+        self.tab_to("#services-table thead th:nth-child(2) button", keys)
+        page.keys(keys.SPACE)
+        self.assertEqual(page.attribute("th:has(:focus)", "aria-sort"), "ascending")
+        self.tab_to("#services-table tbody button", keys)
+        page.keys(keys.ENTER)
+        self.assertIn("n2", page.text("#services-peer"))
+
+    def focused(self):
+        return page.attribute(":focus", "class")
+
+    def tab_to(self, selector, keys):
+        """Presses Tab until that has the focus; the classes of what had it on the way."""
+        seen = ""
+        for _ in range(60):
+            page.keys(keys.TAB)
+            seen += " " + self.focused()
+            if page.run("return document.activeElement.matches(arguments[0])", selector):
+                return seen
+        raise AssertionError(f"the Tab key does not reach {selector}")
+
+    def test_what_readers_and_eyes_need_is_there(self):
+        self.open(self.n1)
+        until("all are there", lambda: page.text("#services-count") == "252 services")
+        for scheme in ("light", "dark"):
+            page.look(1280, 2200, scheme)
+            for width in (1280, 320):
+                page.look(width, 2200, scheme)
+                self.assertEqual(page.run((pathlib.Path(__file__).parent / "page_rules.js").read_text()), [],
+                                 f"{scheme}, {width} px wide")
+                page.shot(f"{scheme}-{width}")
+
+
+class Many(PageTest):
+    def test_10000_services_do_not_freeze_it(self):
+        file = self.mesh.dir / "many.yaml"
+        file.write_text("services:\n" + "".join(
+            f"- {{name: s-{i:05}.example.org, backend: b:{i % 60000 + 1}}}\n" for i in range(MANY)))
+        n1 = self.viewed("n1").start()
+        self.mesh.node("n2", MESHD_CONFIG=file, LOG_MAPS="off", peers=[n1]).start()
+        page.open("about:blank")
+        self.open(n1)
+        page.run("window.longest = 0; new PerformanceObserver((list) => { for (const entry of list.getEntries())"
+                 " longest = Math.max(longest, entry.duration); }).observe({type: 'longtask', buffered: true})")
+        until("all are there", lambda: page.text("#services-count") == "10,000 services", 20)
+        for i in range(20):
+            n1.local("offer", f"extra-{i}", "127.0.0.1:1")
+        until("the others are there, too", lambda: page.text("#tile-services") == "10,020")
+        latency = page.run(
+            "const field = document.getElementById('services-filter'); const started = performance.now();"
+            "field.value = 's-00777'; field.dispatchEvent(new Event('input')); document.body.offsetHeight;"
+            "return performance.now() - started")
+        self.until_services(["s-00777.example.org"])
+        page.shot("10000")
+        page.run("const field = document.getElementById('services-filter'); field.value = '';"
+                 "field.dispatchEvent(new Event('input'))")
+        page.shot("10000-all")
+        elements = page.run("return document.querySelectorAll('*').length")
+        print(f"10,000 services: longest task {page.run('return longest'):.0f} ms, "
+              f"from a key to the rows {latency:.0f} ms, {elements} elements", file=sys.stderr)
+        self.assertLess(elements, MAX_ELEMENTS)
+
+
+if __name__ == "__main__":
+    browser.skip_unless_there()
+    main()
