@@ -25,9 +25,9 @@ struct printer {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     char peer_id[LIMIT_PEER_ID + 1];
-    enum print_what what;
     int fd;
     struct { /* only with lock held */
+        enum print_what what;
         struct waiting queue[QUEUE];
         unsigned first, n;
         bool stopping, done;
@@ -56,6 +56,7 @@ static void skip_to_newest(struct printer *p)
 static void *run(void *arg)
 {
     struct printer *p = arg;
+    enum print_what what;
 
     /* Ten thousand rows take milliseconds: on a busy machine the mesh comes first. (On Linux this
      * is one thread's; that it may fail does not matter.) */
@@ -74,8 +75,9 @@ static void *run(void *arg)
         next = p->held.queue[p->held.first];
         p->held.first = (p->held.first + 1) % QUEUE;
         p->held.n--;
+        what = p->held.what;
         pthread_mutex_unlock(&p->lock);
-        r = print_maps(next.snap, p->peer_id, p->what, write_block, p);
+        r = print_maps(next.snap, p->peer_id, what, write_block, p);
         snapshot_unref(next.snap);
         pthread_mutex_lock(&p->lock);
         if (r)
@@ -98,7 +100,7 @@ int printer_start(const char *peer_id, enum print_what what, int fd, struct prin
     if (!p)
         return -ENOMEM;
     snprintf(p->peer_id, sizeof p->peer_id, "%s", peer_id);
-    p->what = what;
+    p->held.what = what;
     p->fd = fd;
     pthread_mutex_init(&p->lock, NULL);
     pthread_condattr_init(&attr);
@@ -114,9 +116,21 @@ int printer_start(const char *peer_id, enum print_what what, int fd, struct prin
     return 0;
 }
 
+void printer_set(struct printer *p, enum print_what what)
+{
+    pthread_mutex_lock(&p->lock);
+    p->held.what = what;
+    pthread_mutex_unlock(&p->lock);
+}
+
 void printer_show(struct printer *p, struct snapshot *snap)
 {
     pthread_mutex_lock(&p->lock);
+    if (p->held.what == PRINT_NOTHING) {
+        pthread_mutex_unlock(&p->lock);
+        snapshot_unref(snap);
+        return;
+    }
     if (p->held.n == QUEUE)
         skip_to_newest(p);
     p->held.queue[(p->held.first + p->held.n) % QUEUE] =

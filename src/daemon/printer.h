@@ -13,6 +13,8 @@
 struct printer;
 
 int printer_start(const char *peer_id, enum print_what what, int fd, struct printer **out_printer);
+/* From the next picture on. */
+void printer_set(struct printer *printer, enum print_what what);
 /* Takes snap. Never waits for the output. */
 void printer_show(struct printer *printer, struct snapshot *snap);
 /* Gives what waits at most grace_ms, then forgets the thread if its output is stuck. */

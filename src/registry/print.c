@@ -132,6 +132,8 @@ int print_maps(const struct snapshot *snap, const char *peer_id, enum print_what
     block.peer_id = peer_id;
     block.r = 0;
     block.len = 0;
+    if (what == PRINT_NOTHING)
+        return 0;
     print_services(&block, snap, what);
     print_peers(&block, snap, what);
     flush(&block);

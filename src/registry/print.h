@@ -9,7 +9,8 @@
 
 #include "registry/snapshot.h"
 
-enum print_what { PRINT_FULL, PRINT_SUMMARY }; /* summary: the first line of each map only */
+/* summary: the first line of each map only */
+enum print_what { PRINT_FULL, PRINT_SUMMARY, PRINT_NOTHING };
 
 /* Appends the services map, then the peer_services map, whole lines, as it calls write with blocks
  * of at most 64 KiB; a non-zero return of write stops and is returned. */

@@ -138,3 +138,21 @@ Test(printer, a_stuck_output_holds_up_nobody_and_the_newest_picture_comes_next, 
     cr_expect_lt(counters.printed, 200u);
     printer_stop(printer, 1000);
 }
+
+Test(printer, prints_what_is_set_from_the_next_picture_on, .init = setup, .fini = teardown)
+{
+    const char *got;
+
+    put_local(2);
+    cr_assert_eq(printer_start("n1", PRINT_NOTHING, fds[1], &printer), 0);
+    show();
+    printer_set(printer, PRINT_SUMMARY);
+    show();
+    got = read_until("total_peers=0}\n");
+    cr_expect_str_eq(got, "[registry] services peer_id=n1 svc_map={total=2}\n"
+                          "[registry] peer_services_map peer_id=n1 {total_peers=0}\n");
+    printer_set(printer, PRINT_FULL);
+    show();
+    cr_expect(strstr(read_until("total_peers=0}\n"), "| local | service-00001 | 127.0.0.1:80 |\n"));
+    printer_stop(printer, 1000);
+}
