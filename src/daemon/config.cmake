@@ -3,6 +3,7 @@
 pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1)
 add_library(meshd_config STATIC
   ${CMAKE_CURRENT_LIST_DIR}/config.c
+  ${CMAKE_CURRENT_LIST_DIR}/config_diff.c
   ${CMAKE_CURRENT_LIST_DIR}/config_ingress.c
   ${CMAKE_CURRENT_LIST_DIR}/config_list.c
   ${CMAKE_CURRENT_LIST_DIR}/config_policy.c

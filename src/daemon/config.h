@@ -123,6 +123,15 @@ bool config_has_tls(const struct config *config);
 /* Of an address without brackets or port. */
 bool config_is_loopback(const char *ip);
 
+struct config_difference {
+    const char *key;  /* "log.level" */
+    const char *text; /* "log.level is debug (was info)", "peers: 1 more (10.0.0.7:7400)" */
+    bool follows;     /* takes effect while the node runs */
+};
+/* Tells each setting that has another value in after, in the order of the help. 0 or -ENOMEM. */
+int config_diff(const struct config *before, const struct config *after,
+                void (*tell)(void *ctx, const struct config_difference *difference), void *ctx);
+
 /* Every setting in force, as YAML that config_load accepts and reads back the same. No setting is a
  * secret: keys are named by their files. */
 void config_print(const struct config *config, FILE *out);

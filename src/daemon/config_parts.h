@@ -110,6 +110,7 @@ struct setting {
     uint64_t least, most;
     const char *unit;
     const char *const *words;
+    bool follows; /* another value takes effect while the node runs; of a limit, limits.h says it */
 };
 
 extern const struct setting settings[N_SETTINGS];
