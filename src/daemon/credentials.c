@@ -266,6 +266,16 @@ bool credentials_look(struct credentials *c, bool always)
     return false;
 }
 
+int credentials_reload(struct credentials *c, char out_why[TLS_WHY])
+{
+    bool took = credentials_look(c, true);
+
+    if (!c || !c->failed[0])
+        return took;
+    memcpy(out_why, c->failed, TLS_WHY);
+    return -EINVAL;
+}
+
 void credentials_confined(const struct credentials *c)
 {
     const char *const paths[N_FILES] = {c ? c->files.ca : "", c ? c->files.cert : "",

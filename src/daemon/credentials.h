@@ -22,6 +22,10 @@ struct tls_keeper *credentials_keeper(struct credentials *c);
  * of what ends soon. always: reads them in any case, as somebody asked for it. True: there is other
  * material in force now, so who is connected has to be looked at again. c may be NULL. */
 bool credentials_look(struct credentials *c, bool always);
+/* Reads them because somebody asked: 1, there is other material in force now; 0, nothing is
+ * different, or c is NULL; -EINVAL, they will not do, all is as it was, and out_why says why. Told,
+ * too. */
+int credentials_reload(struct credentials *c, char out_why[TLS_WHY]);
 /* Warns of files that this process cannot read any more, now that it is another user. NULL:
  * nothing. */
 void credentials_confined(const struct credentials *c);

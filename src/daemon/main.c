@@ -76,7 +76,7 @@ struct app {
 
 /* ---- the main loop ---- */
 
-static void rearm(struct app *app);
+static void rearm(void *ctx);
 
 static void on_tick(uv_timer_t *timer)
 {
@@ -89,8 +89,9 @@ static void on_tick(uv_timer_t *timer)
     rearm(app);
 }
 
-static void rearm(struct app *app)
+static void rearm(void *ctx)
 {
+    struct app *app = ctx;
     uint64_t next = node_next_ms(app->node), now = clock_ms();
 
     if (next == app->next_ms)
@@ -110,12 +111,7 @@ static void after_batch(void *ctx)
         rearm(app);
 }
 
-static void on_stop_late(uv_timer_t *timer)
-{
-    struct app *app = timer->data;
-
-    uv_stop(&app->loop);
-}
+static void on_stop_late(uv_timer_t *timer) { uv_stop(timer->loop); }
 
 static void end_forwarding(struct app *app)
 {
@@ -257,16 +253,6 @@ static int start_registry(struct app *app)
     return r;
 }
 
-static int start_printer(struct app *app)
-{
-    const struct config *config = app->config;
-
-    if (config->maps == MAPS_OFF)
-        return 0;
-    return printer_start(config->peer_id, config->maps == MAPS_FULL ? PRINT_FULL : PRINT_SUMMARY,
-                         STDOUT_FILENO, &app->printer);
-}
-
 static int start_gate(struct app *app)
 {
     const struct config *config = app->config;
@@ -303,19 +289,10 @@ static int start_gate(struct app *app)
 static int start_node(struct app *app)
 {
     const struct config *config = app->config;
-    struct node_dial *dials = must_alloc((config->n_peers + 1) * sizeof *dials);
-    struct node_service *services = must_alloc((config->n_services + 1) * sizeof *services);
+    struct node_dial *dials = apply_dials(config);
+    struct node_service *services = apply_services(config);
     int r;
 
-    for (size_t i = 0; i < config->n_peers; i++)
-        dials[i] = (struct node_dial){.host = config->peers[i].host,
-                                      .port = config->peers[i].port,
-                                      .peer_id = config->peers[i].peer_id};
-    for (size_t i = 0; i < config->n_services; i++)
-        services[i] = (struct node_service){.name = config->services[i].name,
-                                            .backend = config->services[i].backend,
-                                            .proxy_protocol = (int)config->services[i].proxy,
-                                            .check = config->services[i].check};
     app->port = ports_node_port(app->ports);
     r = node_new(&(struct node_settings){.peer_id = config->peer_id,
                                          .incarnation = clock_wall_us(),
@@ -350,6 +327,8 @@ static int start_rpc(struct app *app)
     serve->gate = app->gate;
     serve->ports = app->ports;
     serve->forward = app->forward;
+    serve->reload = &app->reload;
+    serve->reload_now = reload_now;
     serve->printer = app->printer;
     serve->limits = app->config->limits;
     serve->peer_id = app->config->peer_id;
@@ -425,7 +404,8 @@ static int start(struct app *app)
             privileges_drop(app->config) < 0)
             return -EIO; /* likewise */
         credentials_confined(app->credentials);
-        r = start_printer(app);
+        r = printer_start(app->config->peer_id, apply_maps(app->config), STDOUT_FILENO,
+                          &app->printer);
     }
     if (r == 0)
         r = start_node(app);
@@ -452,7 +432,27 @@ static void on_changed(void *ctx)
     gate_check_again(app->gate);
     forward_check_again(app->forward);
     node_retry(app->node);
-    rearm(app);
+}
+
+static void start_reload(struct app *app)
+{
+    reload_start(&app->reload, &(struct reload_from){.config = app->config,
+                                                     .credentials = app->credentials,
+                                                     .argc = app->argc,
+                                                     .argv = app->argv,
+                                                     .rooms = {.registry = app->registry,
+                                                               .policy = app->policy,
+                                                               .node = app->node,
+                                                               .gate = app->gate,
+                                                               .forward = app->forward,
+                                                               .ports = app->ports,
+                                                               .feed = app->feed,
+                                                               .serve = &app->serve,
+                                                               .printer = app->printer},
+                                                     .notify = &app->notify,
+                                                     .changed = on_changed,
+                                                     .applied = rearm,
+                                                     .ctx = app});
 }
 
 static void run(struct app *app)
@@ -468,14 +468,7 @@ static void run(struct app *app)
     else if (config->insecure)
         log_warn("daemon", "insecure: whoever reaches the mesh port can read and change what this "
                            "node believes; keep it inside a network that you trust");
-    reload_start(&app->reload, &(struct reload_from){.credentials = app->credentials,
-                                                     .argc = app->argc,
-                                                     .argv = app->argv,
-                                                     .policy = app->policy,
-                                                     .node = app->node,
-                                                     .notify = &app->notify,
-                                                     .changed = on_changed,
-                                                     .ctx = app});
+    start_reload(app);
     node_start(app->node);
     rearm(app);
     notify_ready(&app->notify, &app->loop, app->registry, app->canary);

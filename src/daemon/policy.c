@@ -76,15 +76,10 @@ int policy_from_config(const struct config *config, struct policy_keeper *keeper
     return r;
 }
 
-int policy_reload(const struct config *config, struct policy_keeper *keeper, struct node *node)
+void policy_changed(const struct config *config, struct node *node)
 {
-    int r = policy_from_config(config, keeper);
-
-    if (r < 0)
-        return r;
     log_info("policy", "%zu rules are in force", config->n_rules);
     node_policy_changed(node);
-    return 0;
 }
 
 const char *policy_subject(const struct gate_peer *peer)

@@ -16,10 +16,9 @@ int policy_start(struct policy_keeper **out_keeper);
 void policy_tick(void); /* now and then, for log_limited_rest. Any thread */
 /* Its rules are those of the settings from now on. 0, or a negative errno and all is as it was. */
 int policy_from_config(const struct config *config, struct policy_keeper *keeper);
-/* The same while the node runs: links and names that are not allowed any more go, and those that
- * are now come back; what is forwarded is the caller's to have looked at. Of config, which may be
- * freed afterwards, nothing but the policy is looked at. Main loop. */
-int policy_reload(const struct config *config, struct policy_keeper *keeper, struct node *node);
+/* Afterwards, while the node runs: links and names that are not allowed any more go, and those that
+ * are now come back; what is forwarded is the caller's to have looked at. Main loop. */
+void policy_changed(const struct config *config, struct node *node);
 
 /* Whom rules are about: "@local", the peer that a preamble names, the one that a certificate does,
  * or "@anonymous". Borrowed from peer, or a constant. */

@@ -1,71 +1,208 @@
 /* reload - see reload.h.
  *
  * The settings are read as at the start, file, variables and flags, so that what is wrong anywhere
- * is told with its place; of what is right only the policy is taken. */
+ * is told with its place. The files of TLS come first: they are taken whenever they change, without
+ * any other setting, so there is nothing to take back when something else will not do. */
 #include "daemon/reload.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "daemon/mailbox.h"
 
 #define LOOK_MS 10000u
 
-static void on_look(uv_timer_t *timer)
-{
-    struct reload *reload = timer->data;
+/* ---- reading ---- */
 
-    if (credentials_look(reload->from.credentials, false))
-        reload->from.changed(reload->from.ctx);
-}
-
-static void tell_errors(char *lines)
+static void add_each(struct report_lines *lines, char *texts)
 {
-    char *line, *rest = lines;
+    char *line, *rest = texts;
 
     while ((line = strsep(&rest, "\n")) != NULL)
         if (*line)
-            log_error("daemon", "%s", line);
-    log_error("daemon", "the settings will not do: the policy stays as it was");
+            report_add(lines, line);
 }
 
-/* True: there is one in force that was read just now. */
-static bool read_policy(const struct reload_from *from)
+/* NULL: errors says why. */
+static struct config *read_settings(const struct reload_from *from, struct report_lines *errors)
 {
     enum config_action action;
     struct config *config = NULL;
-    char *lines = NULL;
+    char *texts = NULL;
     size_t size;
-    FILE *err = open_memstream(&lines, &size);
-    int r = err ? config_load(from->argc, from->argv, err, &action, &config) : -errno;
+    FILE *err = open_memstream(&texts, &size);
 
-    if (err)
+    if (err) {
+        if (config_load(from->argc, from->argv, err, &action, &config) < 0)
+            config = NULL;
         fclose(err);
+    }
+    if (!config && texts)
+        add_each(errors, texts);
+    if (!config && errors->n == 0)
+        report_add(errors, "out of memory");
+    free(texts);
+    return config;
+}
+
+/* ---- what is different ---- */
+
+struct difference {
+    struct report *report;
+    struct apply_parts parts;
+    bool follow; /* those that follow are looked for; else the others */
+};
+
+static void on_difference(void *ctx, const struct config_difference *one)
+{
+    struct difference *all = ctx;
+    struct apply_parts *parts = &all->parts;
+
+    if (one->follows != all->follow)
+        return;
+    if (!one->follows) {
+        report_add(&all->report->restart, one->key);
+        return;
+    }
+    report_add(&all->report->changed, one->text);
+    parts->limits |= strncmp(one->key, "limits.", 7) == 0;
+    parts->services |= strcmp(one->key, "services") == 0;
+    parts->peers |= strcmp(one->key, "peers") == 0;
+    parts->policy |= strcmp(one->key, "policy") == 0;
+    parts->maps |= strcmp(one->key, "log.maps") == 0;
+}
+
+static const struct config *in_force(const struct reload *reload)
+{
+    return reload->config ? reload->config : reload->from.config;
+}
+
+/* What follows is compared with what is in force, all else with what the node was started with. */
+static int compare(const struct reload *reload, const struct config *fresh, struct difference *out)
+{
+    int r;
+
+    out->follow = true;
+    r = config_diff(in_force(reload), fresh, on_difference, out);
+    if (r < 0)
+        return r;
+    out->follow = false;
+    return config_diff(reload->from.config, fresh, on_difference, out);
+}
+
+/* ---- taking ---- */
+
+static void refuse(struct report *report, const char *key, int error)
+{
+    char text[160];
+
+    if (error == -ENOSPC)
+        snprintf(text, sizeof text,
+                 "%s: more than services_per_peer or services_total lets in, beside what leases "
+                 "and peers hold",
+                 key);
+    else
+        snprintf(text, sizeof text, "%s: %s", key,
+                 error == -ENOMEM ? "out of memory" : strerror(-error));
+    report_add(&report->errors, text);
+}
+
+static void take(struct reload *reload, struct config *fresh, struct report *report)
+{
+    struct difference all = {.report = report};
+    const char *key = "settings";
+    int r = compare(reload, fresh, &all);
+
     if (r == 0)
-        r = policy_reload(config, from->policy, from->node);
-    else if (lines && *lines)
-        tell_errors(lines);
-    if (r == -ENOMEM)
-        log_error("daemon", "out of memory: the policy stays as it was");
-    config_free(config);
-    free(lines);
-    return r == 0;
+        r = apply(&reload->from.rooms, &all.parts, in_force(reload), fresh, &key);
+    if (r < 0) {
+        report_clear(&report->changed);
+        report_clear(&report->restart);
+        refuse(report, key, r);
+        config_free(fresh);
+        return;
+    }
+    config_free(reload->config);
+    reload->config = fresh;
+    if (all.parts.policy)
+        reload->from.changed(reload->from.ctx);
+}
+
+/* ---- telling ---- */
+
+static void tell(const struct report *report)
+{
+    for (size_t i = 0; i < report->errors.n; i++)
+        log_error("daemon", "%s", report->errors.at[i]);
+    if (report->errors.n) {
+        log_error("daemon", "the settings will not do: all stays as it was");
+        return;
+    }
+    for (size_t i = 0; i < report->changed.n; i++)
+        log_info("daemon", "%s", report->changed.at[i]);
+    for (size_t i = 0; i < report->restart.n; i++)
+        log_warn("daemon", "%s changed: it takes effect when the node starts again",
+                 report->restart.at[i]);
+    log_info("daemon", "the settings were read again: %zu are in force that were others",
+             report->changed.n);
+}
+
+int reload_now(struct reload *reload, struct report *out_report)
+{
+    const struct reload_from *from = &reload->from;
+    enum log_level before;
+    char why[TLS_WHY];
+    struct config *fresh;
+    int tls;
+
+    *out_report = (struct report){0};
+    if (!reload->running)
+        return -ESHUTDOWN;
+    notify_reloading(from->notify);
+    before = in_force(reload)->log.level;
+    fresh = read_settings(from, &out_report->errors);
+    tls = fresh ? credentials_reload(from->credentials, why) : 0;
+    if (tls > 0)
+        from->changed(from->ctx);
+    if (tls < 0) {
+        report_add(&out_report->errors, why);
+        config_free(fresh);
+    } else if (fresh) {
+        take(reload, fresh, out_report);
+    }
+    if (tls > 0 && !out_report->errors.n)
+        report_add(&out_report->changed, "the files of TLS");
+    /* That the level is another one is told by either. */
+    if (in_force(reload)->log.level > before)
+        log_set_level(in_force(reload)->log.level);
+    tell(out_report);
+    log_set_level(in_force(reload)->log.level);
+    from->applied(from->ctx);
+    notify_reloaded(from->notify);
+    return out_report->errors.n ? -EINVAL : 0;
 }
 
 static void on_hup(uv_signal_t *handle, int number)
 {
     struct reload *reload = handle->data;
-    bool changed;
+    struct report report;
 
     if (!reload->running)
         return; /* about to end */
-    log_info("daemon", "signal %d: reading the policy%s again", number,
+    log_info("daemon", "signal %d: reading the settings%s again", number,
              reload->from.credentials ? " and the files of TLS" : "");
-    notify_reloading(reload->from.notify);
-    changed = read_policy(&reload->from);
-    changed |= credentials_look(reload->from.credentials, true);
-    if (changed)
-        reload->from.changed(reload->from.ctx);
-    notify_reloaded(reload->from.notify);
+    reload_now(reload, &report);
+    report_fini(&report);
+}
+
+static void on_look(uv_timer_t *timer)
+{
+    struct reload *reload = timer->data;
+
+    if (!credentials_look(reload->from.credentials, false))
+        return;
+    reload->from.changed(reload->from.ctx);
+    reload->from.applied(reload->from.ctx);
 }
 
 int reload_init(struct reload *reload, uv_loop_t *loop)
@@ -98,4 +235,6 @@ void reload_close(struct reload *reload)
 {
     uv_close((uv_handle_t *)&reload->hup, NULL);
     uv_close((uv_handle_t *)&reload->look, NULL);
+    config_free(reload->config);
+    reload->config = NULL;
 }

@@ -379,6 +379,7 @@ void serve_init(struct serve *serve)
     serve->service.offer = offer;
     serve->service.withdraw = withdraw;
     serve->service.drain = drain;
+    serve->service.reload = serve_reload;
     serve->service.lookup = lookup;
     serve->service.introspect = serve_introspect;
     serve->service.explain = explain;

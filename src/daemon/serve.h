@@ -21,6 +21,9 @@
 #include "rpc/server.h"
 #include "web/web.h"
 
+struct reload;
+struct report;
+
 /* Everything the methods reach. Filled in before the gate starts; borrowed. */
 struct serve {
     Meshd__V1__Registry_Service service; /* first: the methods get it back */
@@ -34,6 +37,9 @@ struct serve {
     struct printer *printer; /* or NULL */
     struct web *web;         /* or NULL */
     struct forward *forward;
+    /* reload.h; main loop only. */
+    struct reload *reload;
+    int (*reload_now)(struct reload *reload, struct report *out_report);
     struct tls_keeper *tls; /* or NULL */
     char **ingress;         /* of NodeInfo; ends with NULL */
     struct canary *canary;
@@ -78,6 +84,9 @@ bool serve_ready(struct serve *serve, char *out_why, size_t size);
 /* How the canonical name would be routed now. Any thread. False: no memory. */
 bool serve_fill_explain(struct serve *serve, struct arena *arena, const char *name,
                         Meshd__V1__ExplainReply *reply);
+/* Reload (serve_reload.c). */
+void serve_reload(Meshd__V1__Registry_Service *service, const Meshd__V1__ReloadRequest *request,
+                  Meshd__V1__ReloadReply_Closure closure, void *closure_data);
 
 /* Runs on the main loop in its turn; false: too many wait, and the call was answered so. */
 bool serve_post(struct serve *serve, struct rpc_call *call, struct letter *letter);

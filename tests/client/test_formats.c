@@ -396,7 +396,7 @@ Test(formats, call_says_what_is_wrong_with_a_request)
 {
     GOLDEN(2, "", "call", "Lokup");
     cr_expect(strstr(run.err, "no method 'Lokup'; there are RegisterServices, Deregister, Offer, "
-                              "Withdraw, Drain, Lookup, Introspect, Explain\n"),
+                              "Withdraw, Drain, Reload, Lookup, Introspect, Explain\n"),
               "%s", run.err);
     GOLDEN(2, "", "call", "Watch");
     cr_expect(strstr(run.err, "use meshcat watch"), "%s", run.err);

@@ -102,7 +102,7 @@ class Hangup(TrustTest):
     def test_a_hangup_ends_no_node(self):
         node = self.mesh.node("n1", tls=False).start()
         node.signal(1)
-        node.until_logged("signal 1: reading the policy again")
+        node.until_logged("signal 1: reading the settings again")
         self.assertEqual(node.local("ping").returncode, 0)
 
 
