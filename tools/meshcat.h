@@ -57,7 +57,8 @@ enum meshcat_command {
     CMD_CA = 1 << 12,
     CMD_DRAIN = 1 << 13,
     CMD_ENABLE = 1 << 14,
-    CMD_ALL = (1 << 15) - 1,
+    CMD_RELOAD = 1 << 15,
+    CMD_ALL = (1 << 16) - 1,
     /* Those that can be asked again and again. */
     CMD_ROUNDS =
         CMD_INTROSPECT | CMD_SERVICES | CMD_PEERS | CMD_LOOKUP | CMD_NODE | CMD_EXPLAIN | CMD_PING,
@@ -140,11 +141,12 @@ int run_ping(const struct meshcat_opts *opts);
 /* meshcat_offer.c */
 int run_offer(const struct meshcat_opts *opts);
 int run_withdraw(const struct meshcat_opts *opts);
-int run_drain(const struct meshcat_opts *opts); /* and enable */
-int run_call(const struct meshcat_opts *opts);  /* meshcat_call.c */
-int run_watch(const struct meshcat_opts *opts); /* meshcat_watch.c */
-int run_diff(const struct meshcat_opts *opts);  /* meshcat_diff.c */
-int run_ca(const struct meshcat_opts *opts);    /* meshcat_ca.c */
+int run_drain(const struct meshcat_opts *opts);  /* and enable */
+int run_reload(const struct meshcat_opts *opts); /* meshcat_reload.c */
+int run_call(const struct meshcat_opts *opts);   /* meshcat_call.c */
+int run_watch(const struct meshcat_opts *opts);  /* meshcat_watch.c */
+int run_diff(const struct meshcat_opts *opts);   /* meshcat_diff.c */
+int run_ca(const struct meshcat_opts *opts);     /* meshcat_ca.c */
 
 /* --- meshcat_show.c --- */
 
@@ -165,6 +167,7 @@ void show_explain(const struct meshcat_opts *opts, const Meshd__V1__ExplainReply
 void show_offer(const struct meshcat_opts *opts, const Meshd__V1__OfferReply *reply,
                 const char *lease_id, const char *backend);
 void show_withdraw(const struct meshcat_opts *opts, const char *name, uint32_t removed);
+void show_reload(const struct meshcat_opts *opts, const Meshd__V1__ReloadReply *reply);
 void show_drain(const struct meshcat_opts *opts, const char *name, bool draining,
                 const Meshd__V1__DrainReply *reply);
 

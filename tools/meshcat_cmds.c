@@ -135,6 +135,19 @@ const struct meshcat_cmd meshcat_cmds[] = {
      1, 1, run_drain},
     {"enable", CMD_ENABLE, "NAME", "let it take new clients again", "Undoes drain.", 1, 1,
      run_drain},
+    {"reload", CMD_RELOAD, "", "have the node on this host read its settings again",
+     "The node reads its file, and its variables and flags as it was started with them, and the "
+     "files\n"
+     "of TLS. What can change while it runs is in force then, all of it or nothing: services, "
+     "peers,\n"
+     "policy, limits, log.level and log.maps; each is shown that is another one now. Links and "
+     "clients\n"
+     "stay. What waits for the node's next start is named on stderr. When anything is wrong, each "
+     "error\n"
+     "is told with its file and line, nothing has changed, and the exit code is 67. Works through "
+     "the\n"
+     "node's own socket.",
+     0, 0, run_reload},
     {"ca", CMD_CA, "init|issue|revoke|show [...]",
      "certificates for a mesh: a small CA in a folder",
      "    meshcat ca init              a CA in ./meshd-ca: key, certificate, an empty CRL\n"

@@ -321,6 +321,25 @@ void show_drain(const struct meshcat_opts *opts, const char *name, bool draining
     }
 }
 
+void show_reload(const struct meshcat_opts *opts, const Meshd__V1__ReloadReply *reply)
+{
+    if (opts->silent)
+        return;
+    if (format_is_json(opts)) {
+        CLEANUP(json_decrefp) json_t *json = format_json(&reply->base);
+
+        format_line(json, 0);
+        return;
+    }
+    for (size_t i = 0; i < reply->n_changed; i++) {
+        CLEANUP(free_textp) char *safe = safe_text(reply->changed[i]);
+
+        puts(safe);
+    }
+    if (reply->n_changed == 0)
+        puts("nothing that can change while the node runs is different");
+}
+
 /* ---- ping ---- */
 
 void show_ping(const struct meshcat_opts *opts, const char *peer_id, uint64_t seq, double ms)
