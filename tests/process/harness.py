@@ -1,7 +1,7 @@
 """harness - real meshd processes, each test with addresses and folders of its own.
 
-A test derives from MeshTest and asks self.mesh for nodes. Every mesh lives on a random 127.A.B.0/24,
-so tests may run side by side; ports lie below the ephemeral range. Nothing sleeps: until() looks
+A test derives from MeshTest and asks self.mesh for nodes. Every mesh has a 127.A.B.0/24 of its own, so
+tests may run side by side; ports lie below the ephemeral range. Nothing sleeps: until() looks
 again and again, up to a deadline. When a test ends, its processes are killed and reaped; when the
 test itself dies, the kernel kills them (PR_SET_PDEATHSIG). When it fails, the nodes' logs are shown.
 
@@ -9,12 +9,14 @@ The environment names the programs (MESHD, MESHCAT), the tree (MESHD_SOURCE), ho
 a release build things are (MESHD_TEST_SLOW), and may give a seed (MESHD_TEST_SEED).
 """
 import ctypes
+import errno
 import json
 import os
 import pathlib
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -65,6 +67,22 @@ def clean_environment():
     """What any process here gets: nothing of ours that the caller has set, sanitizers' options."""
     keep = ("PATH", "HOME", "LANG", "TMPDIR")
     return {k: v for k, v in os.environ.items() if k in keep or k.endswith("SAN_OPTIONS")}
+
+
+def _own_net():
+    """A 127.A.B that no other test on this machine has now, and the socket that keeps it: of some
+    hundred meshes side by side two would draw the same one every now and then."""
+    draw = random.SystemRandom()
+    while True:
+        net = f"127.{draw.randrange(10, 250)}.{draw.randrange(1, 250)}"
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            lock.bind(f"\0meshd-test-{net}")
+            return net, lock
+        except OSError as error:
+            lock.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
 
 
 class Node:
@@ -202,8 +220,7 @@ class Mesh:
     """The nodes of one test."""
 
     def __init__(self):
-        draw = random.SystemRandom()
-        self.net = f"127.{draw.randrange(10, 250)}.{draw.randrange(1, 250)}"
+        self.net, self.lock = _own_net()
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="meshd-"))
         (self.dir / "run").mkdir(mode=0o700)
         self.flags = [f"--heartbeat={HEARTBEAT_MS}ms", f"--peer-timeout={PEER_TIMEOUT_MS}ms"]
@@ -248,6 +265,7 @@ class Mesh:
             if node.process:
                 node.process.wait()
         shutil.rmtree(self.dir, ignore_errors=True)
+        self.lock.close()
 
     def show_logs(self):
         for node in self.nodes:
