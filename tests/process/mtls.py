@@ -203,6 +203,8 @@ class TrustTest(ForwardTest):
 class Stream:
     """Bytes from a client to its backend for as long as the test wants, faster than it looks."""
 
+    pause = 0.002  # between two pieces
+
     def __init__(self, test, flow):
         self.flow, self.stop = flow, threading.Event()
         self.random, self.sent, self.got, self.n = test.random, hashlib.sha256(), hashlib.sha256(), 0
@@ -214,7 +216,7 @@ class Stream:
     def send(self):
         data = self.random.randbytes(1 << 16)
         try:
-            while not self.stop.wait(0.002):
+            while not self.stop.wait(self.pause):
                 self.flow.client.sendall(data)
                 self.sent.update(data)
             self.flow.client.shutdown(1)
