@@ -15,10 +15,26 @@
 #define DESCRIPTORS_LEAST 256u
 #define SOCKET_MODE 0600u /* until it is known to be anything else */
 
-int listen_descriptors(const struct config *config)
+void listen_warn(const struct config *config)
 {
     struct rlimit lim;
     uint64_t wanted = config->limits.control_connections + DESCRIPTORS_LEAST;
+
+    /* A client has two, its own and that towards its backend. */
+    if (config->n_ingress)
+        wanted += 2 * config->limits.ingress_connections;
+    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < wanted)
+        log_warn(
+            "daemon",
+            "only %llu descriptors, %llu may be needed for limits.control_connections%s: raise "
+            "the limit (ulimit -n, LimitNOFILE=) or lower the setting",
+            (unsigned long long)lim.rlim_cur, (unsigned long long)wanted,
+            config->n_ingress ? " and limits.ingress_connections" : "");
+}
+
+int listen_descriptors(const struct config *config)
+{
+    struct rlimit lim;
 
     if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
         return -errno;
@@ -32,16 +48,7 @@ int listen_descriptors(const struct config *config)
                   (unsigned long long)lim.rlim_cur, DESCRIPTORS_LEAST);
         return -EMFILE;
     }
-    /* A client has two, its own and that towards its backend. */
-    if (config->n_ingress)
-        wanted += 2 * config->limits.ingress_connections;
-    if (lim.rlim_cur < wanted)
-        log_warn(
-            "daemon",
-            "only %llu descriptors, %llu may be needed for limits.control_connections%s: raise "
-            "the limit (ulimit -n, LimitNOFILE=) or lower the setting",
-            (unsigned long long)lim.rlim_cur, (unsigned long long)wanted,
-            config->n_ingress ? " and limits.ingress_connections" : "");
+    listen_warn(config);
     return 0;
 }
 

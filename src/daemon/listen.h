@@ -9,6 +9,8 @@
 /* As many descriptors as this process may have. -EMFILE, and told, when there are too few to begin
  * with: neither nng nor libuv fail well then. */
 int listen_descriptors(const struct config *config);
+/* Warns when there are fewer than the limits may come to need. */
+void listen_warn(const struct config *config);
 /* Both doors of the gate, the local one as the owner's (privileges.h) with socket_mode and
  * socket_group; what cannot be bound is told. *out_text: the mesh port as bound;
  * *out_from: the address to dial from, or left as it was. Not below 0, or a negative errno. */

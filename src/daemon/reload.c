@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "daemon/listen.h"
 #include "daemon/mailbox.h"
 
 #define LOOK_MS 10000u
@@ -124,6 +125,8 @@ static void take(struct reload *reload, struct config *fresh, struct report *rep
     }
     config_free(reload->config);
     reload->config = fresh;
+    if (all.parts.limits)
+        listen_warn(fresh);
     if (all.parts.policy)
         reload->from.changed(reload->from.ctx);
 }

@@ -103,6 +103,7 @@ class WhatChanges(ReloadTest):
             self.settings.write(log=f"{{level: {level}}}", services=Settings.services({level: "127.0.0.1:80"}))
             self.n1.signal(signal.SIGHUP)
             until("it is read", lambda: self.names() == {level})
+            self.n1.info()  # which the main loop answers when it has told all
             self.assertEqual(f"log.level is {level}" in self.log()[before:], seen, level)
 
     def test_a_limit_below_its_use_turns_away_only_who_is_new(self):
@@ -120,6 +121,13 @@ class WhatChanges(ReloadTest):
         self.assertEqual(self.reload(limits="{watchers: 3}")[0], 0)
         with Watch(pb, self.n1) as third:
             third.until_synced()
+
+    def test_limits_that_need_more_descriptors_than_there_are_are_warned_of(self):
+        self.n1.env["INGRESS_ADDR"] = f"{self.n1.host}:{AUTO}"
+        self.n1.start()
+        before = len(self.log())
+        self.assertEqual(self.reload(limits="{ingress_connections: 10000000}")[0], 0)
+        self.assertRegex(self.log()[before:], r"warn \[daemon\] only \d+ descriptors, 200\d+ may be needed")
 
     def test_only_who_is_on_the_machine_may_ask(self):
         self.n1.start()
