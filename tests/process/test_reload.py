@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 
@@ -121,6 +122,33 @@ class WhatChanges(ReloadTest):
         self.assertEqual(self.reload(limits="{watchers: 3}")[0], 0)
         with Watch(pb, self.n1) as third:
             third.until_synced()
+
+    def test_clients_beyond_a_lowered_limit_go_on_until_they_end(self):
+        backend = Backend(self)
+        self.n1.env["INGRESS_ADDR"] = f"{self.n1.host}:{AUTO}=web"
+        self.settings.write(services=Settings.services({"web": backend.address}))
+        self.n1.start()
+
+        def client():
+            sock = socket.create_connection((self.n1.host, AUTO), SECONDS)
+            self.addCleanup(sock.close)
+            return sock
+
+        flows = [(client(), backend.accept()) for _ in range(2)]
+        for limit in "ingress_connections", "ingress_per_source", "forwards_per_service":
+            with self.subTest(limit):
+                self.assertEqual(self.reload(limits=f"{{{limit}: 1}}")[0], 0)
+                with contextlib.suppress(ConnectionError):  # turned away, by a reset or an end
+                    self.assertEqual(client().recv(1), b"")
+                for near, far in flows:
+                    near.sendall(b"hello")
+                    self.assertEqual(forwarding.receive(far, 5), b"hello")
+        for sock in (sock for flow in flows for sock in flow):
+            sock.close()
+        until("they have ended", lambda: self.n1.counters()["forward_clients"] == 0)
+        near, far = client(), backend.accept()
+        far.sendall(b"hello")
+        self.assertEqual(forwarding.receive(near, 5), b"hello")
 
     def test_limits_that_need_more_descriptors_than_there_are_are_warned_of(self):
         self.n1.env["INGRESS_ADDR"] = f"{self.n1.host}:{AUTO}"
