@@ -72,9 +72,16 @@ static void expect_told(int error, const char *text)
     cr_expect_eq(told.number, 42);
     cr_expect_eq(told.error, error, "%d and not %d: %s", told.error, error, told.text);
     cr_expect_str_eq(told.text, text);
-    cr_expect(ring_empty(&worker.checks));
+}
+
+static void expect_nothing_left(void)
+{
+    while (!ring_empty(&worker.checks))
+        worker_turn(&worker, true);
+    worker_turn(&worker, false);
     cr_expect_eq(worker.alarms.n, 0);
     cr_expect_eq(worker.legs.n, 0);
+    cr_expect_eq(told.n, 1);
 }
 
 /* Turns the worker until there is something to read, or to accept. */
@@ -123,6 +130,7 @@ static void look_at_answer(const char *answer, int error, const char *text)
         worker_turn(&worker, false);
     }
     expect_told(error, text);
+    expect_nothing_left();
     cr_expect(net_is_reset(fd), "it is not left to the backend to close it");
     close(fd);
     close(listener);
@@ -240,6 +248,47 @@ Test(check, statuses_of_200_to_399_are_good_and_others_are_named)
     look_at_answer("HTTP/1.1 400 Bad\r\n", -EPROTO, "answered 400");
     look_at_answer("HTTP/1.1 503 Service Unavailable\r\n\r\n", -EPROTO, "answered 503");
     look_at_answer("SSH-2.0-OpenSSH_9.2\r\n", -EPROTO, "answered what is no HTTP/1.x");
+}
+
+/* Else it would find that in its log, every few seconds. */
+Test(check, a_backend_may_say_all_of_its_answer_and_end_it_in_order)
+{
+    static const char answer[] = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nwell";
+    char backend[32], request[2048];
+    int listener = net_listen(backend), fd;
+
+    begin(backend, PROXY_OFF, "/", LONG_MS);
+    fd = accepted(listener);
+    read_request(fd, request, sizeof(request));
+    net_send(fd, answer, 20);
+    expect_told(0, "answered 200");
+    net_send(fd, answer + 20, sizeof(answer) - 21);
+    shutdown(fd, SHUT_WR);
+    expect_nothing_left();
+    close(fd);
+    close(listener);
+}
+
+Test(check, of_an_answer_without_end_a_little_is_read)
+{
+    static char much[1 << 20];
+    char backend[32], request[2048];
+    int listener = net_listen(backend), fd;
+    unsigned turns = 0;
+
+    begin(backend, PROXY_OFF, "/", LONG_MS);
+    fd = accepted(listener);
+    read_request(fd, request, sizeof(request));
+    net_send(fd, "HTTP/1.1 200 OK\r\n", 17);
+    send(fd, much, sizeof(much), MSG_NOSIGNAL | MSG_DONTWAIT);
+    expect_told(0, "answered 200");
+    for (; !ring_empty(&worker.checks); turns++)
+        worker_turn(&worker, false);
+    cr_expect_lt(turns, 60, "so many bytes end it, not the time");
+    expect_nothing_left();
+    cr_expect(net_is_reset(fd));
+    close(fd);
+    close(listener);
 }
 
 Test(check, an_answer_that_ends_too_early_is_none)
