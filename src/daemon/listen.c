@@ -23,13 +23,16 @@ void listen_warn(const struct config *config)
     /* A client has two, its own and that towards its backend. */
     if (config->n_ingress)
         wanted += 2 * config->limits.ingress_connections;
+    if (config->admin)
+        wanted += config->limits.admin_connections;
     if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < wanted)
         log_warn(
             "daemon",
-            "only %llu descriptors, %llu may be needed for limits.control_connections%s: raise "
+            "only %llu descriptors, %llu may be needed for limits.control_connections%s%s: raise "
             "the limit (ulimit -n, LimitNOFILE=) or lower the setting",
             (unsigned long long)lim.rlim_cur, (unsigned long long)wanted,
-            config->n_ingress ? " and limits.ingress_connections" : "");
+            config->n_ingress ? ", limits.ingress_connections" : "",
+            config->admin ? ", limits.admin_connections" : "");
 }
 
 int listen_descriptors(const struct config *config)

@@ -21,7 +21,7 @@
 #include "web/readers.h"
 
 #define ACCEPTS_AT_ONCE 16
-#define BACKLOG 128
+#define BACKLOG 1024 /* a burst of strangers: what does not fit is tried again a second later */
 #define TICK_MS 500u
 #define PAUSE_MS 100u /* no descriptors: until the next look */
 /* Of libmicrohttpd, per connection: head, its fields, and one part of an answer. More than
