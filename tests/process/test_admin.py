@@ -65,13 +65,17 @@ class Admin(MeshTest):
         self.assertEqual(self.json(n1, "/readyz"), {"ready": True, "why": "every configured peer was live once"})
 
         def same(path, *args):
-            ours, theirs = self.curl(n1, path)[1], n1.cat(*args, "--format", "json").stdout
+            ours, theirs = self.curl(n1, path)[1], n1.cat(*args, "--format", "json", check=False).stdout
             return ours == theirs
 
         until("services are the same", lambda: same("/v1/services", "services"))  # last_seen moves
         until("peers are the same", lambda: same("/v1/peers", "peers"))
         until("likewise of one peer", lambda: same("/v1/peers?peer=n2", "peers", "--peer", "n2"))
         until("likewise of some", lambda: same("/v1/services?name=w*", "services", "--name", "w*"))
+        for state in ("connected", "stale", "draining", "unhealthy"):
+            for what in ("services", "peers"):
+                until(f"likewise of {what} that are {state}",
+                      lambda: same(f"/v1/{what}?state={state}", what, "--state", state))
         self.assertEqual(self.jq(n1, "/v1/services?peer=n2", ".services[].backend_addr"), ['"127.0.0.1:81"'])
         self.assertEqual(self.jq(n1, "/v1/services?state=stale", ".services_total"), ["0"])
         self.assertEqual(self.json(n1, "/v1/explain?name=WEB"),
