@@ -45,7 +45,10 @@ static void drop(void *data)
 static void answer(struct rig *rig, uint64_t number, enum web_question question,
                    const char *argument)
 {
-    static const char *const words[] = {"health", "ready", "node", "explain", "metrics"};
+    static const char *const words[N_WEB_QUESTIONS] = {
+        [WEB_HEALTH] = "health", [WEB_READY] = "ready",     [WEB_NODE] = "node",
+        [WEB_LIVE] = "live",     [WEB_EXPLAIN] = "explain", [WEB_METRICS] = "metrics",
+    };
     struct fake *fake = calloc(1, sizeof *fake);
 
     fake->rig = rig;

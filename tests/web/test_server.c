@@ -9,7 +9,8 @@
 #include "support.h"
 
 #define NOWHERE                                                                                    \
-    "nothing is here; there are /healthz /readyz /metrics /v1/services /v1/peers /v1/node "        \
+    "nothing is here; there are / /events /healthz /readyz /metrics /v1/services /v1/peers "       \
+    "/v1/node "                                                                                    \
     "/v1/explain"
 
 static struct rig rig;
@@ -65,7 +66,7 @@ Test(web, every_answer_says_what_it_is_and_that_it_is_not_to_be_kept_or_run)
 Test(web, errors_are_json_and_say_what_is_allowed)
 {
     rig_start(&rig);
-    expect_error(&rig, "/", "", 404, NOWHERE);
+    expect_error(&rig, "/nowhere", "", 404, NOWHERE);
     expect_error(&rig, "/healthz/", "", 404, NOWHERE);
     expect_error(&rig, "/v1/explain", "", 400, "which name? ask for /v1/explain?name=NAME");
     expect_error(&rig, "/healthz?a=b", "", 400,
