@@ -63,6 +63,57 @@ Test(node_sync, a_change_is_told_as_a_difference)
     cr_expect(sync->last);
 }
 
+static void drain_own(bool enable)
+{
+    const struct node_caller caller = {.peer_id = "", .ip = "", .local = true};
+    Meshd__V1__DrainRequest request = MESHD__V1__DRAIN_REQUEST__INIT;
+
+    request.name = (char *)"own";
+    request.enable = enable;
+    node_drain_service(st.node, 1, &caller, &request);
+    cr_assert_eq(st.reply.status, STATUS_OK, "%s", st.reply.text);
+}
+
+static void own_fails(void)
+{
+    for (int i = 0; i < 3; i++)
+        node_backend_seen(st.node, "own", "127.0.0.1:80", false, "Connection refused");
+}
+
+/* The newest Sync has that entry alone. */
+static void expect_told(uint64_t base, const char *marked)
+{
+    const Meshd__V1__Sync *sync = stage_heard(n2.link, KIND(SYNC));
+    const char *const entry[] = {"own", marked};
+
+    cr_assert_not_null(sync);
+    cr_expect_eq(sync->base_version, base);
+    cr_assert_eq(sync->n_entries, 1);
+    cr_expect_str_eq(sync->entries[0]->backend_addr, "127.0.0.1:80");
+    cr_expect_eq(sync->entries[0]->unhealthy, strchr(marked, '!') != NULL, "%s", marked);
+    cr_expect_eq(sync->entries[0]->draining, strchr(marked, '~') != NULL, "%s", marked);
+    cr_expect_eq(sync->digest, stage_digest(1, entry));
+    cr_expect_not(sync->draining, "the node's own is another matter");
+}
+
+Test(node_sync, the_state_of_an_own_entry_is_told_as_a_difference_and_in_a_whole_list)
+{
+    Meshd__V1__SyncWanted wish = MESHD__V1__SYNC_WANTED__INIT;
+
+    stage_live(&n2);
+    drain_own(false);
+    expect_told(1, "127.0.0.1:80~");
+    stage_ack(&n2, true);
+    own_fails();
+    expect_told(2, "127.0.0.1:80!~");
+    stage_ack(&n2, true);
+    stage_say(&n2, KIND(SYNC_WANTED), &wish.base);
+    expect_told(0, "127.0.0.1:80!~");
+    stage_ack(&n2, true);
+    drain_own(true);
+    expect_told(3, "127.0.0.1:80!");
+}
+
 Test(node_sync, one_sync_at_a_time_is_under_way_and_the_next_brings_the_rest)
 {
     const Meshd__V1__Sync *sync;
