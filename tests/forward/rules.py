@@ -162,7 +162,8 @@ WAY_RULES = {
     "a service that is draining takes no new clients, here or from peers, at once; another owner has them, else 503":
         "a_local_service_that_is_draining_is_a_503 a_local_service_that_is_draining_is_chosen_by_nobody"
         " a_service_of_a_peer_that_is_draining_is_refused_by_it_at_once a_client_goes_to_another_owner_while_one_is_draining"
-        " a_refusal_of_a_draining_owner_is_answered_by_another a_change_of_state_touches_no_client_that_is_joined",
+        " a_refusal_of_a_draining_owner_is_answered_by_another a_change_of_state_touches_no_client_that_is_joined"
+        " one_service_that_drains_keeps_its_streams_and_new_clients_go_elsewhere",
     "an unhealthy backend is not chosen while another is there; when all look unhealthy one is still tried":
         "unhealthy_and_draining_entries_come_behind_those_that_are_neither an_unhealthy_backend_comes_after_others"
         " an_unhealthy_backend_is_not_chosen_while_another_is_there an_unhealthy_backend_is_tried_when_the_others_fail"

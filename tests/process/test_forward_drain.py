@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""A node that is told to end lets its streams finish, takes no new ones, and ends at once after that."""
+"""A node that is told to end lets its streams finish, takes no new ones, and ends at once after that; a service that
+drains does the same without an end."""
 import signal
 import time
 
@@ -71,6 +72,42 @@ class Drain(ForwardTest):
         until("what was on its way is over", self.n1_refuses)
         self.assertEqual(ask(self.connect(self.n2), head_for("one")).status, 503)
         self.passes(flow)
+
+    def goes_to(self, node, backend):
+        client = self.connect(node)
+        client.sendall(head_for("one"))
+        with backend.accept() as end:
+            self.assertEqual(receive(end, 3), b"GET")
+        client.close()
+
+    def test_one_service_that_drains_keeps_its_streams_and_new_clients_go_elsewhere(self):
+        self.pair()
+        n3 = self.mesh.node("n3", services=[f"one:{self.two.address}"], peers=[self.n1, self.n2]).start()
+        until("all know all", lambda: all(len(n.reachable()) == 3 for n in self.mesh.nodes))
+        flows = [self.flow(self.LOCAL, "name"), self.flow(self.UP, "name")]
+        self.n1.local("drain", "one")
+        row = f"one@{self.n1.host}"
+        until("n2 has heard of it", lambda: self.n2.rows()[row]["draining"])
+        self.assertFalse(self.n2.peer_rows()["n1"]["draining"])
+        for node in (self.n1, self.n2):
+            for _ in range(3):
+                self.goes_to(node, self.two)
+        n3.signal(signal.SIGTERM)
+        self.assertEqual(n3.ended(), 0)
+        until("n3 is gone", lambda: not any("n3" in n.peer_rows() for n in (self.n1, self.n2)))
+        for node, text in ((self.n1, "one is draining here, and no other owner is connected"),
+                           (self.n2, "one at n1: draining: the service takes no new clients")):
+            reply = ask(self.connect(node), head_for("one"))
+            self.assertEqual((reply.status, reply.fields["retry-after"]), (503, "1"))
+            self.assertIn(text, reply.text)
+        for flow in flows:
+            self.passes(flow)
+        self.n1.local("enable", "one")
+        until("n2 has heard of it", lambda: not self.n2.rows()[row]["draining"])
+        for node in (self.n1, self.n2):
+            self.goes_to(node, self.one)
+        for flow in flows:
+            self.passes(flow, 100_000)
 
     def n1_refuses(self):
         client = self.connect(self.n2)
