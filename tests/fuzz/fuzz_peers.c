@@ -49,20 +49,24 @@ struct offered {
     uint64_t digest;
 };
 
-static void offer(struct offered *out, uint8_t mask, bool other_backends)
+static void offer(struct offered *out, uint8_t mask, const struct other *by)
 {
-    const char *backend = other_backends ? "127.0.0.1:81" : "127.0.0.1:80";
+    const char *backend = by->other_backends ? "127.0.0.1:81" : "127.0.0.1:80";
 
     *out = (struct offered){0};
     for (unsigned i = 0; i < NAMES; i++) {
+        unsigned flags = by->other_states ? i % 4 : 0;
+
         if (!(mask >> i & 1))
             continue;
         out->name[out->n][0] = (char)('a' + i);
         meshd__v1__service__init(&out->at[out->n]);
         out->at[out->n].name = out->name[out->n];
         out->at[out->n].backend_addr = (char *)backend;
+        out->at[out->n].unhealthy = flags & ENTRY_UNHEALTHY;
+        out->at[out->n].draining = flags & ENTRY_DRAINING;
         out->pointers[out->n] = &out->at[out->n];
-        out->digest += hash_entry(out->name[out->n], 1, backend, strlen(backend), 0);
+        out->digest += hash_entry(out->name[out->n], 1, backend, strlen(backend), flags);
         out->n++;
     }
 }
@@ -105,7 +109,7 @@ static void do_register(unsigned who, uint8_t what, unsigned wrong)
 
     other->version += what & 1;
     other->mask = what;
-    offer(&list, what, other->other_backends);
+    offer(&list, what, other);
     request.peer_id = (char *)(wrong == 1 ? peer_ids[(who + 1) % PEERS] : peer_ids[who]);
     request.incarnation = other->incarnation - (wrong == 2 && other->incarnation > 1);
     request.version = other->version;
@@ -194,15 +198,14 @@ static void do_sync(struct link *link, uint8_t what, unsigned wrong)
     struct offered list, now;
     uint8_t gone = other->mask & (uint8_t)~what;
 
-    offer(&now, what, other->other_backends);
+    offer(&now, what, other);
     sync.incarnation = other->incarnation;
     sync.base_version = wrong == 1 ? other->version : 0;
     sync.version = ++other->version;
     sync.age_us = wrong == 3 ? UINT64_MAX : what;
     sync.last = wrong != 2;
     sync.part = wrong == 3;
-    offer(&list, sync.base_version > 0 ? what & (uint8_t)~other->mask : what,
-          other->other_backends);
+    offer(&list, sync.base_version > 0 ? what & (uint8_t)~other->mask : what, other);
     for (unsigned i = 0; sync.base_version > 0 && i < NAMES; i++) {
         if (gone >> i & 1) {
             name[i][0] = (char)('a' + i);
@@ -242,7 +245,7 @@ static void do_beat(struct link *link, uint8_t what, unsigned wrong)
     Meshd__V1__Heartbeat beat = MESHD__V1__HEARTBEAT__INIT;
     struct offered list;
 
-    offer(&list, other->mask, other->other_backends);
+    offer(&list, other->mask, other);
     beat.incarnation = other->incarnation;
     beat.version = other->version + (wrong == 1);
     beat.digest = list.digest + (wrong == 2);
@@ -386,6 +389,7 @@ static void step(enum op op, unsigned who, uint8_t what, unsigned wrong)
         world.other[who].incarnation++;
         world.other[who].version = what;
         world.other[who].other_backends = wrong & 1;
+        world.other[who].other_states = wrong & 2;
         break;
     case OP_DRAIN:
         if (what == 1)

@@ -19,8 +19,8 @@ struct link {
 struct other { /* what a peer says of itself */
     uint64_t incarnation, version;
     uint8_t token[TOKEN_LEN];
-    uint8_t mask; /* of what it offers */
-    bool other_backends;
+    uint8_t mask;                      /* of what it offers */
+    bool other_backends, other_states; /* of its entries: most are unhealthy, draining or both */
 };
 
 extern const char *const peer_ids[PEERS];
