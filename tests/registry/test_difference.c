@@ -103,6 +103,20 @@ Test(difference, rows_come_change_and_go)
     expect("-a@local(withdrawn) ~b@local +c@local ");
 }
 
+Test(difference, another_state_of_a_row_changes_it_and_how_its_clients_are_introduced_does_not)
+{
+    put_local_text(reg, 1, "a=h:1 b=h:1");
+    put_text(reg, "p", "10.0.0.2", 1, "a=h:1 b=h:1");
+    look();
+    put_local_text(reg, 2, "a=h:1^ b=h:1");
+    expect("");
+    put_local_text(reg, 3, "a=h:1!^ b=h:1");
+    put_text(reg, "p", "10.0.0.2", 2, "a=h:1 b=h:1~");
+    expect("~a@local ~b@10.0.0.2 ");
+    put_local_text(reg, 4, "a=h:1 b=h:1");
+    expect("~a@local ");
+}
+
 Test(difference, another_state_of_a_peer_changes_all_its_rows_once)
 {
     put_text(reg, "p", "10.0.0.2", 1, "a=h:1 b=h:1 c=h:1");
