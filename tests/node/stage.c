@@ -443,6 +443,27 @@ void stage_sync(const struct stage_peer *peer, uint64_t base, int n, const char 
     stage_say(peer, KIND(SYNC), &sync.base);
 }
 
+void stage_change(struct stage_peer *peer, int n, const char *const *entries, const char *removed,
+                  uint64_t digest, uint32_t count)
+{
+    Meshd__V1__Sync sync = MESHD__V1__SYNC__INIT;
+    struct services services;
+    char *names[] = {(char *)removed};
+
+    fill(&services, n, entries);
+    sync.incarnation = peer->incarnation;
+    sync.base_version = peer->version++;
+    sync.version = peer->version;
+    sync.last = true;
+    sync.n_entries = (size_t)n;
+    sync.entries = services.pointers;
+    sync.n_removed = removed ? 1 : 0;
+    sync.removed = names;
+    sync.digest = digest;
+    sync.count = count;
+    stage_say(peer, KIND(SYNC), &sync.base);
+}
+
 void stage_ack(const struct stage_peer *peer, bool applied)
 {
     Meshd__V1__SyncAck ack = MESHD__V1__SYNC_ACK__INIT;

@@ -136,6 +136,10 @@ void stage_open(struct stage_peer *peer);
 /* The peer's list, whole, in one part. */
 void stage_sync(const struct stage_peer *peer, uint64_t base, int n, const char *const *entries,
                 int n_removed, const char *const *removed);
+/* A change of the list, to a version of its own: entries, and a name that goes unless NULL; digest
+ * and count as they are said to be after it. */
+void stage_change(struct stage_peer *peer, int n, const char *const *entries, const char *removed,
+                  uint64_t digest, uint32_t count);
 /* Acknowledges what the node has sent of its list. */
 void stage_ack(const struct stage_peer *peer, bool applied);
 void stage_beat(const struct stage_peer *peer, uint64_t digest, uint32_t count);

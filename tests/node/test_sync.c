@@ -63,57 +63,6 @@ Test(node_sync, a_change_is_told_as_a_difference)
     cr_expect(sync->last);
 }
 
-static void drain_own(bool enable)
-{
-    const struct node_caller caller = {.peer_id = "", .ip = "", .local = true};
-    Meshd__V1__DrainRequest request = MESHD__V1__DRAIN_REQUEST__INIT;
-
-    request.name = (char *)"own";
-    request.enable = enable;
-    node_drain_service(st.node, 1, &caller, &request);
-    cr_assert_eq(st.reply.status, STATUS_OK, "%s", st.reply.text);
-}
-
-static void own_fails(void)
-{
-    for (int i = 0; i < 3; i++)
-        node_backend_seen(st.node, "own", "127.0.0.1:80", false, "Connection refused");
-}
-
-/* The newest Sync has that entry alone. */
-static void expect_told(uint64_t base, const char *marked)
-{
-    const Meshd__V1__Sync *sync = stage_heard(n2.link, KIND(SYNC));
-    const char *const entry[] = {"own", marked};
-
-    cr_assert_not_null(sync);
-    cr_expect_eq(sync->base_version, base);
-    cr_assert_eq(sync->n_entries, 1);
-    cr_expect_str_eq(sync->entries[0]->backend_addr, "127.0.0.1:80");
-    cr_expect_eq(sync->entries[0]->unhealthy, strchr(marked, '!') != NULL, "%s", marked);
-    cr_expect_eq(sync->entries[0]->draining, strchr(marked, '~') != NULL, "%s", marked);
-    cr_expect_eq(sync->digest, stage_digest(1, entry));
-    cr_expect_not(sync->draining, "the node's own is another matter");
-}
-
-Test(node_sync, the_state_of_an_own_entry_is_told_as_a_difference_and_in_a_whole_list)
-{
-    Meshd__V1__SyncWanted wish = MESHD__V1__SYNC_WANTED__INIT;
-
-    stage_live(&n2);
-    drain_own(false);
-    expect_told(1, "127.0.0.1:80~");
-    stage_ack(&n2, true);
-    own_fails();
-    expect_told(2, "127.0.0.1:80!~");
-    stage_ack(&n2, true);
-    stage_say(&n2, KIND(SYNC_WANTED), &wish.base);
-    expect_told(0, "127.0.0.1:80!~");
-    stage_ack(&n2, true);
-    drain_own(true);
-    expect_told(3, "127.0.0.1:80!");
-}
-
 Test(node_sync, one_sync_at_a_time_is_under_way_and_the_next_brings_the_rest)
 {
     const Meshd__V1__Sync *sync;
@@ -290,31 +239,6 @@ Test(node_sync, a_full_list_replaces_the_known_one)
     cr_expect_null(registry_find(st.registry, "web@10.0.0.2"));
 }
 
-/* A change from two to what is given. */
-static void change(int n, const char *const *entries, const char *removed, uint64_t digest,
-                   uint32_t count)
-{
-    Meshd__V1__Sync sync = MESHD__V1__SYNC__INIT;
-    Meshd__V1__Service services[4], *pointers[4];
-    char *names[] = {(char *)removed}, backends[4][LIMIT_BACKEND + 1];
-
-    for (int i = 0; i < n; i++) {
-        stage_service(&services[i], entries[2 * i], entries[2 * i + 1], backends[i]);
-        pointers[i] = &services[i];
-    }
-    sync.incarnation = n2.incarnation;
-    sync.base_version = n2.version++;
-    sync.version = n2.version;
-    sync.last = true;
-    sync.n_entries = (size_t)n;
-    sync.entries = pointers;
-    sync.n_removed = removed ? 1 : 0;
-    sync.removed = names;
-    sync.digest = digest;
-    sync.count = count;
-    stage_say(&n2, KIND(SYNC), &sync.base);
-}
-
 Test(node_sync, a_difference_is_applied_to_its_base)
 {
     static const char *const after[] = {"web", "127.0.0.1:81", "x", "127.0.0.1:1"};
@@ -323,68 +247,13 @@ Test(node_sync, a_difference_is_applied_to_its_base)
     stage_live(&n2);
     n2.version = 2;
     stage_sync(&n2, 0, 2, two, 0, NULL);
-    change(2, after, "db", stage_digest(2, after), 2);
+    stage_change(&n2, 2, after, "db", stage_digest(2, after), 2);
     cr_expect_null(wanted());
     cr_expect_eq(stage_peer_info("n2").count, 2);
     row = registry_find(st.registry, "web@10.0.0.2");
     cr_assert_not_null(row);
     cr_expect_str_eq(row->backend, "127.0.0.1:81");
     row_unref(row);
-}
-
-static unsigned flags_of(const char *key)
-{
-    struct row *row = registry_find(st.registry, key);
-    unsigned flags;
-
-    cr_assert_not_null(row);
-    flags = row->flags;
-    row_unref(row);
-    return flags;
-}
-
-Test(node_sync, a_state_that_changes_alone_is_a_difference_and_one_change_of_the_maps)
-{
-    static const char *const states[][4] = {
-        {"web", "127.0.0.1:80!", "db", "127.0.0.1:5432"},
-        {"web", "127.0.0.1:80!~", "db", "127.0.0.1:5432"},
-        {"web", "127.0.0.1:80~", "db", "127.0.0.1:5432"},
-        {"web", "127.0.0.1:80", "db", "127.0.0.1:5432"},
-    };
-    static const unsigned flags[] = {ROW_UNHEALTHY, ROW_UNHEALTHY | ROW_DRAINING, ROW_DRAINING, 0};
-
-    stage_live(&n2);
-    n2.version = 2;
-    stage_sync(&n2, 0, 2, two, 0, NULL);
-    for (size_t i = 0; i < 4; i++) {
-        uint64_t revision = registry_revision(st.registry);
-        uint32_t told = st.events[NODE_MAPS_CHANGED];
-
-        change(1, states[i], NULL, stage_digest(2, states[i]), 2);
-        cr_expect_null(wanted());
-        cr_expect_eq(flags_of("web@10.0.0.2"), flags[i]);
-        cr_expect_eq(flags_of("db@10.0.0.2"), 0);
-        cr_expect_eq(registry_revision(st.registry), revision + 1);
-        cr_expect_eq(st.events[NODE_MAPS_CHANGED], told + 1);
-        stage_beat(&n2, stage_digest(2, states[i]), 2);
-        stage_beat(&n2, stage_digest(2, states[i]), 2);
-        cr_expect_null(wanted(), "the digest is what it says");
-    }
-}
-
-Test(node_sync, a_state_that_was_lost_on_the_way_is_noticed)
-{
-    static const char *const states[] = {"web", "127.0.0.1:80!", "db", "127.0.0.1:5432"};
-
-    stage_live(&n2);
-    n2.version = 2;
-    stage_sync(&n2, 0, 2, two, 0, NULL);
-    change(1, two + 2, NULL, stage_digest(2, states), 2);
-    cr_assert_not_null(wanted());
-    cr_expect_str_eq(wanted()->why, "the digest differs");
-    cr_expect_eq(flags_of("web@10.0.0.2"), 0);
-    stage_sync(&n2, 0, 2, states, 0, NULL);
-    cr_expect_eq(flags_of("web@10.0.0.2"), ROW_UNHEALTHY);
 }
 
 Test(node_sync, a_difference_to_an_unknown_base_makes_the_receiver_want_everything)
@@ -405,7 +274,7 @@ Test(node_sync, a_digest_that_differs_applies_nothing)
     stage_live(&n2);
     n2.version = 2;
     stage_sync(&n2, 0, 2, two, 0, NULL);
-    change(1, after, NULL, 1234, 3);
+    stage_change(&n2, 1, after, NULL, 1234, 3);
     cr_assert_not_null(wanted());
     cr_expect_eq(stage_peer_info("n2").count, 2);
     cr_expect_eq(counters().digests_differed, 1);
@@ -512,7 +381,7 @@ Test(node_sync, refused_entries_are_part_of_the_digest)
     cr_expect_eq(ack->refused[0]->reason, REASON(BAD_NAME));
     stage_beat(&n2, stage_digest(2, entries), 2);
     cr_expect_null(wanted(), "what was offered is compared, not what was stored");
-    change(1, more, "BAD", stage_digest(2, after), 2);
+    stage_change(&n2, 1, more, "BAD", stage_digest(2, after), 2);
     cr_expect_null(wanted());
     cr_expect_eq(stage_peer_info("n2").count, 2);
     ack = stage_heard(n2.link, KIND(SYNC_ACK));
@@ -527,7 +396,7 @@ Test(node_sync, an_entry_that_becomes_unacceptable_is_not_offered_as_it_was)
     stage_live(&n2);
     n2.version = 2;
     stage_sync(&n2, 0, 2, two, 0, NULL);
-    change(1, worse, NULL, stage_digest(2, after), 2);
+    stage_change(&n2, 1, worse, NULL, stage_digest(2, after), 2);
     cr_expect_null(wanted());
     cr_expect_eq(stage_peer_info("n2").count, 1);
     cr_expect_null(registry_find(st.registry, "web@10.0.0.2"));
