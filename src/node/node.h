@@ -137,7 +137,7 @@ void node_offer(struct node *node, uint64_t call, const struct node_caller *call
                 const Meshd__V1__OfferRequest *request);
 void node_withdraw(struct node *node, uint64_t call, const struct node_caller *caller,
                    const Meshd__V1__WithdrawRequest *request);
-/* caller->local is all that may. */
+/* For programs on the Unix socket, where the policy lets them offer the name. */
 void node_drain_service(struct node *node, uint64_t call, const struct node_caller *caller,
                         const Meshd__V1__DrainRequest *request);
 

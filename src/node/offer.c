@@ -263,7 +263,7 @@ void offer_drain(struct node *n, uint64_t call, const struct node_caller *caller
                  const Meshd__V1__DrainRequest *request)
 {
     Meshd__V1__DrainReply reply = MESHD__V1__DRAIN_REPLY__INIT;
-    char name[LIMIT_NAME + 1];
+    char name[LIMIT_NAME + 1], text[LIMIT_STATUS_TEXT + 1];
     struct lease *lease;
 
     if (!caller->local) {
@@ -273,6 +273,10 @@ void offer_drain(struct node *n, uint64_t call, const struct node_caller *caller
     }
     if (name_canon(request->name, strlen(request->name), name) != NAME_OK) {
         node_reply(n, call, STATUS_INVALID_ARGUMENT, REASON(BAD_NAME), "not a name", NULL);
+        return;
+    }
+    if (!may_offer(n, caller, name, text)) {
+        node_reply(n, call, STATUS_PERMISSION_DENIED, REASON(POLICY), text, NULL);
         return;
     }
     lease = local_find(n, name);

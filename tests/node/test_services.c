@@ -46,6 +46,22 @@ Test(node_services, only_names_of_this_node_drain_and_only_at_the_local_socket)
     cr_expect_eq(own_flags("own"), 0);
 }
 
+Test(node_services, who_may_not_offer_a_name_may_not_drain_it)
+{
+    const char *none[] = {"web"};
+    const struct policy_rule rule = {.name = "edge",
+                                     .peers = (const char *[]){POLICY_LOCAL},
+                                     .n_peers = 1,
+                                     .offer_names = none,
+                                     .n_offer = 1};
+
+    cr_assert_eq(policy_keeper_set(st.policy, &rule, 1), 0);
+    cr_expect_eq(own_drain("own", false), STATUS_PERMISSION_DENIED);
+    cr_expect_eq(st.reply.reason, REASON(POLICY));
+    cr_expect_eq(own_flags("own"), 0);
+    cr_expect_eq(own_drain("web", false), STATUS_NOT_FOUND);
+}
+
 Test(node_services, draining_stays_with_the_name_until_nobody_offers_it)
 {
     own_offer("l1", "web", "h:1", 5000, NULL, 0);
