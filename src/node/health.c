@@ -11,6 +11,7 @@
 #define RISE 2u
 #define FALL 3u
 #define FIRST_MS 500u /* the first looks at what is offered together are spread over so long */
+#define PER_MS 100u   /* so many records are gone through in a millisecond of time that passes */
 
 #define CHECK(kind) MESHD__V1__CHECK_KIND__CHECK_KIND_##kind
 
@@ -114,7 +115,7 @@ struct health *health_new(const char *name, const char *backend, const struct no
 
 void health_begin(struct node *n, struct health *health)
 {
-    if (!n->local.healths.first)
+    if (n->local.healths.n++ == 0)
         n->local.healths.next_ms = UINT64_MAX;
     DL_APPEND(n->local.healths.first, health);
     if (is_looked_at(health))
@@ -148,8 +149,10 @@ void health_end(struct node *n, struct health *health)
     if (!health)
         return;
     stop_listening(n, health);
-    if (health->prev)
+    if (health->prev) {
         DL_DELETE(n->local.healths.first, health);
+        n->local.healths.n--;
+    }
     free(health);
 }
 
@@ -182,32 +185,45 @@ static void look(struct node *n, struct health *health)
     n->port->check(n->port->ctx, health->look, &service);
 }
 
-void health_tick(struct node *n)
+/* Starts what is due, in the order of the list; when the next is due, as far as that was seen. */
+static uint64_t start_looks(struct node *n)
 {
     struct healths *all = &n->local.healths;
-    struct health *health, *next, *last = all->first ? all->first->prev : NULL;
-    bool more = last != NULL;
+    struct health *health, *next, *last = all->first->prev;
+    uint64_t next_ms = UINT64_MAX;
+    bool more = true;
 
-    if (!more)
-        return;
-    if (n->now_ms < all->next_ms) {
-        node_due(n, all->next_ms);
-        return;
-    }
-    all->next_ms = UINT64_MAX;
     /* Those looked at go behind the one that was last. */
     for (health = all->first; more; health = next) {
         more = health != last;
         next = health->next;
-        if (health->look != 0 || health->due_ms == UINT64_MAX)
-            continue; /* an answer, or a client, says when it goes on */
-        if (health->due_ms <= n->now_ms && all->n_looks < HEALTH_LOOKS)
-            look(n, health);
-        else if (health->due_ms <= n->now_ms)
-            continue; /* likewise an answer */
+        if (health->look != 0)
+            continue; /* its answer says when it goes on */
+        if (health->due_ms > n->now_ms)
+            next_ms = health->due_ms < next_ms ? health->due_ms : next_ms;
+        else if (all->n_looks == HEALTH_LOOKS)
+            return n->now_ms;
         else
-            due(n, health, health->due_ms);
+            look(n, health);
     }
+    return next_ms;
+}
+
+void health_tick(struct node *n)
+{
+    struct healths *all = &n->local.healths;
+    uint64_t at_ms = all->next_ms > all->again_ms ? all->next_ms : all->again_ms;
+
+    if (all->n == 0 || all->n_looks == HEALTH_LOOKS)
+        return; /* an answer makes room */
+    if (n->now_ms >= at_ms) {
+        all->next_ms = start_looks(n);
+        all->again_ms = n->now_ms;
+        if (all->next_ms > n->now_ms) /* it went through all; else who is due stands first */
+            all->again_ms += all->n / PER_MS;
+        at_ms = all->next_ms > all->again_ms ? all->next_ms : all->again_ms;
+    }
+    node_due(n, at_ms);
 }
 
 /* ---- answers ---- */
@@ -268,10 +284,8 @@ enum health_turn health_looked(struct node *n, uint64_t number, bool ok, const c
     enum health_turn result;
 
     *out_health = health;
-    if (was_full) { /* who waits for room is due */
-        n->local.healths.next_ms = n->now_ms;
-        node_due(n, n->now_ms);
-    }
+    if (was_full)
+        node_due(n, n->now_ms); /* who waits for room is due */
     if (!health)
         return HEALTH_STAYS;
     if (!ok)

@@ -9,7 +9,8 @@
  * a backend that answers 503 takes connections too.
  *
  * Looks at one backend do not overlap, and are spread; of all at most HEALTH_LOOKS are under way,
- * and who waited longest is next.
+ * and who waited longest is next. All records are gone through to find what is due, but the more
+ * there are, the more seldom.
  */
 #ifndef NODE_HEALTH_H
 #define NODE_HEALTH_H
@@ -43,8 +44,9 @@ struct healths { /* zeroed to begin with */
         uint64_t number;
         struct health *of; /* NULL: it went meanwhile */
     } looks[HEALTH_LOOKS];
-    size_t n_looks;
-    uint64_t next_ms; /* no look is due before; only while something is there */
+    size_t n, n_looks;
+    uint64_t next_ms;  /* no look is due before */
+    uint64_t again_ms; /* they are not gone through before */
 };
 
 /* What is wrong with a check, as half a sentence ("the path does not begin with /"), or NULL. */
