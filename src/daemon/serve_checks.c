@@ -39,6 +39,7 @@ bool serve_fill_checks(struct serve *serve, struct arena *arena, size_t *room,
     if (!checks)
         return false;
     n = node_checks(serve->node, checks, CHECKS_MAX);
+    info->checks_total = (uint32_t)n;
     if (n > CHECKS_MAX)
         n = CHECKS_MAX;
     rows = arena_alloc(arena, (n + 1) * sizeof *rows);

@@ -549,20 +549,22 @@ static void describe(const struct lease *lease, const struct row *row, struct no
 
 size_t node_checks(const struct node *n, struct node_check_info *out_checks, size_t max)
 {
+    size_t count = 0, unhealthy = local_unhealthy(n), first = 0, at;
     struct list_iter it;
     const struct row *row;
-    size_t count = 0;
 
     if (!n->local.healths.first && n->local.n_draining == 0)
         return 0;
     list_iter_init(&it, n->local.list);
     while ((row = list_iter_next(&it)) != NULL) {
         const struct lease *lease = local_find(n, row->name);
+        bool healthy = !lease->health || lease->health->healthy;
 
         if (!lease->health && !lease->draining)
             continue;
-        if (count < max)
-            describe(lease, row, &out_checks[count]);
+        at = healthy ? unhealthy + count - first : first++;
+        if (at < max)
+            describe(lease, row, &out_checks[at]);
         count++;
     }
     return count;

@@ -184,8 +184,8 @@ struct node_check_info {
     uint64_t since_s; /* unix time; when healthy was last another; 0: never */
     uint32_t streak;  /* answers in a row that speak against healthy */
 };
-/* In order of names, of those services that have a check, that clients did not reach once, or that
- * drain. Writes at most max; returns how many there are. */
+/* Of those services that have a check, that clients did not reach once, or that drain: unhealthy
+ * ones first, else in order of names. Writes at most max; returns how many there are. */
 size_t node_checks(const struct node *node, struct node_check_info *out_checks, size_t max);
 
 struct node_counters {

@@ -450,7 +450,7 @@ Test(golden, node_shows_links_limits_and_counters)
            "\"tls\":{\"names\":[\"n1\"],\"subject\":\"CN=n1\",\"issuer\":\"CN=meshd CA\","
            "\"fingerprint\":\"00ff\",\"not_before\":1700000000,\"not_after\":1731536000,\"cas\":1,"
            "\"revoked\":2,\"crl_next_update\":1700600000,\"loads\":1},\"ready\":true,"
-           "\"ready_why\":\"\",\"admin\":\"127.0.0.1:7480\",\"checks\":[]},"
+           "\"ready_why\":\"\",\"admin\":\"127.0.0.1:7480\",\"checks\":[],\"checks_total\":0},"
            "\"limits\":[{\"name\":\"peers\",\"limit\":4096,\"used\":1,\"unit\":\"peers\"}]}\n",
            "node", "--format", "json");
 }

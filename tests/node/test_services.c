@@ -90,6 +90,26 @@ Test(node_services, both_are_told_together)
     cr_expect_eq(own_flags("own"), ROW_UNHEALTHY);
 }
 
+Test(node_services, backends_are_told_of_with_the_unhealthy_ones_first)
+{
+    struct node_check_info infos[4];
+    const char *const order[] = {"b", "d", "a", "c"};
+
+    SET({AT("a", "h:1"), .check = {.kind = TCP}}, {AT("b", "h:2"), .check = {.kind = TCP}},
+        {AT("c", "h:3")}, {AT("d", "h:4"), .check = {.kind = TCP}}, {AT("e", "h:5")});
+    own_drain("c", false);
+    own_look("h:2", "refused");
+    own_look("h:4", "refused");
+    cr_assert_eq(node_checks(st.node, NULL, 0), 4, "nothing is known of e");
+    cr_assert_eq(node_checks(st.node, infos, 4), 4);
+    for (size_t i = 0; i < 4; i++)
+        cr_expect_str_eq(infos[i].name, order[i]);
+    infos[1].name = NULL;
+    cr_assert_eq(node_checks(st.node, infos, 1), 4);
+    cr_expect_str_eq(infos[0].name, "b");
+    cr_expect_null(infos[1].name);
+}
+
 /* ---- offers ---- */
 
 Test(node_services, an_offer_may_have_a_check_and_an_introduction)
