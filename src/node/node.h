@@ -73,7 +73,9 @@ int node_set_services(struct node *node, const struct node_service *services, si
 /* Peers that are not among them any more are told Goodbye and dialled no more; their rows go. Links
  * of those that stay, and of peers that dialled here, do not notice. */
 int node_set_dials(struct node *node, const struct node_dial *dials, size_t n);
-void node_set_limits(struct node *node, const struct limits *limits); /* copied */
+/* Copies them; after the registry's. What was left out, and who was turned away, for want of room
+ * may come where there is more now. */
+void node_set_limits(struct node *node, const struct limits *limits);
 
 /* SIGTERM: draining is told to all who are linked, at once, and to whoever comes. Links stay, are
  * dialled anew when they break, and calls are answered. */
