@@ -9,6 +9,7 @@
 #include "daemon/feed.h"
 #include "daemon/policy.h"
 #include "daemon/serve.h"
+#include "web/web.h"
 
 struct node_dial *apply_dials(const struct config *config)
 {
@@ -59,6 +60,8 @@ static int set_limits(const struct apply_rooms *rooms, const struct config *conf
     forward_set_limits(rooms->forward, limits);
     ports_set_limits(rooms->ports, limits);
     feed_set_limits(rooms->feed, limits);
+    if (rooms->serve->web)
+        web_set_limits(rooms->serve->web, limits);
     limits_put(&rooms->serve->limits, limits);
     return 0;
 }

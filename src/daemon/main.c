@@ -177,7 +177,6 @@ static void on_signal(uv_signal_t *handle, int number)
 }
 
 static volatile sig_atomic_t exit_code; /* of a process that had to be cut short */
-
 static void on_alarm(int number) { _exit(exit_code); }
 
 static void on_sick(void *ctx)
@@ -436,19 +435,15 @@ static void on_changed(void *ctx)
 
 static void start_reload(struct app *app)
 {
+    const struct apply_rooms rooms = {app->registry, app->policy,  app->node,
+                                      app->gate,     app->forward, app->ports,
+                                      app->feed,     &app->serve,  app->printer};
+
     reload_start(&app->reload, &(struct reload_from){.config = app->config,
                                                      .credentials = app->credentials,
                                                      .argc = app->argc,
                                                      .argv = app->argv,
-                                                     .rooms = {.registry = app->registry,
-                                                               .policy = app->policy,
-                                                               .node = app->node,
-                                                               .gate = app->gate,
-                                                               .forward = app->forward,
-                                                               .ports = app->ports,
-                                                               .feed = app->feed,
-                                                               .serve = &app->serve,
-                                                               .printer = app->printer},
+                                                     .rooms = rooms,
                                                      .notify = &app->notify,
                                                      .changed = on_changed,
                                                      .applied = rearm,

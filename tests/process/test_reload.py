@@ -90,12 +90,13 @@ class WhatChanges(ReloadTest):
         for line in said:
             self.assertIn(f"info [daemon] {line}\n", self.log())
         self.assertIn("warn [daemon] timing.dial_timeout changed: it takes effect when the node starts", self.log())
-        printed = self.n1.out.read_text().splitlines()[-2:]
-        self.assertEqual(printed, ["[registry] services peer_id=n1 svc_map={total=1}",
-                                   "[registry] peer_services_map peer_id=n1 {total_peers=0}"])
         code, said, _ = self.reload("--format", "json")
         self.assertEqual(json.loads(said[0]), {
             "errors": [], "changed": [], "restart": ["timing.dial_timeout", "limits.message_bytes"]})
+        self.n1.local("offer", "x", "127.0.0.1:1")
+        until("the maps are printed as a summary", lambda: self.n1.out.read_text().endswith(
+            "[registry] services peer_id=n1 svc_map={total=2}\n"
+            "[registry] peer_services_map peer_id=n1 {total_peers=0}\n"))
 
     def test_a_hangup_does_the_same_and_a_level_counts_for_what_tells_of_it(self):
         self.n1.start()
@@ -149,6 +150,22 @@ class WhatChanges(ReloadTest):
         near, far = client(), backend.accept()
         far.sendall(b"hello")
         self.assertEqual(forwarding.receive(near, 5), b"hello")
+
+    def test_the_admin_port_follows_too(self):
+        self.n1.env["ADMIN_ADDR"] = f"{self.n1.host}:9100"
+        self.n1.start()
+        self.assertEqual(self.reload(limits="{admin_followers: 1, pinned_snapshots: 2}")[0], 0)
+
+        def follow():
+            client = http.client.HTTPConnection(self.n1.host, 9100, timeout=SECONDS)
+            self.addCleanup(client.close)
+            client.request("GET", "/events")
+            return client.getresponse().status
+
+        self.assertEqual(follow(), 200)
+        self.assertEqual(follow(), 503)
+        self.assertEqual(self.reload(limits="{admin_followers: 2}")[0], 0)
+        self.assertEqual(follow(), 200)
 
     def test_limits_that_need_more_descriptors_than_there_are_are_warned_of(self):
         self.n1.env["INGRESS_ADDR"] = f"{self.n1.host}:{AUTO}"
