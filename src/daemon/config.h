@@ -99,6 +99,7 @@ struct config {
     uint64_t workers; /* 0: one per core */
     struct log_settings log;
     enum config_maps maps;
+    enum forward_records forwards; /* that are logged at their end */
     uint32_t heartbeat_ms, peer_timeout_ms, dial_timeout_ms, open_timeout_ms, call_timeout_ms;
     uint32_t route_timeout_ms, idle_timeout_ms, half_close_timeout_ms, drain_timeout_ms;
     struct limits limits;

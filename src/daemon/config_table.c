@@ -8,6 +8,7 @@
 static const char *const level_words[] = {"error", "warn", "info", "debug", NULL};
 static const char *const format_words[] = {"text", "json", NULL};
 static const char *const maps_words[] = {"full", "summary", "off", NULL};
+static const char *const forwards_words[] = {"off", "errors", "all", NULL};
 
 #define BOOL(field)                                                                                \
     .type = &type_bool, .allowed = "true or false", .offset = offsetof(struct config, field)
@@ -212,6 +213,14 @@ const struct setting settings[N_SETTINGS] = {
                           .def = "full",
                           .allowed = "full, summary or off",
                           WORD(maps, maps_words)},
+    [SETTING_LOG_FORWARDS] = {.key = "log.forwards",
+                              .flag = "log-forwards",
+                              .env = "LOG_FORWARDS",
+                              .arg = "WHICH",
+                              .what = "which forwards leave a line at their end",
+                              .def = "errors",
+                              .allowed = "off, errors or all",
+                              WORD(forwards, forwards_words)},
     [SETTING_LOG_TIMESTAMPS] = {.key = "log.timestamps",
                                 .flag = "log-timestamps",
                                 .arg = "BOOL",

@@ -170,6 +170,7 @@ static void print_bool(const struct setting *s, const struct config *config, FIL
 _Static_assert(sizeof(enum config_maps) == sizeof(unsigned), "enums are unsigned");
 _Static_assert(sizeof(enum log_level) == sizeof(unsigned), "enums are unsigned");
 _Static_assert(sizeof(enum log_format) == sizeof(unsigned), "enums are unsigned");
+_Static_assert(sizeof(enum forward_records) == sizeof(unsigned), "enums are unsigned");
 
 static const char *parse_word(const struct setting *s, const char *text, struct config *config)
 {

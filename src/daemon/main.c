@@ -18,6 +18,7 @@
 #include "daemon/clients.h"
 #include "daemon/events.h"
 #include "daemon/feed.h"
+#include "daemon/forwards.h"
 #include "daemon/listen.h"
 #include "daemon/notify.h"
 #include "daemon/paths.h"
@@ -86,6 +87,7 @@ static void on_tick(uv_timer_t *timer)
     node_tick(app->node);
     events_tick();
     policy_tick();
+    forwards_tick();
     rearm(app);
 }
 
@@ -362,13 +364,17 @@ static int start_feed(struct app *app)
 /* Its ingress ports are bound; clients are taken from forward_start on. */
 static int make_forward(struct app *app)
 {
-    const struct forward_ops ops = ports_forward_ops(app->ports);
-    int r = clients_new(app->config, app->registry, credentials_keeper(app->credentials),
-                        app->policy, &ops, &app->forward);
+    struct forward_ops ops = ports_forward_ops(app->ports);
+    int r;
 
-    if (r == 0)
-        ports_set_forward(app->ports, app->forward);
-    return r;
+    ops.ended = forwards_log;
+    r = clients_new(app->config, app->registry, credentials_keeper(app->credentials), app->policy,
+                    &ops, &app->forward);
+    if (r < 0)
+        return r;
+    ports_set_forward(app->ports, app->forward);
+    forwards_set(app->forward, app->config->forwards);
+    return 0;
 }
 
 static int start_forward(struct app *app)

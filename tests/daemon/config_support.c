@@ -148,6 +148,7 @@ void config_expect_same(const struct config *a, const struct config *b)
     cr_expect_eq(a->log.format, b->log.format);
     cr_expect_eq(a->log.timestamps, b->log.timestamps);
     cr_expect_eq(a->maps, b->maps);
+    cr_expect_eq(a->forwards, b->forwards);
     cr_expect_eq(a->heartbeat_ms, b->heartbeat_ms);
     cr_expect_eq(a->peer_timeout_ms, b->peer_timeout_ms);
     cr_expect_eq(a->dial_timeout_ms, b->dial_timeout_ms);

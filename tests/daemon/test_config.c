@@ -22,6 +22,7 @@ Test(config, no_source_gives_the_defaults)
     cr_expect_eq(c->log.format, LOG_TEXT);
     cr_expect_not(c->log.timestamps);
     cr_expect_eq(c->maps, MAPS_FULL);
+    cr_expect_eq(c->forwards, FORWARD_RECORDS_ERRORS);
     cr_expect_eq(c->heartbeat_ms, 3000u);
     cr_expect_eq(c->peer_timeout_ms, 30000u);
     cr_expect_eq(c->dial_timeout_ms, 5000u);

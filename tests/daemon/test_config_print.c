@@ -211,6 +211,7 @@ Test(config_print, the_defaults_are_printed_so)
                            "  level: info\n"
                            "  format: text\n"
                            "  maps: full\n"
+                           "  forwards: errors\n"
                            "  timestamps: false\n"
                            "timing:\n"
                            "  heartbeat: 3s\n"

@@ -44,29 +44,29 @@ Test(config_yaml, a_file_without_settings_is_fine)
 
 Test(config_yaml, every_key_is_read)
 {
-    struct config *c =
-        load_good(LOAD(.env = {"PEER_NAME="},
-                       .yaml = "peer_name: \"n.2\"\n"
-                               "bind: '[::]:0'\n"
-                               "insecure: true\n"
-                               "runtime_dir: /var/tmp/x\n"
-                               "peers: [{id: n3, address: h:1}]\n"
-                               "services: [{backend: 'b:2', name: s}]\n"
-                               "log: {level: debug, format: json, maps: off, timestamps: "
-                               "true}\n"
-                               "timing:\n"
-                               "  heartbeat: 100ms\n"
-                               "  peer_timeout: 2m\n"
-                               "  dial_timeout: 1s\n"
-                               "  open_timeout: 2s\n"
-                               "  call_timeout: 3000ms\n"
-                               "  route_timeout: 4s\n"
-                               "  idle_timeout: 1h\n"
-                               "  half_close_timeout: 6s\n"
-                               "  drain_timeout: 0s\n"
-                               "ingress: [{name: s, listen: '8080'}]\n"
-                               "workers: 3\n"
-                               "limits: {leases: 7, gate_buffer_bytes: 1GiB}\n"));
+    struct config *c = load_good(
+        LOAD(.env = {"PEER_NAME="},
+             .yaml = "peer_name: \"n.2\"\n"
+                     "bind: '[::]:0'\n"
+                     "insecure: true\n"
+                     "runtime_dir: /var/tmp/x\n"
+                     "peers: [{id: n3, address: h:1}]\n"
+                     "services: [{backend: 'b:2', name: s}]\n"
+                     "log: {level: debug, format: json, maps: off, forwards: all, timestamps: "
+                     "true}\n"
+                     "timing:\n"
+                     "  heartbeat: 100ms\n"
+                     "  peer_timeout: 2m\n"
+                     "  dial_timeout: 1s\n"
+                     "  open_timeout: 2s\n"
+                     "  call_timeout: 3000ms\n"
+                     "  route_timeout: 4s\n"
+                     "  idle_timeout: 1h\n"
+                     "  half_close_timeout: 6s\n"
+                     "  drain_timeout: 0s\n"
+                     "ingress: [{name: s, listen: '8080'}]\n"
+                     "workers: 3\n"
+                     "limits: {leases: 7, gate_buffer_bytes: 1GiB}\n"));
 
     cr_expect_str_eq(c->peer_id, "n.2");
     cr_expect_str_eq(c->bind_host, "::");
@@ -83,6 +83,7 @@ Test(config_yaml, every_key_is_read)
     cr_expect_eq(c->log.format, LOG_JSON);
     cr_expect(c->log.timestamps);
     cr_expect_eq(c->maps, MAPS_OFF);
+    cr_expect_eq(c->forwards, FORWARD_RECORDS_ALL);
     cr_expect_eq(c->heartbeat_ms, 100u);
     cr_expect_eq(c->peer_timeout_ms, 120000u);
     cr_expect_eq(c->dial_timeout_ms, 1000u);
@@ -110,7 +111,8 @@ Test(config_yaml, an_unknown_key_is_told_with_its_place_and_the_known_ones)
          "sandbox, "
          "core_dumps, log, timing, limits\n"},
         {"log:\n  level: info\n  color: {a: [b, {c: d}]}\n  maps: off\n",
-         "meshd.yaml:3:3: unknown key 'color' in log; allowed: level, format, maps, timestamps\n"},
+         "meshd.yaml:3:3: unknown key 'color' in log; allowed: level, format, maps, forwards, "
+         "timestamps\n"},
         {"timing: {beat: 1s}",
          "meshd.yaml:1:10: unknown key 'beat' in timing; allowed: heartbeat, "
          "peer_timeout, dial_timeout, open_timeout, call_timeout, route_timeout, "

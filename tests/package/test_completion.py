@@ -119,7 +119,7 @@ class Completion(MeshTest):
         usage = self.help(MESHD)
         flags = set(re.findall(r"(?<![\w<>/.-])(--[a-z][a-z-]*[a-z]|-[A-Za-z](?![\w-]))", usage))
         self.assertEqual(self.completed("meshd", "-"), flags)
-        self.assertEqual(self.completed("meshd", "--log-f"), {"--log-format"})
+        self.assertEqual(self.completed("meshd", "--log-f"), {"--log-format", "--log-forwards"})
 
     def test_words_of_the_daemon_s_flags(self):
         self.assertEqual(self.completed("meshd", "--log-level "), {"error", "warn", "info", "debug"})
