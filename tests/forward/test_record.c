@@ -458,6 +458,7 @@ Test(record, more_than_one_try_is_said_and_the_id_is_the_last_ones)
     struct peer_forward forward;
     struct peer *peer = NULL;
     uint8_t id[FORWARD_ID_LEN];
+    char text[64];
     int client;
 
     rig.limits.data_warm_per_link = 0;
@@ -481,8 +482,8 @@ Test(record, more_than_one_try_is_said_and_the_id_is_the_last_ones)
     cr_expect_str_eq(kept[0].peer_id, peer->id);
     cr_expect(memcmp(kept[0].record.id, id, sizeof id) == 0);
     cr_expect_eq(kept[0].record.end, FORWARD_DRAINING);
-    snprintf(addr, sizeof addr, "web at %s: leaving; 2 tries", peer->id);
-    cr_expect_str_eq(kept[0].text, addr);
+    snprintf(text, sizeof text, "web at %s: leaving; 2 tries", peer->id);
+    cr_expect_str_eq(kept[0].text, text);
     close(client);
     RIG_WAIT(&rig, DIALLER, clients, 0);
     for (unsigned i = 0; i < 2; i++)
