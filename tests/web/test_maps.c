@@ -44,7 +44,7 @@ static void expect_rows(const char *path, const char *list, const char *member, 
         strcat(keys, json_string_value(json_object_get(row, member)));
     }
     cr_expect_str_eq(keys, wanted, "%s: %s", path, keys);
-    cr_expect_eq(json_integer_value(json_object_get(json, total)),
+    cr_expect_eq((size_t)json_integer_value(json_object_get(json, total)),
                  json_array_size(json_object_get(json, list)));
     json_decref(json);
     reply_fini(&reply);
