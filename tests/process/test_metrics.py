@@ -205,6 +205,19 @@ class Figures(MetricsTest):
         until("it grows stale", lambda: scrape(self.n1).by("meshd_peer_staleness_seconds", "peer").get("n2", 0) >= 2)
         until("it goes, with its series", lambda: not scrape(self.n1).by("meshd_peer_connected", "peer"))
 
+    def test_a_backend_that_does_not_answer_is_seen_at_both_ends(self):
+        self.pair()
+        self.n1.local("offer", "sick", "127.0.0.1:9", "--check", "tcp", "--check-interval", "0.1")
+        self.n1.local("drain", "one")
+        of = lambda node, source: (lambda s: [s.get("meshd_services", source=source, state=state)
+                                              for state in ("connected", "unhealthy", "draining")])(scrape(node))
+        until("n1 shows its own", lambda: of(self.n1, "local") == [0, 1, 1])
+        until("n2 shows them", lambda: of(self.n2, "remote") == [0, 1, 1])
+        now = scrape(self.n1)
+        self.assertEqual((now.get("meshd_backends_unhealthy"), now.get("meshd_services_draining")), (1, 1))
+        self.assertGreaterEqual(now.get("meshd_backend_checks_failed_total"), 1)
+        self.assertEqual(now.by("meshd_backend_changes_total", "to"), {"unhealthy": 1, "healthy": 0})
+
     def test_the_process_is_shown_as_the_kernel_has_it(self):
         self.pair()
         now = scrape(self.n1)
