@@ -174,17 +174,23 @@ class Tables(PageTest):
 
     def test_the_keyboard_is_enough(self):
         keys = browser.webdriver.common.keys.Keys
+        self.mesh.node("n3", peers=[self.n1]).start()
         self.open(self.n1)
         page.keys(keys.TAB)
         self.assertEqual(self.focused(), "skip")
         page.keys(keys.ENTER)
         self.assertEqual(page.run("return document.activeElement.id"), "services")
         self.open(self.n1)
-        until("n2 is drawn", lambda: page.attribute("[data-peer=n2]", "aria-label"))
+        until("n3 is drawn", lambda: page.attribute("[data-peer=n3]", "aria-label"))
         seen = self.tab_to("[data-peer=n2]", keys)
         self.assertIn("self", seen, "the node itself is on the way")
         self.assertNotEqual(page.run("return getComputedStyle(document.activeElement.querySelector('circle')).strokeWidth"), "2px",
                             "the focus is seen")
+        page.keys(keys.ARROW_RIGHT)
+        self.assertEqual(page.attribute(":focus", "data-peer"), "n3")
+        self.assertIn("n3, ", page.text("#mesh-about"))
+        page.keys(keys.ARROW_RIGHT)
+        self.assertEqual(page.attribute(":focus", "data-peer"), "n2", "round and round")
         page.keys(keys.ENTER)
         self.until_services(["db", "mail"])
         self.assertIn("peer=n2", page.run("return location.hash"))

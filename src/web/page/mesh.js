@@ -3,7 +3,8 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const GROUP_ABOVE = 100, LABELS_BESIDE = 16;
-const mesh = { at: 0, nodes: [], key: "" };
+const LABEL_PITCH = 12; // between two labels that go outwards
+const mesh = { at: 0, nodes: [] };
 
 function svg(tag, attributes = {}, text = "") {
   const element = document.createElementNS(SVG, tag);
@@ -55,11 +56,18 @@ function groupBy(rows) {
   return groups;
 }
 
+function about(i) {
+  setText(byId("mesh-about"), mesh.nodes[i]?.speak ?? "");
+  byId("mesh-hint").hidden = i >= 0;
+}
+
 function makeNode(i) {
   const g = svg("g", { class: "node", role: "button" });
   g.append(svg("title"), svg("circle"), svg("text"), svg("text", { class: "small" }));
   g.addEventListener("click", () => { mesh.at = i; mesh.nodes[i].choose(); });
-  g.addEventListener("focus", () => { mesh.at = i; });
+  g.addEventListener("focus", () => { mesh.at = i; about(i); });
+  g.addEventListener("mouseenter", () => about(i));
+  for (const gone of ["blur", "mouseleave"]) g.addEventListener(gone, () => about(-1));
   return g;
 }
 
@@ -100,9 +108,12 @@ function drawMesh() {
   const root = byId("drawing"), width = root.clientWidth, height = root.clientHeight;
   if (!width) return;
   const nodes = meshNodes(), beside = nodes.length <= LABELS_BESIDE;
-  const marginX = width < 480 ? 84 : 120, marginY = beside ? 48 : 96;
   const centre = { x: width / 2, y: height / 2 };
-  const points = around(centre.x, centre.y, Math.max(40, width / 2 - marginX), Math.max(40, height / 2 - marginY), nodes.length);
+  const ring = (marginX, marginY) =>
+    around(centre.x, centre.y, Math.max(40, width / 2 - marginX), Math.max(40, height / 2 - marginY), nodes.length);
+  let points = ring(width < 480 ? 84 : 120, beside ? 48 : 96);
+  const labelled = beside || points[0].pitch > LABEL_PITCH;
+  if (!labelled) points = ring(20, 20); // what a node is then stands above, while it has the focus
   root.setAttribute("viewBox", `0 0 ${width} ${height}`);
   while (mesh.g.childElementCount > nodes.length) { mesh.g.lastChild.remove(); mesh.edges.lastChild.remove(); }
   while (mesh.g.childElementCount < nodes.length) {
@@ -113,11 +124,11 @@ function drawMesh() {
   }
   mesh.nodes = nodes;
   mesh.at = Math.min(mesh.at, Math.max(0, nodes.length - 1));
-  nodes.forEach((node, i) => drawNode(node, i, points[i], centre, beside));
+  nodes.forEach((node, i) => drawNode(node, i, points[i], centre, beside, labelled));
   placeSelf(centre, nodes);
 }
 
-function drawNode(node, i, point, centre, beside) {
+function drawNode(node, i, point, centre, beside, labelled) {
   const g = mesh.g.children[i], [title, circle, label, note] = g.children;
   const [line, word] = mesh.edges.children[i].children;
   g.dataset.link = line.dataset.link = node.link;
@@ -132,7 +143,7 @@ function drawNode(node, i, point, centre, beside) {
   circle.setAttribute("cy", point.y);
   circle.setAttribute("r", beside ? 9 : Math.max(2.5, Math.min(6, point.pitch / 2.6)));
   for (const [name, value] of Object.entries({ x1: centre.x, y1: centre.y, x2: point.x, y2: point.y })) line.setAttribute(name, value);
-  placeLabel(g, point, beside, point.pitch > 12);
+  placeLabel(g, point, beside, labelled);
   word.style.display = beside && Math.hypot(point.x - centre.x, point.y - centre.y) > 90 ? "" : "none";
   word.setAttribute("x", centre.x + (point.x - centre.x) * 0.62);
   word.setAttribute("y", centre.y + (point.y - centre.y) * 0.62 - 5);
