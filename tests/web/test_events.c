@@ -196,6 +196,9 @@ static void expect_list(const struct client *of, const struct list *list,
         cr_assert_eq(json_is_true(json_object_get(told, "connected")),
                      !peer || peer->state.connected);
         cr_assert_eq(json_is_true(json_object_get(told, "stale")), peer && peer->state.stale);
+        cr_assert_eq(json_is_true(json_object_get(told, "healthy")), !(row->flags & ROW_UNHEALTHY));
+        cr_assert_eq(json_is_true(json_object_get(told, "draining")),
+                     row->flags & ROW_DRAINING || (peer && peer->state.draining));
     }
 }
 
@@ -390,6 +393,7 @@ Test(events, those_at_the_same_picture_share_a_step)
 Test(events, a_label_that_passes_to_another_peer_is_not_lost)
 {
     put_text(reg, "q", "10.0.0.3", 1, "x=h:1");
+    put_text(reg, "m", "10.0.0.3", 1, "x=h:1"); /* 10.0.0.3#m, and between b and q */
     pass(1000);
     show();
     take_all(&c);
@@ -486,7 +490,7 @@ Test(events, whatever_happens_the_copies_end_up_as_the_maps)
 {
     uint64_t seed = test_seed();
     struct client others[3];
-    static const char *const texts[] = {"a=h:1", "a=h:2 b=h:1", "b=h:2 c=h:1 d=h:1", ""};
+    static const char *const texts[] = {"a=h:1", "a=h:2! b=h:1", "b=h:1~ c=h:1 d=h:1", ""};
     static const char *const ids[] = {"p", "q", "r", "s"};
     static const char *const ips[] = {"10.0.0.2", "10.0.0.3", "10.0.0.3", "fd00::1"};
 
