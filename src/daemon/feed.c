@@ -134,9 +134,15 @@ static int on_owner(void *ctx, const struct difference_owner *owner)
     return d->too_much;
 }
 
+/* Of one name what goes is first: its key may have come back. */
 static int by_name(const void *a, const void *b)
 {
-    return strcmp(((const struct item *)a)->row->name, ((const struct item *)b)->row->name);
+    const struct item *x = a, *y = b;
+    int order = strcmp(x->row->name, y->row->name);
+
+    return order != 0 ? order
+                      : (y->kind == MESHD__V1__WATCH_KIND__WATCH_KIND_DOWN) -
+                            (x->kind == MESHD__V1__WATCH_KIND__WATCH_KIND_DOWN);
 }
 
 /* ---- news ---- */

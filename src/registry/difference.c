@@ -1,4 +1,4 @@
-/* difference - both snapshots have their peers in one order, so that one walk passes both. */
+/* difference - both snapshots have their peers in one order, so that walks pass both once. */
 #include "registry/difference.h"
 
 #include <string.h>
@@ -74,36 +74,49 @@ static bool same_peer(const struct snapshot_peer *a, const struct snapshot_peer 
     return strcmp(a->peer_id, b->peer_id) == 0 && strcmp(a->label, b->label) == 0;
 }
 
-/* The place of peer in to, from place `first` on; n_peers: it is not there. */
-static size_t find_peer(const struct snapshot *to, size_t first, const struct snapshot_peer *peer)
+/* The place of peer in snap, from place `first` on; n_peers: it is not there. */
+static size_t find_peer(const struct snapshot *snap, size_t first, const struct snapshot_peer *peer)
 {
-    while (first < to->n_peers && !same_peer(peer, &to->peers[first]))
+    while (first < snap->n_peers && !same_peer(peer, &snap->peers[first]))
         first++;
     return first;
 }
 
-static int diff_peers(struct walk *walk, const struct snapshot *from, const struct snapshot *to,
-                      const struct list *none)
+/* Those of from that are not in to any more. */
+static int diff_gone(struct walk *walk, const struct snapshot *from, const struct snapshot *to,
+                     const struct list *none)
 {
-    size_t t = 0;
+    size_t t = 0, at;
     int r = 0;
 
     for (size_t f = 0; r == 0 && f < from->n_peers; f++) {
-        const struct snapshot_peer *before = &from->peers[f];
-        size_t at = find_peer(to, t, before);
-
-        if (at == to->n_peers) {
-            r = diff_owner(walk, before, before->list, NULL, none);
-            continue;
-        }
-        for (; r == 0 && t < at; t++)
-            r = diff_owner(walk, NULL, none, &to->peers[t], to->peers[t].list);
-        if (r == 0)
-            r = diff_owner(walk, before, before->list, &to->peers[at], to->peers[at].list);
-        t = at + 1;
+        at = find_peer(to, t, &from->peers[f]);
+        if (at == to->n_peers)
+            r = diff_owner(walk, &from->peers[f], from->peers[f].list, NULL, none);
+        else
+            t = at + 1;
     }
-    for (; r == 0 && t < to->n_peers; t++)
-        r = diff_owner(walk, NULL, none, &to->peers[t], to->peers[t].list);
+    return r;
+}
+
+/* Those of to, whether they are new or not. */
+static int diff_there(struct walk *walk, const struct snapshot *from, const struct snapshot *to,
+                      const struct list *none)
+{
+    size_t f = 0, at;
+    int r = 0;
+
+    for (size_t t = 0; r == 0 && t < to->n_peers; t++) {
+        const struct snapshot_peer *after = &to->peers[t];
+
+        at = find_peer(from, f, after);
+        if (at == from->n_peers) {
+            r = diff_owner(walk, NULL, none, after, after->list);
+        } else {
+            r = diff_owner(walk, &from->peers[at], from->peers[at].list, after, after->list);
+            f = at + 1;
+        }
+    }
     return r;
 }
 
@@ -115,7 +128,9 @@ int snapshot_diff(const struct snapshot *from, const struct snapshot *to,
     int r = diff_owner(&walk, NULL, from->local, NULL, to->local);
 
     if (r == 0)
-        r = diff_peers(&walk, from, to, none);
+        r = diff_gone(&walk, from, to, none);
+    if (r == 0)
+        r = diff_there(&walk, from, to, none);
     list_unref(none);
     return r;
 }

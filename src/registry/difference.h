@@ -17,8 +17,8 @@ struct difference_visit {
     void *ctx;
     /* Before the rows of each owner that came, went, or has another list or state now. */
     int (*owner)(void *ctx, const struct difference_owner *owner);
-    /* (old, NULL) gone, (NULL, new) come, both: changed, the row itself or its owner's state. In no
-     * order to rely on. */
+    /* (old, NULL) gone, (NULL, new) come, both: changed, the row itself or its owner's state. Peers
+     * that went come first: a label, and so a key, may have passed to another peer. */
     int (*row)(void *ctx, struct row *before, struct row *after);
 };
 

@@ -180,6 +180,46 @@ Test(feed, copies_agree_although_most_is_too_much_to_be_remembered, .init = setu
     cr_expect_gt(rig_count(&rig).watch_resyncs, 0u);
 }
 
+/* One name of a peer of its own. */
+static void put_one(const char *id, unsigned name, unsigned value)
+{
+    struct list *none = list_empty(), *list;
+    struct row *row;
+    const char *label;
+    char text[16], backend[32];
+
+    cr_assert_eq(registry_peer_open(reg, id, "192.0.2.9", 100, &label, NULL), 0);
+    maps_name(name, text);
+    snprintf(backend, sizeof(backend), "10.0.0.1:%u", value);
+    row = row_new(text, strlen(text), backend, strlen(backend), label, 0);
+    cr_assert_eq(list_apply(none, &row, 1, NULL, 0, &list), 0);
+    cr_assert_eq(registry_put_list(reg, id, 1, ++versions, list, 100, NULL, NULL), 0);
+    truth.value[name] = value;
+    row_unref(row);
+    list_unref(list);
+    list_unref(none);
+}
+
+Test(feed, what_goes_is_told_before_what_comes_under_its_label, .init = setup, .fini = teardown)
+{
+    Meshd__V1__WatchRequest request = MESHD__V1__WATCH_REQUEST__INIT;
+    static struct watcher w;
+
+    start();
+    put_one("q", 2, 5); /* its label is the address alone */
+    put_one("m", 3, 9); /* between b and q in the order of peers */
+    show();
+    cr_assert_eq(watcher_open(&w, &rig, SP_IPC, &request), 0);
+    cr_assert(watcher_reach(&w, truth.revision));
+    cr_assert_eq(registry_peer_gone(reg, "q", "left", 100, NULL), 0);
+    put_one("b", 2, 7);
+    show();
+    cr_assert(watcher_reach(&w, truth.revision));
+    cr_expect(watcher_agrees(&w, &truth, NULL, NULL));
+    cr_expect_eq(w.value[2], 7);
+    watcher_close(&w);
+}
+
 Test(feed, whoever_asks_after_a_change_is_told_of_it, .init = setup, .fini = teardown)
 {
     static struct watcher w;

@@ -166,6 +166,16 @@ Test(difference, peers_between_others_come_and_go)
     expect("-a@10.0.0.5(left) ");
 }
 
+Test(difference, what_went_is_told_before_what_came_under_its_label)
+{
+    put_text(reg, "q", "10.0.0.3", 1, "x=h:1");
+    put_text(reg, "m", "10.0.0.3", 1, "x=h:1"); /* between b and q in the order of peers */
+    look();
+    registry_peer_gone(reg, "q", "left", 100, NULL);
+    put_text(reg, "b", "10.0.0.3", 1, "x=h:2");
+    expect("-x@10.0.0.3(left) +x@10.0.0.3 ");
+}
+
 Test(difference, a_visitor_stops_the_walk)
 {
     put_local_text(reg, 1, "a=h:1 b=h:1 c=h:1");
