@@ -45,11 +45,6 @@ static bool put(struct picture_text *to, const char *text)
     return picture_put(to, text, strlen(text));
 }
 
-static bool put_text(struct picture_text *to, const struct picture_text *from)
-{
-    return !from->len || picture_put(to, from->at, from->len);
-}
-
 static bool put_number(struct picture_text *to, uint64_t number)
 {
     char digits[24];
@@ -249,7 +244,7 @@ struct step {
         *old;             /* whose rows come; NULL: not there, or the node itself */
     json_t *now, *before; /* what they have in common */
     const char *why;
-    struct picture_text gone, come; /* what goes is told first: its key may have come back */
+    struct picture_text rows;
 };
 
 static int on_owner(void *ctx, const struct difference_owner *owner)
@@ -270,7 +265,7 @@ static int on_owner(void *ctx, const struct difference_owner *owner)
 static int on_row(void *ctx, struct row *before, struct row *after)
 {
     struct step *step = ctx;
-    struct picture_text *to = after ? &step->come : &step->gone;
+    struct picture_text *to = &step->rows;
     const char *kind = !after ? "down" : before ? "changed" : "up";
     bool ok = (to->len == 0 || put(to, ",")) && put(to, "{\"kind\":\"") && put(to, kind) &&
               put(to, "\",\"row\":") &&
@@ -280,7 +275,7 @@ static int on_row(void *ctx, struct row *before, struct row *after)
 
     if (!ok)
         return -ENOMEM;
-    return step->gone.len + step->come.len > EVENTS_STEP_BYTES;
+    return to->len > EVENTS_STEP_BYTES;
 }
 
 /* NULL: too big, or no memory; a picture is told in parts. */
@@ -291,14 +286,12 @@ static struct text *make_step(const struct events *events, const struct snapshot
     int r = snapshot_diff(from, events->told, &(struct difference_visit){&step, on_owner, on_row});
     bool ok = r == 0 && put_event(&text, "changes") && put(&text, "{\"revision\":") &&
               put_number(&text, events->told->revision) && put(&text, ",\"events\":[") &&
-              put_text(&text, &step.gone) &&
-              (!step.gone.len || !step.come.len || put(&text, ",")) &&
-              put_text(&text, &step.come) && put(&text, "]}") && put_end(&text);
+              (!step.rows.len || picture_put(&text, step.rows.at, step.rows.len)) &&
+              put(&text, "]}") && put_end(&text);
 
     json_decref(step.now);
     json_decref(step.before);
-    free(step.gone.at);
-    free(step.come.at);
+    free(step.rows.at);
     return text_of(&text, ok);
 }
 
