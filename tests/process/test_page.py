@@ -238,7 +238,7 @@ class Many(PageTest):
         file.write_text("services:\n" + "".join(
             f"- {{name: s-{i:05}.example.org, backend: b:{i % 60000 + 1}}}\n" for i in range(MANY)))
         n1 = self.viewed("n1").start()
-        self.mesh.node("n2", MESHD_CONFIG=file, LOG_MAPS="off", peers=[n1]).start()
+        n2 = self.mesh.node("n2", MESHD_CONFIG=file, LOG_MAPS="off", peers=[n1]).start()
         page.open("about:blank")
         self.open(n1)
         page.run("window.longest = 0; new PerformanceObserver((list) => { for (const entry of list.getEntries())"
@@ -260,6 +260,9 @@ class Many(PageTest):
         print(f"10,000 services: longest task {page.run('return longest'):.0f} ms, "
               f"from a key to the rows {latency:.0f} ms, {elements} elements", file=sys.stderr)
         self.assertLess(elements, MAX_ELEMENTS)
+        n2.kill()
+        page.until_text("#change-list", "10,000 services of n2, stale")
+        page.until_text("#note-services", "10,000 impaired")
 
 
 if __name__ == "__main__":

@@ -153,23 +153,38 @@ function addChanges(entries) { // sort is stable: of one second the last told st
 
 const WORDS = { up: "came", changed: "changed", down: "went" };
 
-function rowChange(kind, row, why, when) { // when: a whole second, as the node tells its own
-  const note = [kind === "down" ? "" : row.backend_addr, kind === "changed" ? row.state : "", why];
-  return { when, word: WORDS[kind] ?? kind, text: row.key, why: note.filter(Boolean).join(", ") };
+const ALIKE_SHOWN = 5; // changes of one peer's services, when they come together and are alike
+
+// events: { kind, row, why }; what they are in the list of changes.
+function listChanges(events) {
+  const when = Math.floor(nodeNow()), groups = new Map(); // whole seconds, as the node tells its own
+  for (const { kind, row, why } of events) {
+    const note = [kind === "changed" ? row.state : "", why].filter(Boolean).join(", ");
+    const key = `${kind} ${row.peer_id} ${note}`;
+    if (!groups.has(key)) groups.set(key, { word: WORDS[kind] ?? kind, peer: row.peer_id, note, rows: [] });
+    groups.get(key).rows.push(row);
+  }
+  const entries = [];
+  for (const { word, peer, note, rows } of groups.values()) {
+    if (rows.length > ALIKE_SHOWN)
+      entries.push({ when, word, text: many(rows.length, "service"), why: `of ${peer}${note ? `, ${note}` : ""}` });
+    else
+      for (const row of rows)
+        entries.push({ when, word, text: row.key, why: [word === "went" ? "" : row.backend_addr, note].filter(Boolean).join(", ") });
+  }
+  addChanges(entries.reverse());
 }
 
-// What differs between the picture shown and the one that has just come: it happened unseen.
-function unseenChanges(before, after) {
-  const entries = [], when = Math.floor(nodeNow());
-  for (const [key, row] of before)
-    if (!after.has(key)) entries.push(rowChange("down", row, "while not connected", when));
+// What differs between the picture shown and the one that has just come.
+function compare(before, after, why) {
+  const events = [];
+  for (const [key, row] of before) if (!after.has(key)) events.push({ kind: "down", row, why });
   for (const [key, row] of after) {
     const old = before.get(key);
-    if (!old) entries.push(rowChange("up", row, "while not connected", when));
-    else if (old.backend_addr !== row.backend_addr || old.state !== row.state)
-      entries.push(rowChange("changed", row, "while not connected", when));
+    if (!old) events.push({ kind: "up", row, why });
+    else if (old.backend_addr !== row.backend_addr || old.state !== row.state) events.push({ kind: "changed", row, why });
   }
-  return entries.slice(0, CHANGES_KEPT);
+  return events;
 }
 
 async function tellEarlier() { // what went before anybody looked
@@ -194,7 +209,8 @@ const handlers = {
   },
   synced({ revision }) {
     const sameNode = model.hello?.peer_id === incoming.hello.peer_id;
-    if (sameNode) addChanges(unseenChanges(model.services, incoming.services));
+    if (sameNode)
+      listChanges(compare(model.services, incoming.services, connection.cutSince ? "while not connected" : ""));
     model.hello = incoming.hello;
     model.services = incoming.services;
     model.revision = revision;
@@ -205,15 +221,13 @@ const handlers = {
     touch("services", "header", "tiles", "mesh", "peers");
   },
   changes({ revision, events }) {
-    const when = Math.floor(nodeNow()), entries = [];
-    for (const { kind, row, why } of events) {
+    for (const { kind, row } of events) {
+      prepare(row).fresh = Date.now();
       if (kind === "down") model.services.delete(row.key);
-      else model.services.set(row.key, prepare(row));
-      row.fresh = Date.now();
-      if (entries.length < CHANGES_KEPT) entries.push(rowChange(kind, row, why, when));
+      else model.services.set(row.key, row);
     }
     model.revision = revision;
-    addChanges(entries.reverse());
+    listChanges(events);
     touch("services", "tiles", "header");
   },
   peers({ peer_services }) {
