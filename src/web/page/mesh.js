@@ -25,7 +25,10 @@ function around(cx, cy, rx, ry, n) {
   });
 }
 
-const shorten = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+function shorten(text, most) { // names tend to differ at their end
+  const half = Math.floor((most - 1) / 2);
+  return text.length > most ? `${text.slice(0, most - 1 - half)}…${text.slice(-half)}` : text;
+}
 
 // Above a hundred peers: one node for each state.
 function meshNodes() {
@@ -137,7 +140,7 @@ function drawNode(node, i, point, centre, beside, labelled) {
   g.setAttribute("aria-pressed", node.pressed);
   g.setAttribute("tabindex", i === mesh.at ? 0 : -1);
   setText(title, node.speak);
-  setText(label, shorten(node.label, beside ? 18 : 11));
+  setText(label, shorten(node.label, beside && centre.x > 240 ? 18 : 11));
   setText(note, node.note);
   circle.setAttribute("cx", point.x);
   circle.setAttribute("cy", point.y);
