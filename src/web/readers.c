@@ -114,7 +114,7 @@ void readers_bell(struct readers *readers)
 static void on_node(struct asking *asking, const struct web_answer *answer)
 {
     struct readers *readers = CONTAINER_OF(asking, struct readers, asking);
-    struct web_body body = {.status = 0};
+    struct web_body body = {.status = 200};
 
     readers->asked = false;
     if (!answer)

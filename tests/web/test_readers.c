@@ -1,90 +1,30 @@
 /* /events and / over HTTP, in front of a daemon that is played here. */
 #include <criterion/criterion.h>
-#include <arpa/inet.h>
 #include <poll.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "registry/help.h"
-#include "web/web.h"
+#include "support.h"
 
-#define WAIT_MS 20000
-
-static struct registry *reg;
-static struct limits limits;
-static struct web *web;
-static uint16_t port;
-static atomic_uint asked; /* about the node */
-
-/* ---- the daemon ---- */
-
-static bool render_node(void *data, struct web_body *out_body)
-{
-    out_body->status = 200;
-    out_body->type = "application/json";
-    out_body->data = strdup("{\"node\":{\"peer_id\":\"me\"}}\n");
-    out_body->len = strlen(out_body->data);
-    return true;
-}
-
-static void drop_node(void *data) {}
-
-static void on_ask(void *ctx, uint64_t number, enum web_question question, const char *argument)
-{
-    struct web_answer answer = {.render = render_node, .drop = drop_node};
-
-    cr_assert_eq(question, WEB_LIVE);
-    atomic_fetch_add(&asked, 1);
-    web_answer(web, number, &answer);
-}
-
-static int on_picture(void *ctx, struct snapshot **out_snapshot)
-{
-    return registry_snapshot(reg, out_snapshot);
-}
-
-static void start(void)
-{
-    struct web_settings settings = {.peer_id = "me",
-                                    .software = "meshd 0",
-                                    .limits = &limits,
-                                    .ops = {.ask = on_ask, .picture = on_picture}};
-    char text[64];
-
-    cr_assert_eq(web_new(&settings, &web), 0);
-    cr_assert_eq(web_listen(web, "127.0.0.1", 0, text, sizeof text), 0);
-    port = (uint16_t)atoi(strrchr(text, ':') + 1);
-    cr_assert_eq(web_start(web), 0);
-}
+static struct rig rig;
 
 static void setup(void)
 {
-    signal(SIGPIPE, SIG_IGN);
-    limits_default(&limits);
-    limits.admin_followers = 3;
-    atomic_store(&asked, 0);
-    reg = registry_for("me", NULL);
-    put_local_text(reg, 1, "web=h:1");
-    start();
+    rig_init(&rig);
+    rig.limits.admin_followers = 3;
+    rig_start(&rig);
 }
 
-static void teardown(void)
-{
-    web_stop(web);
-    web_free(web);
-    registry_free(reg);
-}
+static void teardown(void) { rig_stop(&rig); }
 
 static void show(void)
 {
     struct snapshot *snap;
 
-    cr_assert_eq(registry_snapshot(reg, &snap), 0);
-    web_show(web, snap);
+    cr_assert_eq(registry_snapshot(rig.reg, &snap), 0);
+    web_show(rig.web, snap);
     snapshot_unref(snap);
 }
 
@@ -98,14 +38,11 @@ struct client {
 
 static struct client ask_for(const char *path)
 {
-    struct sockaddr_in to = {
-        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct client c = {.fd = socket(AF_INET, SOCK_STREAM, 0)};
+    struct client c = {.fd = rig_connect(&rig, NULL)};
     char head[128];
-    int len = snprintf(head, sizeof head, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", path);
 
-    cr_assert_eq(connect(c.fd, (struct sockaddr *)&to, sizeof to), 0);
-    cr_assert_eq(send(c.fd, head, (size_t)len, 0), len);
+    snprintf(head, sizeof head, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", path);
+    send_text(c.fd, head);
     return c;
 }
 
@@ -133,7 +70,7 @@ static bool more(struct client *c, int ms)
     return true;
 }
 
-static void expect(struct client *c, const char *text)
+static void expect_text(struct client *c, const char *text)
 {
     while (!c->len || !strstr(c->text, text))
         cr_assert(more(c, WAIT_MS), "'%s' does not come: %s", text, c->text);
@@ -145,19 +82,19 @@ Test(readers, a_follower_is_told_the_picture_and_what_happens)
 {
     struct client c = ask_for("/events");
 
-    expect(&c, "Content-Type: text/event-stream");
-    expect(&c, "retry: 1000\n\nevent: hello\ndata: {\"peer_id\":\"me\"");
-    expect(&c, "event: synced");
-    expect(&c, "event: peers");
-    expect(&c, "event: node\ndata: {\"node\":{\"peer_id\":\"me\"}}\n\n");
-    put_local_text(reg, 2, "db=h:1");
+    expect_text(&c, "Content-Type: text/event-stream");
+    expect_text(&c, "retry: 1000\n\nevent: hello\ndata: {\"peer_id\":\"me\"");
+    expect_text(&c, "event: synced");
+    expect_text(&c, "event: peers");
+    expect_text(&c, "event: node\ndata: {\"live\":\"\"}\n\n");
+    put_local_text(rig.reg, 2, "new=h:1");
     show();
-    expect(&c, "event: changes");
-    expect(&c, "\"kind\":\"down\"");
-    expect(&c, "\"kind\":\"up\"");
-    web_tell(web, "link_live", "p", "", 100);
-    expect(&c, "event: log\ndata: "
-               "{\"when\":100,\"kind\":\"link_live\",\"peer_id\":\"p\",\"text\":\"\"}\n\n");
+    expect_text(&c, "event: changes");
+    expect_text(&c, "\"kind\":\"down\"");
+    expect_text(&c, "\"kind\":\"up\"");
+    web_tell(rig.web, "link_live", "p", "", 100);
+    expect_text(&c, "event: log\ndata: "
+                    "{\"when\":100,\"kind\":\"link_live\",\"peer_id\":\"p\",\"text\":\"\"}\n\n");
     leave(&c);
 }
 
@@ -165,39 +102,32 @@ Test(readers, what_happened_before_anybody_came_is_told)
 {
     struct client c;
 
-    put_local_text(reg, 2, "late=h:1");
+    put_local_text(rig.reg, 2, "late=h:1");
     show();
-    web_tell(web, "link_lost", "p", "closed", 100);
+    web_tell(rig.web, "link_lost", "p", "closed", 100);
     c = ask_for("/events");
-    expect(&c, "late@local");
-    expect(&c, "link_lost");
+    expect_text(&c, "late@local");
+    expect_text(&c, "link_lost");
     leave(&c);
 }
 
 Test(readers, there_are_not_more_followers_than_may_be)
 {
-    struct client c[3], fourth;
-    struct web_counters counters;
+    struct client first[3], fourth;
 
     for (int i = 0; i < 3; i++) {
-        c[i] = ask_for("/events");
-        expect(&c[i], "event: synced");
+        first[i] = ask_for("/events");
+        expect_text(&first[i], "event: synced");
     }
+    expect_error(&rig, "/events", "", 503,
+                 "as many follow this node as may (limits.admin_followers: 3); try again later");
+    leave(&first[0]);
+    RIG_WAIT(&rig, c.followers == 2);
     fourth = ask_for("/events");
-    expect(&fourth, "HTTP/1.1 503");
-    expect(&fourth, "admin_followers");
+    expect_text(&fourth, "event: synced");
     leave(&fourth);
-    web_counters(web, &counters);
-    cr_expect_eq(counters.followers, 3);
-    leave(&c[0]);
-    for (bool in = false; !in; leave(&fourth)) { /* its end is noticed when it is told something */
-        fourth = ask_for("/events");
-        while (more(&fourth, WAIT_MS) && !strstr(fourth.text, "503") && !in)
-            in = strstr(fourth.text, "event: synced") != NULL;
-        poll(NULL, 0, in ? 0 : 50);
-    }
-    leave(&c[1]);
-    leave(&c[2]);
+    leave(&first[1]);
+    leave(&first[2]);
 }
 
 Test(readers, the_node_is_asked_once_for_all)
@@ -207,9 +137,9 @@ Test(readers, the_node_is_asked_once_for_all)
 
     for (int i = 0; i < 3; i++) {
         c[i] = ask_for("/events");
-        expect(&c[i], "event: node");
+        expect_text(&c[i], "event: node");
     }
-    before = atomic_load(&asked);
+    before = (unsigned)atomic_load(&rig.asked);
     for (char *at = c[0].text; (at = strstr(at, "event: node")) != NULL; at++)
         nodes++;
     for (unsigned now = 0; now < nodes + 2;) {
@@ -218,7 +148,7 @@ Test(readers, the_node_is_asked_once_for_all)
         for (char *at = c[0].text; (at = strstr(at, "event: node")) != NULL; at++)
             now++;
     }
-    after = atomic_load(&asked);
+    after = (unsigned)atomic_load(&rig.asked);
     cr_expect_leq(after - before, 3u);
     for (int i = 0; i < 3; i++)
         leave(&c[i]);
@@ -229,11 +159,11 @@ Test(readers, nobody_follows_nobody_is_asked)
     struct client c;
 
     show();
-    web_tell(web, "link_live", "p", "", 100);
+    web_tell(rig.web, "link_live", "p", "", 100);
     c = ask_for("/"); /* behind which whatever they began is over */
-    expect(&c, "</html>");
+    expect_text(&c, "</html>");
     leave(&c);
-    cr_expect_eq(atomic_load(&asked), 0);
+    cr_expect_eq((unsigned)atomic_load(&rig.asked), 0);
 }
 
 /* 12 MB of picture: more than lies in the kernel. */
@@ -242,16 +172,16 @@ Test(readers, one_who_reads_nothing_keeps_nobody_waiting)
     struct list *many = list_of_many("local", 0, 60000, "h:1");
     struct client deaf, c;
 
-    cr_assert_eq(registry_put_local(reg, 2, many, 100, NULL, NULL), 0);
+    cr_assert_eq(registry_put_local(rig.reg, 2, many, 100, NULL, NULL), 0);
     list_unref(many);
     deaf = ask_for("/events");
     c = ask_for("/events");
-    expect(&c, "event: synced");
-    put_local_text(reg, 3, "only=h:1");
+    expect_text(&c, "event: synced");
+    put_local_text(rig.reg, 3, "only=h:1");
     show();
-    expect(&c, "only@local");
+    expect_text(&c, "only@local");
     leave(&c);
-    expect(&deaf, "only@local"); /* it begins to read, and ends up with the same */
+    expect_text(&deaf, "only@local"); /* it begins to read, and ends up with the same */
     leave(&deaf);
 }
 
@@ -259,8 +189,8 @@ Test(readers, it_ends_while_somebody_follows)
 {
     struct client c = ask_for("/events");
 
-    expect(&c, "event: synced");
-    web_stop(web);
+    expect_text(&c, "event: synced");
+    web_stop(rig.web);
     while (more(&c, WAIT_MS))
         ;
     leave(&c);
@@ -274,7 +204,7 @@ static void take_nonce(char out[33])
     char in_page[64];
     char *at;
 
-    expect(&c, "</html>");
+    expect_text(&c, "</html>");
     cr_expect_not_null(strstr(c.text, "Content-Type: text/html; charset=utf-8"));
     at = strstr(c.text, "script-src 'nonce-");
     cr_assert_not_null(at);

@@ -66,7 +66,7 @@ Test(web, every_answer_says_what_it_is_and_that_it_is_not_to_be_kept_or_run)
 Test(web, errors_are_json_and_say_what_is_allowed)
 {
     rig_start(&rig);
-    expect_error(&rig, "/nowhere", "", 404, NOWHERE);
+    expect_error(&rig, "/v1", "", 404, NOWHERE);
     expect_error(&rig, "/healthz/", "", 404, NOWHERE);
     expect_error(&rig, "/v1/explain", "", 400, "which name? ask for /v1/explain?name=NAME");
     expect_error(&rig, "/healthz?a=b", "", 400,

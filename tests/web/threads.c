@@ -1,5 +1,5 @@
-/* threads - what other threads do to a web while it serves: answer, late and early, read counters,
- * set limits, end it. A plain main: ThreadSanitizer cannot run under Criterion. */
+/* threads - what other threads do to a web while it serves: answer, late and early, show and tell,
+ * read counters, set limits, end it. A plain main: ThreadSanitizer cannot run under Criterion. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +12,7 @@
 
 #define ROUNDS 300
 #define CLIENTS 3
+#define FOLLOWS 5
 
 static struct web *web;
 static struct registry *reg;
@@ -83,13 +84,43 @@ static void *ask(void *arg)
     return NULL;
 }
 
+/* Comes and goes while the maps change. */
+static void *follow(void *arg)
+{
+    static const char head[] = "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};
+    char bytes[8192];
+
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    for (int i = 0; i < FOLLOWS; i++) {
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+        must(connect(fd, (struct sockaddr *)&at, sizeof at) == 0);
+        must(send(fd, head, strlen(head), MSG_NOSIGNAL) == (ssize_t)strlen(head));
+        for (int k = 0; k < i; k++)
+            must(recv(fd, bytes, sizeof bytes, 0) > 0);
+        close(fd);
+    }
+    return NULL;
+}
+
+static void show(void)
+{
+    struct snapshot *snap;
+
+    must(registry_snapshot(reg, &snap) == 0);
+    web_show(web, snap);
+    snapshot_unref(snap);
+    web_tell(web, "link_live", "p", "", 1);
+}
+
 int main(void)
 {
     struct web_settings settings = {.peer_id = "me",
                                     .software = "test",
                                     .limits = &limits,
                                     .ops = {.ask = on_ask, .picture = on_picture}};
-    pthread_t clients[CLIENTS];
+    pthread_t clients[CLIENTS], follower;
     char at[64];
 
     alarm(100);
@@ -102,10 +133,14 @@ int main(void)
     must(web_start(web) == 0);
     for (int i = 0; i < CLIENTS; i++)
         must(pthread_create(&clients[i], NULL, ask, NULL) == 0);
-    for (uint64_t version = 2; version < 200; version++)
+    must(pthread_create(&follower, NULL, follow, NULL) == 0);
+    for (uint64_t version = 2; version < 200; version++) {
         must(put_local_text(reg, version, version % 2 ? "a=h:1" : "b=h:2 web=h:3") == 0);
+        show();
+    }
     for (int i = 0; i < CLIENTS; i++)
         must(pthread_join(clients[i], NULL) == 0);
+    must(pthread_join(follower, NULL) == 0);
     web_stop(web); /* answers may still come */
     return 0;
 }
