@@ -22,10 +22,11 @@ import unittest
 
 BUILD, SOURCE = pathlib.Path(os.environ["MESHD_BUILD"]), pathlib.Path(os.environ["MESHD_SOURCE"])
 CMAKE, CC = pathlib.Path(os.environ["CMAKE"]), os.environ["CC"]
-SUITE, MIRROR = "bookworm", os.environ.get("MESHD_TEST_MIRROR", "http://deb.debian.org/debian")
+SUITE = "bookworm"
 BOOTSTRAP_S = 240
 CLONE_NEWNS, CLONE_NEWNET, MS_REC, MS_PRIVATE = 0x20000, 0x40000000, 0x4000, 0x40000
 QUIET = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+PROXIES = {key: value for key, value in os.environ.items() if key.lower() in ("http_proxy", "https_proxy", "no_proxy")}
 UNTOLD = ("var/lib/dpkg/", "var/lib/apt/", "var/cache/", "var/log/", "proc/", "tmp/")  # of dpkg itself
 BACKUPS = re.compile(r"etc/(passwd|group|shadow|gshadow|subuid|subgid)-$|etc/\.pwd\.lock$|run/adduser$")
 
@@ -36,6 +37,17 @@ def run(*argv, check=True, env=None, **more):
     if check and done.returncode:
         raise AssertionError(f"{' '.join(map(str, argv))}: exit {done.returncode}\n{done.stdout}")
     return done
+
+
+def mirror():
+    """That of this machine, if it names one."""
+    sources = pathlib.Path("/etc/apt")
+    for path in sorted([sources / "sources.list", *sources.glob("sources.list.d/*")]):
+        for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+            found = re.search(r"^(?:deb|URIs:)\s.*?(https?://\S+/debian)/?(?:\s|$)", line)
+            if found:
+                return found.group(1)
+    return "http://deb.debian.org/debian"
 
 
 def skip(why):
@@ -68,7 +80,7 @@ def clean_root(debs, folder):
         run("tar", "-xf", tar, "-C", root)
         return root
     done = run("timeout", BOOTSTRAP_S, "debootstrap", "--variant=minbase", f"--include={','.join(sorted(wanted))}", SUITE, root,
-               MIRROR, check=False)  # timeout ends its children, too
+               mirror(), check=False, env=PROXIES)  # timeout ends its children, too
     if done.returncode == 124:
         skip(f"debootstrap did not come to its end within {BOOTSTRAP_S} s")
     if done.returncode:
