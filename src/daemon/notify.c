@@ -121,7 +121,7 @@ static void describe(const struct notify *notify, char *out_text, size_t size)
 
     registry_counters(notify->registry, &counters);
     snprintf(out_text, size,
-             "%" PRIu64 " peers connected, %" PRIu64 " stale; %" PRIu64 " services here, %" PRIu64
+             "peers: %" PRIu64 " connected, %" PRIu64 " stale; services: %" PRIu64 " here, %" PRIu64
              " of peers",
              counters.peers_connected, counters.peers_stale, counters.services_local,
              counters.services - counters.services_local);

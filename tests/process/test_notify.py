@@ -63,7 +63,7 @@ class Notify(MeshTest):
         n1 = self.node(manager, watchdog=None, services=["web:127.0.0.1:80"]).spawn()
         ready = manager.next()
         self.assertEqual(ready["READY"], "1")
-        self.assertEqual(ready["STATUS"], "0 peers connected, 0 stale; 1 services here, 0 of peers")
+        self.assertEqual(ready["STATUS"], "peers: 0 connected, 0 stale; services: 1 here, 0 of peers")
         self.assertEqual(ready["pid"], n1.process.pid)
         self.assertEqual(n1.cat("ping").returncode, 0)  # it answers from that moment
         before_us = time.monotonic_ns() // 1000
@@ -121,7 +121,7 @@ class Notify(MeshTest):
         manager = Manager(self, f"{self.mesh.dir}/notify")
         n1 = self.node(manager).start()
         self.mesh.node("n2", services=["db:127.0.0.1:81", "web:127.0.0.1:80"], peers=[n1]).start()
-        while not re.fullmatch("1 peers connected, 0 stale; 0 services here, 2 of peers",
+        while not re.fullmatch("peers: 1 connected, 0 stale; services: 0 here, 2 of peers",
                                manager.until("STATUS")["STATUS"]):
             pass
 
