@@ -12,6 +12,7 @@ function(meshd_install_system)
       set(sysconfdir /etc)
     endif()
     set(sbindir \"\${prefix}/${CMAKE_INSTALL_SBINDIR}\")
+    set(bindir \"\${prefix}/${CMAKE_INSTALL_BINDIR}\")
     # Two may be installing at once, to different places.
     string(MD5 place \"\$ENV{DESTDIR}\${prefix}\")
     set(unit \"${CMAKE_BINARY_DIR}/units/\${place}/meshd.service\")

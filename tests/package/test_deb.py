@@ -212,6 +212,7 @@ class Packages(unittest.TestCase):
         status = pathlib.Path(f"/proc/{node.pid}/status").read_text()
         self.assertEqual(re.search(r"^Uid:\s+(\d+)\s", status, re.M).group(1), self.user()[2])
         self.assertEqual(re.search(r"^Seccomp:\s+(\d)", status, re.M).group(1), "2")
+        self.reloads(settings)
         self.stop(node)
 
         settings.write_text("peer_name: edited\n")
@@ -228,6 +229,22 @@ class Packages(unittest.TestCase):
         self.assertFalse((self.root / "usr/sbin/meshd").exists())
         self.inside("apt-get", "-y", "-q", "purge", "meshd")
         self.assertEqual(self.everything(), before)
+
+    def reloads(self, settings):
+        """As the unit has it: what is wrong is told and changes nothing."""
+        unit = Unit(self.root / "usr/lib/systemd/system/meshd.service")
+        argv = ("chroot", "--userspec=meshd:meshd", self.root, *unit["ExecReload"].split())
+        env = {"RUNTIME_DIRECTORY": f"/run/{unit['RuntimeDirectory']}"}
+        with open(settings, "a", encoding="utf-8") as file:
+            file.write("services: [{name: late, backend: '127.0.0.1:81'}]\n")
+        run(*argv, env=env)
+        self.inside("meshcat", "lookup", "late")
+        with open(settings, "a", encoding="utf-8") as file:
+            file.write("surprise: 1\n")
+        done = run(*argv, env=env, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stdout, r"/etc/meshd/meshd\.yaml:\d+:\d+: .*surprise")
+        self.inside("meshcat", "lookup", "late")
 
     def newer(self):
         """The same package in a higher version, with other settings by default."""

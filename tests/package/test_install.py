@@ -104,6 +104,7 @@ class Install(unittest.TestCase):
         self.looked_at(self.dir, "usr/", "etc/meshd/meshd.yaml")
         unit = (self.dir / "usr/lib/systemd/system/meshd.service").read_text()
         self.assertIn("\nExecStart=/usr/sbin/meshd --config /etc/meshd/meshd.yaml\n", unit)
+        self.assertIn("\nExecReload=/usr/bin/meshcat reload\n", unit)
         self.assertNotIn("@", unit.replace("@system-service", "").replace("@privileged", "").replace("@chown", ""))
 
     def test_a_tree_of_one_s_own_has_all_below_its_prefix(self):
