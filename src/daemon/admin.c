@@ -170,9 +170,8 @@ static void answer_live(struct admin *admin, uint64_t number) { tell_node(admin,
 static void answer_metrics(struct admin *admin, uint64_t number)
 {
     web_answer(admin->web, number,
-               &(struct web_answer){.data = scrape_new(admin->serve),
-                                    .render = scrape_render,
-                                    .drop = scrape_free});
+               &(struct web_answer){
+                   .data = scrape_new(admin->serve), .render = scrape_render, .drop = scrape_free});
 }
 
 static void post(struct admin *admin, uint64_t number,
