@@ -15,7 +15,7 @@ HOSTILE = 10000
 OPEN = 300  # of them at a time
 MANY = 20000  # services of the node that they torment: what one answer takes is megabytes
 GROWTH_KIB = 16 * 1024
-PATHS = "/healthz /readyz /v1/services /v1/peers /v1/node /v1/explain"
+PATHS = "/ /events /healthz /readyz /metrics /v1/services /v1/peers /v1/node /v1/explain"
 
 
 def admin_of(node):
@@ -96,7 +96,7 @@ class Admin(MeshTest):
 
     def test_errors_methods_and_tags(self):
         n1 = self.admin_node("n1").start()
-        self.assertEqual(self.error(n1, "/", 404), f"nothing is here; there are {PATHS}")
+        self.assertEqual(self.error(n1, "/nowhere", 404), f"nothing is here; there are {PATHS}")
         self.error(n1, "/v1/services?state=gone", 400)
         self.error(n1, "/v1/explain", 400)
         self.error(n1, "/v1/services", 405, "-X", "POST")

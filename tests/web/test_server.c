@@ -10,8 +10,7 @@
 
 #define NOWHERE                                                                                    \
     "nothing is here; there are / /events /healthz /readyz /metrics /v1/services /v1/peers "       \
-    "/v1/node "                                                                                    \
-    "/v1/explain"
+    "/v1/node /v1/explain"
 
 static struct rig rig;
 
