@@ -123,6 +123,12 @@ class Live(PageTest):
         until("no candidate is left", lambda: page.text("#explain-candidates") == "")
         page.until_text("#explain-verdict", "nobody offers")
 
+    def test_a_backend_that_does_not_answer_is_named(self):
+        self.open(self.n1)
+        self.n1.local("offer", "dead", "127.0.0.1:1", "--check", "tcp", "--check-interval", "0.2")
+        page.until_text("#check-list", "dead 127.0.0.1:1")
+        until("its row says so", lambda: page.rows("services-table")[0][4] == "unhealthy")
+
     def test_what_strangers_say_is_text(self):
         said = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
         pb = load(self.mesh.dir)
