@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include "daemon/feed.h"
+#include "daemon/forwards.h"
 #include "daemon/policy.h"
 #include "daemon/serve.h"
 #include "web/web.h"
@@ -116,5 +117,7 @@ int apply(const struct apply_rooms *rooms, const struct apply_parts *parts,
         policy_changed(after, rooms->node);
     if (parts->maps)
         printer_set(rooms->printer, apply_maps(after));
+    if (parts->forwards)
+        forwards_set(rooms->forward, after->forwards);
     return 0;
 }

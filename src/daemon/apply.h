@@ -33,7 +33,7 @@ struct apply_rooms {
     struct printer *printer;
 };
 struct apply_parts { /* what is different, and has to be put into force */
-    bool limits, services, peers, policy, maps;
+    bool limits, services, peers, policy, maps, forwards;
 };
 /* All of the parts, or none: then a negative errno, and out_key says which setting was in the way.
  * What is forwarded under other rules is the caller's to have looked at. */

@@ -214,6 +214,7 @@ const struct setting settings[N_SETTINGS] = {
                           .allowed = "full, summary or off",
                           WORD(maps, maps_words)},
     [SETTING_LOG_FORWARDS] = {.key = "log.forwards",
+                              .follows = true,
                               .flag = "log-forwards",
                               .env = "LOG_FORWARDS",
                               .arg = "WHICH",

@@ -71,6 +71,7 @@ static void on_difference(void *ctx, const struct config_difference *one)
     parts->peers |= strcmp(one->key, "peers") == 0;
     parts->policy |= strcmp(one->key, "policy") == 0;
     parts->maps |= strcmp(one->key, "log.maps") == 0;
+    parts->forwards |= strcmp(one->key, "log.forwards") == 0;
 }
 
 static const struct config *in_force(const struct reload *reload)

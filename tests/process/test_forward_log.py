@@ -113,6 +113,17 @@ class ForwardLog(ForwardTest):
         until("it has ended", lambda: n3.counters()["forward_clients"] == 0)
         self.assertEqual(self.lines(n3), [])
 
+    def test_which_are_told_changes_while_the_node_runs(self):
+        file = self.mesh.dir / "n1.yaml"
+        file.write_text("log: {forwards: 'off'}\n")
+        n1 = self.mesh.node("n1", INGRESS_ADDR=self.ingress(1), MESHD_CONFIG=file).start()
+        self.assertEqual(ask(self.connect(n1), head_for("nobody")).status, 404)
+        until("it has ended", lambda: n1.counters()["forward_clients"] == 0)
+        file.write_text("log: {forwards: errors}\n")
+        self.assertEqual(n1.local("reload").stdout, "log.forwards is errors (was off)\n")
+        self.assertEqual(ask(self.connect(n1), head_for("other")).status, 404)
+        self.assertEqual([fields(line)["name"] for line in self.lines(n1, 1)], ["other"])
+
     def test_a_level_above_holds_back_what_is_below(self):
         self.mesh_of("all", LOG_LEVEL="error")
         self.assertEqual(ask(self.connect(self.n1), head_for("two")).text, "two")

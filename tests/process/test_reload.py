@@ -77,10 +77,11 @@ class WhatChanges(ReloadTest):
         self.n1.start()
         code, said, notes = self.reload(
             services=Settings.services({"db": "127.0.0.1:5432"}), peers="[{address: '127.0.0.9:1', id: n9}]",
-            limits="{leases: 5, message_bytes: 2MiB}", log="{level: debug, maps: summary}", timing="{dial_timeout: 3s}")
+            limits="{leases: 5, message_bytes: 2MiB}", log="{level: debug, maps: summary, forwards: all}",
+            timing="{dial_timeout: 3s}")
         self.assertEqual((code, said), (0, [
             "peers: 1 more (127.0.0.9:1)", "services: 1 more (db), 1 less (web)", "log.level is debug (was info)",
-            "log.maps is summary (was full)", "limits.leases is 5 (was 10000)"]))
+            "log.maps is summary (was full)", "log.forwards is all (was errors)", "limits.leases is 5 (was 10000)"]))
         self.assertEqual(notes, [
             f"meshcat: {key} changed: it takes effect when the node starts again"
             for key in ("timing.dial_timeout", "limits.message_bytes")])
