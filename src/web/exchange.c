@@ -72,7 +72,7 @@ static size_t head_bytes(struct MHD_Connection *mhd)
 }
 
 /* True: *out_result is what became of it. */
-static bool refused(struct exchange *ex, const char *method, const char *url,
+static bool refused(struct exchange *ex, const char *method, const char *version, const char *url,
                     enum MHD_Result *out_result)
 {
     struct MHD_Connection *mhd = ex->conn->mhd;
@@ -88,6 +88,8 @@ static bool refused(struct exchange *ex, const char *method, const char *url,
         *out_result = reply_error(ex, 431, "the head is longer than %u bytes", WEB_HEAD_BYTES);
     else if (has_body(mhd))
         *out_result = reply_error(ex, 400, "a request has no body here");
+    else if (!host && strcmp(version, MHD_HTTP_VERSION_1_1) == 0) /* RFC 9112 3.2 */
+        *out_result = reply_error(ex, 400, "a request of HTTP/1.1 says for which Host it is");
     else if (ex->web->loopback && host && !query_host_is_loopback(host))
         *out_result = reply_error(
             ex, 403,
@@ -203,7 +205,7 @@ enum MHD_Result exchange_handle(void *cls, struct MHD_Connection *mhd, const cha
         if (!ex)
             return MHD_NO;
         ex->head_only = strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
-        return refused(ex, method, url, &result) ? result : MHD_YES;
+        return refused(ex, method, version, url, &result) ? result : MHD_YES;
     }
     if (ex->conn->cut)
         return MHD_NO;

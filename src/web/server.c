@@ -295,7 +295,8 @@ static int start_mhd(struct web *web)
         exchange_handle, web, MHD_OPTION_NOTIFY_CONNECTION, on_connection, web,
         MHD_OPTION_NOTIFY_COMPLETED, exchange_completed, web, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT, UINT_MAX, /* ours is */
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+        /* Stricter, it answers who names no Host itself, in no words of ours and in two heads. */
+        MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
     return web->mhd ? 0 : -ENOMEM;
 }
 

@@ -103,7 +103,7 @@ Test(web, a_head_asks_for_the_head_alone)
     close(fd);
 }
 
-Test(web, other_methods_and_bodies_are_refused_and_the_connection_ends)
+Test(web, other_methods_bodies_and_nobodys_requests_are_refused_and_the_connection_ends)
 {
     static const struct {
         const char *text;
@@ -119,6 +119,8 @@ Test(web, other_methods_and_bodies_are_refused_and_the_connection_ends)
         {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
          "3\r\nabc\r\n0\r\n\r\n",
          400, ""},
+        {"GET /healthz HTTP/1.1\r\n\r\n", 400, ""},
+        {"GET /healthz HTTP/1.1\r\nHost : localhost\r\n\r\n", 400, ""},
     };
 
     rig_start(&rig);
