@@ -257,6 +257,8 @@ static const char *const event_words[] = {
     [NODE_LEASE_EXPIRED] = "lease_expired",
     [NODE_BACKEND_DOWN] = "backend_down",
     [NODE_BACKEND_UP] = "backend_up",
+    [NODE_SERVICE_DRAINED] = "service_drained",
+    [NODE_SERVICE_ENABLED] = "service_enabled",
 };
 
 #define N_EVENT_WORDS (sizeof event_words / sizeof *event_words)

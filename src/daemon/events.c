@@ -8,21 +8,24 @@
 
 static const struct {
     enum log_level level;
+    const char *room;           /* as the line says it */
     const char *before, *after; /* around whom it is about; the text follows */
 } lines[] = {
-    [NODE_MAPS_CHANGED] = {LOG_DEBUG, "maps changed", ""},
-    [NODE_LINK_LIVE] = {LOG_INFO, "link to ", " is live"},
-    [NODE_LINK_SUSPECT] = {LOG_WARN, "link to ", " is silent"},
-    [NODE_LINK_LOST] = {LOG_WARN, "link to ", " is lost"},
-    [NODE_LINK_REFUSED] = {LOG_ERROR, "link to ", " was refused"},
-    [NODE_LINK_PARKED] = {LOG_INFO, "link to ", " waits"},
-    [NODE_PEER_GONE] = {LOG_INFO, "peer ", " is gone"},
-    [NODE_DIAL_FAILED] = {LOG_WARN, "cannot reach ", ", trying on"},
-    [NODE_INCARNATION] = {LOG_INFO, "going on under a higher incarnation", ""},
-    [NODE_ENTRIES_REFUSED] = {LOG_WARN, "entries of ", " were refused"},
-    [NODE_LEASE_EXPIRED] = {LOG_INFO, "lease expired", ""},
-    [NODE_BACKEND_DOWN] = {LOG_WARN, "backend is unhealthy", ""},
-    [NODE_BACKEND_UP] = {LOG_INFO, "backend is healthy again", ""},
+    [NODE_MAPS_CHANGED] = {LOG_DEBUG, "registry", "maps changed", ""},
+    [NODE_LINK_LIVE] = {LOG_INFO, "link", "link to ", " is live"},
+    [NODE_LINK_SUSPECT] = {LOG_WARN, "link", "link to ", " is silent"},
+    [NODE_LINK_LOST] = {LOG_WARN, "link", "link to ", " is lost"},
+    [NODE_LINK_REFUSED] = {LOG_ERROR, "link", "link to ", " was refused"},
+    [NODE_LINK_PARKED] = {LOG_INFO, "link", "link to ", " waits"},
+    [NODE_PEER_GONE] = {LOG_INFO, "link", "peer ", " is gone"},
+    [NODE_DIAL_FAILED] = {LOG_WARN, "link", "cannot reach ", ", trying on"},
+    [NODE_INCARNATION] = {LOG_INFO, "link", "going on under a higher incarnation", ""},
+    [NODE_ENTRIES_REFUSED] = {LOG_WARN, "link", "entries of ", " were refused"},
+    [NODE_LEASE_EXPIRED] = {LOG_INFO, "offer", "lease expired", ""},
+    [NODE_BACKEND_DOWN] = {LOG_WARN, "health", "backend is unhealthy", ""},
+    [NODE_BACKEND_UP] = {LOG_INFO, "health", "backend is healthy again", ""},
+    [NODE_SERVICE_DRAINED] = {LOG_INFO, "offer", "drained by hand", ""},
+    [NODE_SERVICE_ENABLED] = {LOG_INFO, "offer", "enabled by hand", ""},
 };
 
 #define N_LINES (sizeof lines / sizeof *lines)
@@ -41,7 +44,7 @@ void events_tick(void)
 
     for (size_t i = 0; i < N_LINES; i++) {
         kind_text(i, kind, sizeof kind);
-        log_limited_rest(&limits[i], clock_ms(), lines[i].level, "link", kind);
+        log_limited_rest(&limits[i], clock_ms(), lines[i].level, lines[i].room, kind);
     }
 }
 
@@ -59,7 +62,7 @@ void events_log(const struct node_event *event)
         snprintf(who, sizeof who, "%s (%s)", id, address);
     else
         snprintf(who, sizeof who, "%s%s", id, address);
-    log_limited(&limits[event->kind], clock_ms(), lines[event->kind].level, "link", kind,
-                "%s%s%s%s%s", lines[event->kind].before, who, lines[event->kind].after,
+    log_limited(&limits[event->kind], clock_ms(), lines[event->kind].level, lines[event->kind].room,
+                kind, "%s%s%s%s%s", lines[event->kind].before, who, lines[event->kind].after,
                 *text ? ": " : "", text);
 }

@@ -289,6 +289,9 @@ void offer_drain(struct node *n, uint64_t call, const struct node_caller *caller
         node_reply(n, call, STATUS_RESOURCE_EXHAUSTED, 0, "out of memory", NULL);
         return;
     }
+    if (reply.changed)
+        node_event(n, request->enable ? NODE_SERVICE_ENABLED : NODE_SERVICE_DRAINED, "", NULL,
+                   lease->name);
     reply.version = n->local.version;
     node_reply(n, call, STATUS_OK, 0, "", &reply.base);
 }

@@ -42,7 +42,10 @@ enum node_event_kind {
     NODE_LEASE_EXPIRED,   /* text names the service */
     NODE_BACKEND_DOWN,    /* text names the service and says why */
     NODE_BACKEND_UP,      /* text names the service */
+    NODE_SERVICE_DRAINED, /* likewise: by hand, for a service of this node's */
+    NODE_SERVICE_ENABLED, /* likewise */
 };
+#define NODE_EVENTS (NODE_SERVICE_ENABLED + 1)
 struct node_event {
     enum node_event_kind kind;
     const char *peer_id, *address, *text; /* borrowed; may be "" */

@@ -8,11 +8,9 @@
 
 static char got[1 << 18];
 
-/* n events of a kind; what they wrote to standard error is in got. */
-static void hear(enum node_event_kind kind, unsigned n)
+/* n times the event; what was written of it to standard error is in got. */
+static void listen_to(const struct node_event *event, unsigned n)
 {
-    const struct node_event event = {
-        .kind = kind, .peer_id = "n2", .address = "10.0.0.2:7400", .text = "a\n\x1b[2J"};
     int fds[2], saved = dup(STDERR_FILENO);
     ssize_t len;
 
@@ -20,7 +18,7 @@ static void hear(enum node_event_kind kind, unsigned n)
     cr_assert_geq(fcntl(fds[1], F_SETPIPE_SZ, sizeof(got)), 1 << 16);
     dup2(fds[1], STDERR_FILENO);
     for (unsigned i = 0; i < n; i++)
-        events_log(&event);
+        events_log(event);
     events_tick();
     dup2(saved, STDERR_FILENO);
     len = read(fds[0], got, sizeof(got) - 1);
@@ -28,6 +26,26 @@ static void hear(enum node_event_kind kind, unsigned n)
     close(saved);
     close(fds[0]);
     close(fds[1]);
+}
+
+static void hear(enum node_event_kind kind, unsigned n)
+{
+    const struct node_event event = {
+        .kind = kind, .peer_id = "n2", .address = "10.0.0.2:7400", .text = "a\n\x1b[2J"};
+
+    listen_to(&event, n);
+}
+
+Test(events, backends_and_services_have_a_word_of_their_own)
+{
+    const struct node_event down = {.kind = NODE_BACKEND_DOWN,
+                                    .text = "web at 10.0.0.1:80: refused"},
+                            drained = {.kind = NODE_SERVICE_DRAINED, .text = "web"};
+
+    listen_to(&down, 1);
+    cr_expect_str_eq(got, "warn [health] backend is unhealthy: web at 10.0.0.1:80: refused\n");
+    listen_to(&drained, 1);
+    cr_expect_str_eq(got, "info [offer] drained by hand: web\n");
 }
 
 static unsigned lines(void)

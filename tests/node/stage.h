@@ -91,8 +91,8 @@ struct stage {
         int proxy_protocol;
     } looks[STAGE_MAX];
     size_t n_looks;
-    uint32_t events[NODE_BACKEND_UP + 1];
-    char text[NODE_BACKEND_UP + 1][LIMIT_STATUS_TEXT + 1];
+    uint32_t events[NODE_EVENTS];
+    char text[NODE_EVENTS][LIMIT_STATUS_TEXT + 1];
 };
 
 /* A session with a peer that the test plays; incarnation and version are what it says. */

@@ -20,6 +20,7 @@ Test(node_services, a_service_drains_until_it_is_enabled)
     cr_expect_eq(own_flags("own"), ROW_DRAINING);
     cr_expect_eq(own_counters().services_draining, 1);
     cr_expect(own_info("own").draining);
+    cr_expect_str_eq(st.text[NODE_SERVICE_DRAINED], "own");
     own_drain("own", false);
     reply = stage_reply(&meshd__v1__drain_reply__descriptor);
     cr_expect_not(reply->changed);
@@ -29,6 +30,8 @@ Test(node_services, a_service_drains_until_it_is_enabled)
     cr_expect(reply->changed);
     cr_expect_eq(own_flags("own"), 0);
     cr_expect_eq(own_counters().services_draining, 0);
+    cr_expect_eq(st.events[NODE_SERVICE_DRAINED], 1);
+    cr_expect_eq(st.events[NODE_SERVICE_ENABLED], 1);
 }
 
 Test(node_services, only_names_of_this_node_drain_and_only_at_the_local_socket)

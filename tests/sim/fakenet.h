@@ -17,7 +17,6 @@ struct fakenet;
 
 #define FAKENET_SERVICES_MAX 64u
 #define FAKENET_DIALS_MAX 16u
-#define FAKENET_EVENTS 13u
 #define FAKENET_BACKENDS 8u
 
 struct fakenet_settings {
@@ -54,8 +53,8 @@ struct fakenet_host {
     uint64_t armed_ms;
     struct fakenet_event *deferred, **deferred_end;
 
-    uint32_t events[FAKENET_EVENTS]; /* by enum node_event_kind, since it was added */
-    char last_text[FAKENET_EVENTS][LIMIT_STATUS_TEXT + 1];
+    uint32_t events[NODE_EVENTS]; /* by enum node_event_kind, since it was added */
+    char last_text[NODE_EVENTS][LIMIT_STATUS_TEXT + 1];
     struct { /* the answer of the last fakenet_offer or fakenet_withdraw */
         uint32_t status;
         int reason;
