@@ -64,8 +64,6 @@
       "connections on the gate that have not said yet what they are")                              \
     X(half_open_per_source, 128, 1, 1048576, "connections", "of them, those of one address")       \
     X(gate_buffer_bytes, 268435456, 1048576, 17179869184, "bytes", "all buffers of the gate")      \
-    X(connection_buffer_bytes, 65536, 4096, 16777216, "bytes",                                     \
-      "buffer of a connection whose peer is not known yet")                                        \
     X(requests_in_flight, 64, 1, 4096, "requests", "unanswered requests of one connection")        \
     X(unsent_reply_bytes, 1048576, 65536, 67108864, "bytes", "replies one client has not read")    \
     X(queued_calls, 4096, 16, 1048576, "calls", "calls waiting for the main loop")                 \
