@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "daemon/config_parts.h"
 
@@ -289,12 +290,14 @@ static void read_file(struct config_reading *r, const char *file)
     char *data = malloc(CONFIG_FILE_MAX + 1);
     int fd = open(file, O_RDONLY | O_CLOEXEC), error;
     size_t len = 0;
+    struct stat is;
 
     if (!data) {
         r->no_memory = true;
     } else if (fd < 0) {
         config_error(r, &where, NULL, "cannot be opened: %s", strerror(errno));
     } else {
+        r->config->once = fstat(fd, &is) == 0 && S_ISFIFO(is.st_mode);
         error = read_all(fd, data, &len);
         if (error == -EFBIG)
             config_error(r, &where, NULL, "is larger than 1 MiB");

@@ -77,6 +77,7 @@ struct config_rule { /* one of `policy:`; as struct policy_rule */
 #define CONFIG_PRIVATE_NAME 24u
 
 struct config {
+    bool once; /* the file is a pipe: it says this only once */
     char peer_id[LIMIT_PEER_ID + 1];
     char bind_host[LIMIT_IP_TEXT];  /* canonical text; "": every address, v4 and v6 */
     uint16_t bind_port;             /* 0: any free one (tests) */

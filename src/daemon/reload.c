@@ -31,8 +31,13 @@ static struct config *read_settings(const struct reload_from *from, struct repor
     struct config *config = NULL;
     char *texts = NULL;
     size_t size;
-    FILE *err = open_memstream(&texts, &size);
+    FILE *err;
 
+    if (from->config->once) { /* nobody may write to it any more, or nothing at all */
+        report_add(errors, "the file of settings is a pipe, which cannot be read again");
+        return NULL;
+    }
+    err = open_memstream(&texts, &size);
     if (err) {
         if (config_load(from->argc, from->argv, err, &action, &config) < 0)
             config = NULL;

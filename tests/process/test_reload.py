@@ -220,6 +220,21 @@ class AllOrNothing(ReloadTest):
         code, said, _ = self.reload(**good)
         self.assertEqual((code, len(said), self.names()), (0, 3, {"other"}))
 
+    def test_a_pipe_is_read_once(self):
+        """What is read of it again would be nothing, or never come."""
+        pipe = self.mesh.dir / "pipe"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=lambda: pipe.write_text(self.settings.path.read_text()))
+        writer.start()
+        self.addCleanup(writer.join)
+        self.n1.env["MESHD_CONFIG"] = pipe
+        self.n1.start()
+        why = "the file of settings is a pipe, which cannot be read again"
+        self.assertEqual(self.reload(), (67, [], [f"meshcat: {why}"]))
+        self.n1.signal(signal.SIGHUP)
+        until("it is told", lambda: self.log().count(f"error [daemon] {why}\n") == 2)
+        self.assertEqual(self.names(), {"web"})
+
     def test_services_that_leases_leave_no_room_for_change_nothing_else_either(self):
         self.settings.write(limits="{services_per_peer: 3}")
         self.n1.start()
