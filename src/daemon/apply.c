@@ -108,9 +108,10 @@ int apply(const struct apply_rooms *rooms, const struct apply_parts *parts,
         r = steps[n].differs ? steps[n].set(rooms, after) : 0;
     if (r < 0) {
         *out_key = steps[--n].key;
-        while (n-- > 0)
-            if (steps[n].differs)
-                steps[n].set(rooms, before);
+        /* In the same order: services that went have room again only under their limits. */
+        for (size_t i = 0; i < n; i++)
+            if (steps[i].differs)
+                steps[i].set(rooms, before);
         return r;
     }
     if (parts->policy)
