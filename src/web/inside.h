@@ -178,8 +178,8 @@ struct stream {
      * STREAM_END, STREAM_BROKEN. */
     ssize_t (*fill)(struct stream *stream, char *buf, size_t max);
     void (*drop)(struct stream *stream); /* once, at the end */
-    bool lasting;                        /* as long as its reader likes; else times.answer */
-    bool asleep;
+    bool asleep;       /* its reader has been told all there is, and may stay ... */
+    uint64_t since_ms; /* ... or has times.answer for that, from here on */
 };
 /* Takes stream, also when it fails. tag: of ETag, or NULL. */
 enum MHD_Result reply_stream(struct exchange *ex, struct stream *stream, const char *type,

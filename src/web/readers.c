@@ -207,7 +207,7 @@ enum MHD_Result readers_answer(struct exchange *ex)
         free(reader);
         return reply_error(ex, 503, "no memory for one more follower; try again later");
     }
-    reader->stream = (struct stream){.fill = fill, .drop = drop, .lasting = true};
+    reader->stream = (struct stream){.fill = fill, .drop = drop};
     reader->readers = readers;
     atomic_fetch_add(&web->counters.followers, 1);
     if (ring_empty(&readers->all) && !begin(readers)) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
+#include "base/clock.h"
 #include "web/inside.h"
 
 #define JSON_TYPE "application/json"
@@ -124,6 +125,7 @@ enum MHD_Result reply_stream(struct exchange *ex, struct stream *stream, const c
         return MHD_NO;
     }
     stream->exchange = ex;
+    stream->since_ms = clock_ms();
     ex->stream = stream;
     /* libmicrohttpd 0.9.75 ends chunks that a HEAD is not told: the next answer would begin with
      * them. */
@@ -139,5 +141,6 @@ void stream_wake(struct stream *stream)
     if (!stream->asleep || !stream->exchange)
         return;
     stream->asleep = false;
+    stream->since_ms = clock_ms();
     conn_resume(stream->exchange->conn);
 }

@@ -179,7 +179,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
 /* ---- deadlines ---- */
 
 /* Whoever is being answered takes nothing, or takes for ever, or has gone while there was nothing
- * to say. */
+ * to say. A follower may stay; but until it has all there is, it keeps an old picture. */
 static bool is_over(struct conn *conn, const struct progress *seen, uint64_t now)
 {
     const struct stream *stream = conn->exchange ? conn->exchange->stream : NULL;
@@ -190,9 +190,9 @@ static bool is_over(struct conn *conn, const struct progress *seen, uint64_t now
     }
     if (now - conn->taken_ms >= conn->web->times.unread)
         return true;
-    if (!stream || !stream->lasting)
-        return now - conn->since_ms >= conn->web->times.answer;
-    return stream->asleep && seen->half_closed;
+    if (stream && stream->asleep)
+        return seen->half_closed;
+    return now - (stream ? stream->since_ms : conn->since_ms) >= conn->web->times.answer;
 }
 
 static void look_at(struct conn *conn, uint64_t now)

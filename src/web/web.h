@@ -15,7 +15,8 @@
  *            web_start, web_stop, web_free: the owner's (main) thread. web_show, web_answer,
  *            web_tell: any.
  * Limits:    base/limits.h: admin_connections, admin_per_source, admin_followers. A request's head
- *            is at most 16 KiB and must be whole in 10 s; who reads nothing for 30 s is cut off.
+ *            is at most 16 KiB and must be whole in 10 s; who reads nothing for 30 s is cut off,
+ *            and so is who has not taken a whole answer, or all news, in 10 minutes.
  */
 #ifndef WEB_WEB_H
 #define WEB_WEB_H
@@ -72,7 +73,8 @@ struct web_times {   /* ms */
     uint32_t head;   /* from a head's first byte, or from accept, to its last */
     uint32_t idle;   /* between two requests */
     uint32_t unread; /* without taking a byte of what is there for it */
-    uint32_t answer; /* a whole answer: whoever reads slowly keeps a picture from going */
+    uint32_t answer; /* a whole answer, or a follower's way to the newest: whoever reads slowly
+                      * keeps a picture from going */
     uint32_t asked;  /* for the daemon to answer; less for WEB_HEALTH: */
     uint32_t health;
 };
