@@ -165,9 +165,25 @@ void events_turn(struct events *events, uint64_t now_ms)
 
 void events_show(struct events *events, struct snapshot *snap, uint64_t now_ms)
 {
+    if (events->newest && snap->revision <= events->newest->revision)
+        return;
     snapshot_unref(events->newest);
     events->newest = snapshot_ref(snap);
     events_turn(events, now_ms);
+}
+
+void events_rest(struct events *events)
+{
+    snapshot_unref(events->newest);
+    snapshot_unref(events->told);
+    events->newest = events->told = NULL;
+    events->step_made = false;
+    text_replace(&events->step, NULL);
+    text_replace(&events->node, NULL);
+    text_replace(&events->peers, NULL);
+    events->node_number = events->peers_number = 0;
+    events->n_peers = 0;
+    events->peers_ms = 0;
 }
 
 /* ---- what all are told ---- */

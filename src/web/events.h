@@ -39,11 +39,14 @@ struct follower;
 int events_new(const char *peer_id, const char *software, struct events **out_events); /* copies */
 void events_free(struct events *events); /* accepts NULL; after its followers */
 
-/* Takes its own reference. In the order of revisions; the first before any follower. */
+/* Takes its own reference. One that is not newer than the last changes nothing. */
 void events_show(struct events *events, struct snapshot *snap, uint64_t now_ms);
 /* Now and then: whatever waited for its time. In how many ms again, at the latest, if anybody
  * follows. */
 void events_turn(struct events *events, uint64_t now_ms);
+
+/* Nobody follows: what would be old when somebody does is forgotten. What happened is kept. */
+void events_rest(struct events *events);
 
 /* The others are told once each time; without memory they are left out. */
 void events_node(struct events *events, const char *json, size_t len);

@@ -106,9 +106,11 @@ void readers_bell(struct readers *readers)
     mutex_unlock(&readers->lock);
     if (!shown)
         return;
-    events_show(readers->events, shown, clock_ms());
+    if (!ring_empty(&readers->all)) { /* else the last has just gone */
+        events_show(readers->events, shown, clock_ms());
+        wake(readers);
+    }
     snapshot_unref(shown);
-    wake(readers);
 }
 
 static void on_node(struct asking *asking, const struct web_answer *answer)
@@ -172,8 +174,14 @@ static void drop(struct stream *stream)
     follower_free(reader->follower);
     free(reader);
     atomic_fetch_sub(&readers->web->counters.followers, 1);
-    if (ring_empty(&readers->all) && !uv_is_closing((uv_handle_t *)&readers->timer))
+    if (!ring_empty(&readers->all))
+        return;
+    if (!uv_is_closing((uv_handle_t *)&readers->timer))
         uv_timer_stop(&readers->timer);
+    ask_give_up(&readers->asking);
+    readers->asked = false;
+    readers->asked_ms = 0;
+    events_rest(readers->events);
 }
 
 /* The first: whatever has happened meanwhile. False: no memory. */
@@ -196,6 +204,7 @@ enum MHD_Result readers_answer(struct exchange *ex)
     struct web *web = ex->web;
     struct readers *readers = web->readers;
     struct reader *reader;
+    bool first;
 
     if (atomic_load(&web->counters.followers) >= web->limits.admin_followers)
         return reply_error(ex, 503,
@@ -210,12 +219,12 @@ enum MHD_Result readers_answer(struct exchange *ex)
     reader->stream = (struct stream){.fill = fill, .drop = drop};
     reader->readers = readers;
     atomic_fetch_add(&web->counters.followers, 1);
-    if (ring_empty(&readers->all) && !begin(readers)) {
-        ring_init(&reader->ring);
+    first = ring_empty(&readers->all);
+    ring_push(&readers->all, &reader->ring);
+    if (first && !begin(readers)) {
         drop(&reader->stream);
         return reply_error(ex, 503, "no memory for a picture of the maps; try again later");
     }
-    ring_push(&readers->all, &reader->ring);
     return reply_stream(ex, &reader->stream, "text/event-stream", NULL);
 }
 

@@ -189,6 +189,23 @@ Test(readers, one_who_reads_nothing_keeps_nobody_waiting)
     leave(&deaf);
 }
 
+/* What was told to those who followed an hour ago would be taken for news. */
+Test(readers, who_comes_after_a_while_is_not_told_how_the_node_was)
+{
+    struct client other = ask_for("/events");
+
+    expect_text(&other, "event: node");
+    leave(&other);
+    RIG_WAIT(&rig, c.followers == 0);
+    atomic_store(&rig.hold, true);
+    other = ask_for("/events");
+    expect_text(&other, "event: peers");
+    web_tell(rig.web, "link_live", "p", "", 100);
+    expect_text(&other, "link_live");
+    cr_expect_null(strstr(other.text, "event: node"));
+    leave(&other);
+}
+
 Test(readers, it_ends_while_somebody_follows)
 {
     struct client c = ask_for("/events");
