@@ -2,7 +2,8 @@
  *
  * Text is made about a part at a time, whatever the size of the maps; a peer with 100,000 services
  * is many parts. What an answer costs is the picture that it keeps, and there are not more of those
- * than `pinned_snapshots`.
+ * than `pinned_snapshots`. Where none of many rows is wanted a part is a space, which JSON allows
+ * between any two values: all others on this port have their turn meanwhile.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include "wire/name.h"
 
 #define TAG_TEXT 48u
+#define ROWS_AT_ONCE 256u /* are looked at; a glob may cost 16,000 steps for each */
 
 struct maps {
     struct stream stream; /* first */
@@ -20,14 +22,16 @@ struct maps {
     struct snapshot *snap;
     struct query query;
     bool peers; /* the map: peer_services */
-    enum { MAPS_HEAD, MAPS_OWNER, MAPS_ROWS, MAPS_END, MAPS_OVER } at;
+    /* MAPS_SEEK: whether the owner, a peer, has a row that is wanted. */
+    enum { MAPS_HEAD, MAPS_OWNER, MAPS_SEEK, MAPS_ROWS, MAPS_END, MAPS_OVER } at;
     size_t owner; /* 0: the node itself */
     struct list_iter it;
     json_t *common; /* of the owner */
     bool more;      /* a row of this list was written */
     uint64_t total; /* rows of the map written */
     struct picture_text text;
-    size_t sent; /* of text */
+    size_t sent;     /* of text */
+    unsigned looked; /* at so many rows for this part */
 };
 
 static void drop(struct stream *stream)
@@ -79,24 +83,21 @@ static bool row_matches(const struct maps *m, const struct row *row)
     return !*m->query.name || name_glob(m->query.name, row->name);
 }
 
-static struct row *next_row(struct maps *m)
+/* The next of the list that matches. NULL: there are no more; or, *out_more, it is another part's
+ * turn to look. */
+static struct row *next_row(struct maps *m, bool *out_more)
 {
     struct row *row;
 
-    do
+    for (; m->looked < ROWS_AT_ONCE; m->looked++) {
         row = list_iter_next(&m->it);
-    while (row && !row_matches(m, row));
-    return row;
-}
-
-static bool has_match(struct maps *m, struct list *list)
-{
-    bool found;
-
-    list_iter_init(&m->it, list);
-    found = next_row(m) != NULL;
-    list_iter_init(&m->it, list);
-    return found;
+        if (!row || row_matches(m, row)) {
+            *out_more = row != NULL;
+            return row;
+        }
+    }
+    *out_more = true;
+    return NULL;
 }
 
 /* ---- what ---- */
@@ -118,6 +119,15 @@ static bool put_head(struct maps *m)
     return put(m, "{\"peer_id\":") && picture_value(&m->text, id) && put(m, numbers);
 }
 
+static bool begin_peer(struct maps *m, const struct snapshot_peer *peer)
+{
+    m->at = MAPS_ROWS;
+    m->more = false;
+    if (m->total++ && !put(m, ","))
+        return false;
+    return picture_peer_begin(&m->text, peer);
+}
+
 static bool begin_owner(struct maps *m)
 {
     const struct snapshot_peer *peer;
@@ -129,27 +139,42 @@ static bool begin_owner(struct maps *m)
     }
     peer = peer_at(m);
     list = peer ? peer->list : m->snap->local;
-    if (!owner_matches(m, peer) || (m->peers && !all_rows(m, peer) && !has_match(m, list))) {
+    if (!owner_matches(m, peer)) {
         m->owner++;
         return true;
     }
     list_iter_init(&m->it, list);
     json_decref(m->common);
     m->common = m->peers ? picture_infos_of(peer) : picture_services_of(peer, m->web->peer_id);
-    m->at = MAPS_ROWS;
-    if (!m->common || !m->peers)
-        return m->common != NULL;
-    m->more = false;
-    if (m->total++ && !put(m, ","))
+    m->at = m->peers && !all_rows(m, peer) ? MAPS_SEEK : MAPS_ROWS;
+    if (!m->common)
         return false;
-    return picture_peer_begin(&m->text, peer);
+    return !m->peers || m->at == MAPS_SEEK || begin_peer(m, peer);
+}
+
+static bool seek(struct maps *m)
+{
+    const struct snapshot_peer *peer = peer_at(m);
+    bool more;
+
+    if (next_row(m, &more)) {
+        list_iter_init(&m->it, peer->list);
+        return begin_peer(m, peer);
+    }
+    if (more)
+        return true;
+    m->at = MAPS_OWNER;
+    m->owner++;
+    return true;
 }
 
 static bool put_row(struct maps *m)
 {
-    struct row *row = next_row(m);
-    bool ok;
+    bool more, ok;
+    struct row *row = next_row(m, &more);
 
+    if (!row && more)
+        return true;
     if (!row) {
         ok = !m->peers || picture_peer_end(&m->text, peer_at(m));
         m->at = MAPS_OWNER;
@@ -182,6 +207,8 @@ static bool step(struct maps *m)
         return put_head(m);
     case MAPS_OWNER:
         return begin_owner(m);
+    case MAPS_SEEK:
+        return seek(m);
     case MAPS_ROWS:
         return put_row(m);
     case MAPS_END:
@@ -199,9 +226,12 @@ static ssize_t fill(struct stream *stream, char *buf, size_t max)
 
     if (m->sent == m->text.len) {
         m->sent = m->text.len = 0;
-        while (m->at != MAPS_OVER && m->text.len < max)
+        m->looked = 0;
+        while (m->at != MAPS_OVER && m->text.len < max && m->looked < ROWS_AT_ONCE)
             if (!step(m))
                 return STREAM_BROKEN;
+        if (!m->text.len && m->at != MAPS_OVER && !put(m, " "))
+            return STREAM_BROKEN;
     }
     n = m->text.len - m->sent;
     if (!n)

@@ -251,6 +251,39 @@ Test(maps, a_large_map_is_whole_and_costs_no_memory_of_its_size)
     reply_fini(&reply);
 }
 
+/* A space now and then is how others come to have their turn. */
+static void expect_parts(const char *path, const char *list, const char *key, const char *wanted)
+{
+    struct reply reply = get(&rig, path, "");
+    json_t *json = load(&reply), *row = json_array_get(json_object_get(json, list), 0);
+    size_t spaces = 0;
+
+    for (const char *c = reply.body; *c; c++)
+        spaces += *c == ' ';
+    cr_expect_geq(spaces, MANY / 1000, "%s: %zu", path, spaces);
+    cr_expect_eq(json_array_size(json_object_get(json, list)), *wanted ? 1u : 0u);
+    if (*wanted)
+        cr_expect_str_eq(json_string_value(json_object_get(row, key)), wanted);
+    json_decref(json);
+    reply_fini(&reply);
+}
+
+Test(maps, looking_for_few_of_many_is_done_in_parts)
+{
+    char last[64], path[128];
+
+    put_many();
+    rig_start(&rig);
+    expect_parts("/v1/services?name=*????????x", "services", "key", "");
+    expect_parts("/v1/peers?name=*????????x", "peer_services", "peer_ip", "");
+    snprintf(last, sizeof last, "svc-%06u", MANY - 1);
+    snprintf(path, sizeof path, "/v1/peers?name=*%s", last);
+    expect_parts(path, "peer_services", "peer_ip", "192.0.2.3");
+    strcat(last, "@192.0.2.3");
+    snprintf(path, sizeof path, "/v1/services?name=*%.10s", last);
+    expect_parts(path, "services", "key", last);
+}
+
 Test(maps, who_takes_nothing_is_cut_off_and_keeps_no_picture)
 {
     int fds[4];
