@@ -74,7 +74,8 @@ struct web {
     struct MHD_Daemon *mhd;
     uv_loop_t loop;
     uv_poll_t accepting, serving;
-    uv_timer_t again; /* libmicrohttpd has something to do at once */
+    uv_idle_t busy;   /* libmicrohttpd has something to do at once ... */
+    uv_timer_t again; /* ... or later */
     uv_timer_t tick;  /* deadlines */
     uv_timer_t pause; /* of accepting, when there are no descriptors */
     uv_async_t bell;

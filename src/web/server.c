@@ -239,19 +239,34 @@ static void on_tick(uv_timer_t *tick)
 
 static void on_again(uv_timer_t *again) { server_turn(again->data); }
 
+static void on_busy(uv_idle_t *busy) { server_turn(busy->data); }
+
+/* A timer of 0 ms that starts itself would keep the loop from anything else: it does not look at
+ * the time, nor at descriptors, until no timer is due. */
+static void turn_soon(struct web *web)
+{
+    if (!uv_is_closing((uv_handle_t *)&web->busy))
+        uv_idle_start(&web->busy, on_busy);
+}
+
 void conn_resume(struct conn *conn)
 {
     MHD_resume_connection(conn->mhd);
-    uv_timer_start(&conn->web->again, on_again, 0, 0);
+    turn_soon(conn->web);
 }
 
 void server_turn(struct web *web)
 {
     MHD_UNSIGNED_LONG_LONG ms;
 
+    uv_idle_stop(&web->busy);
     MHD_run(web->mhd);
-    if (MHD_get_timeout(web->mhd, &ms) == MHD_YES)
+    if (MHD_get_timeout(web->mhd, &ms) != MHD_YES)
+        return;
+    if (ms)
         uv_timer_start(&web->again, on_again, ms, 0);
+    else
+        turn_soon(web);
 }
 
 static void on_serving(uv_poll_t *poll, int status, int events) { server_turn(poll->data); }
@@ -307,6 +322,8 @@ int server_init(struct web *web)
     if (r == 0)
         r = uv_timer_init(&web->loop, &web->again);
     if (r == 0)
+        r = uv_idle_init(&web->loop, &web->busy);
+    if (r == 0)
         r = uv_timer_init(&web->loop, &web->pause);
     if (r == 0)
         r = uv_timer_init(&web->loop, &web->tick);
@@ -317,7 +334,7 @@ int server_init(struct web *web)
     }
     if (r == 0 && web->listener >= 0)
         r = uv_poll_init(&web->loop, &web->accepting, web->listener);
-    web->again.data = web->pause.data = web->tick.data = web;
+    web->again.data = web->busy.data = web->pause.data = web->tick.data = web;
     web->serving.data = web->accepting.data = web;
     if (r == 0)
         r = uv_timer_start(&web->tick, on_tick, TICK_MS, TICK_MS);
@@ -330,9 +347,9 @@ int server_init(struct web *web)
 
 void server_close(struct web *web)
 {
-    uv_handle_t *handles[] = {(uv_handle_t *)&web->again, (uv_handle_t *)&web->pause,
-                              (uv_handle_t *)&web->tick, (uv_handle_t *)&web->serving,
-                              (uv_handle_t *)&web->accepting};
+    uv_handle_t *handles[] = {(uv_handle_t *)&web->again,   (uv_handle_t *)&web->busy,
+                              (uv_handle_t *)&web->pause,   (uv_handle_t *)&web->tick,
+                              (uv_handle_t *)&web->serving, (uv_handle_t *)&web->accepting};
 
     for (size_t i = 0; i < sizeof handles / sizeof *handles; i++)
         if (handles[i]->loop)

@@ -284,6 +284,26 @@ Test(maps, looking_for_few_of_many_is_done_in_parts)
     expect_parts(path, "services", "key", last);
 }
 
+/* It takes all as it comes, so that there is always more to write at once. */
+Test(maps, who_asks_for_much_keeps_nobody_waiting)
+{
+    enum { ASKED = 64 };
+    struct reply reply;
+    int busy;
+
+    put_many();
+    rig_start(&rig);
+    busy = rig_connect(&rig, NULL);
+    for (int i = 0; i < ASKED; i++)
+        send_text(busy, "GET /v1/services?name=*????????x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    cr_expect_eq(recv(busy, &(char){0}, 1, MSG_PEEK), 1); /* it has begun */
+    reply = get(&rig, "/healthz", "");
+    cr_expect_eq(reply.status, 200);
+    cr_expect_lt(rig_count(&rig).requests, ASKED);
+    reply_fini(&reply);
+    close(busy);
+}
+
 Test(maps, who_takes_nothing_is_cut_off_and_keeps_no_picture)
 {
     int fds[4];
