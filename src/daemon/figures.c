@@ -61,6 +61,8 @@ bool figures_used(const struct figures *all, const char *limit, uint64_t *out_us
         {"half_open", all->gate.half_open},
         {"half_open_per_source", all->gate.largest_half_open},
         {"gate_buffer_bytes", all->gate.buffer_bytes},
+        {"requests_in_flight", all->gate.most_in_flight},
+        {"unsent_reply_bytes", all->gate.most_unsent},
         {"link_queue_bytes", all->ports.largest_queue},
         {"queued_calls", all->calls_waiting},
         {"leases", all->node.leases},
@@ -77,6 +79,7 @@ bool figures_used(const struct figures *all, const char *limit, uint64_t *out_us
         {"admin_connections", all->admin.connections},
         {"admin_per_source", all->admin.largest_source},
         {"admin_followers", all->admin.followers},
+        {"data_warm_per_link", all->forward.largest_warm},
     };
 
     for (size_t i = 0; i < sizeof uses / sizeof *uses; i++) {

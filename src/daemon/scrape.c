@@ -103,7 +103,8 @@ static void limits(const struct scrape *s, struct metrics *out)
         labelled(out, "limit", row->name, limit);
     }
     metrics_family(out, METRICS_GAUGE, "meshd_limit_used",
-                   "What is used of them now; of one message, list, source or queue: the largest.");
+                   "What is used of them now; of one list, source, link or queue: the largest; of "
+                   "one message or client: the most since the start.");
     for (const struct limit_row *row = limit_rows; row->name; row++)
         if (figures_used(&s->figures, row->name, &used))
             labelled(out, "limit", row->name, used);

@@ -49,6 +49,7 @@ void data_unpool(struct data *data)
         return;
     ring_drop(&data->pool);
     --*data->pooled;
+    atomic_fetch_sub(&data->session->warm[data->ours], 1);
     data->pooled = NULL;
     COUNT(data->worker, warm, -1);
 }

@@ -398,6 +398,7 @@ void forward_counters(struct forward *forward, struct forward_counters *out)
     out->served = atomic_load(&forward->served);
     source_largest(forward->sources, &out->largest_source, &out->largest_source_unrouted);
     out->largest_service = services_largest(forward->services);
+    out->largest_warm = sessions_most_warm(forward->sessions);
     out->messages_bad = atomic_load(&forward->count.messages_bad);
     out->forwards_received = atomic_load(&forward->count.forwards_received);
     out->data_accepted = atomic_load(&forward->count.data_accepted);

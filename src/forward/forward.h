@@ -200,7 +200,7 @@ enum forward_phase {
 struct forward_counters { /* gauges say what is now, counters only grow */
     uint64_t clients, unrouted, pending, relayed, served; /* gauges; served: the owner's halves */
     uint64_t warm, data_waiting, pipes, largest_source, largest_source_unrouted; /* gauges */
-    uint64_t largest_service, largest_head;                                      /* gauges */
+    uint64_t largest_service, largest_head, largest_warm; /* gauges; warm: with one peer, one way */
     uint64_t accepted, accepted_http, accepted_tls, accepted_connect, accepted_h2, accepted_mapped;
     uint64_t accepted_other;
     uint64_t closed_over_limit, closed_no_descriptor; /* before a word */

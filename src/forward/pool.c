@@ -79,6 +79,7 @@ void pool_add(struct data *data)
     ring_push(data->ours ? &pool->mine : &pool->theirs, &data->pool);
     data->pooled = data->ours ? &pool->n_mine : &pool->n_theirs;
     ++*data->pooled;
+    atomic_fetch_add(&data->session->warm[data->ours], 1);
     COUNT(data->worker, warm, 1);
 }
 

@@ -68,6 +68,20 @@ bool sessions_any(struct sessions *sessions, uint64_t *out_link)
     return session != NULL;
 }
 
+uint64_t sessions_most_warm(struct sessions *sessions)
+{
+    struct session *session;
+    uint64_t most = 0;
+
+    rwlock_read(&sessions->lock);
+    for (session = sessions->by_link; session; session = session->by_link.next)
+        for (int ours = 0; ours < 2; ours++)
+            if (atomic_load(&session->warm[ours]) > most)
+                most = atomic_load(&session->warm[ours]);
+    rwlock_read_done(&sessions->lock);
+    return most;
+}
+
 /* ---- whom a peer carries, whichever session they came by ---- */
 
 static struct carried *carried_take_locked(struct sessions *sessions, const char *peer_id)

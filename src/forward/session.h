@@ -23,6 +23,7 @@ struct session {
     struct carried *carried;
     atomic_uint pending;     /* Forwards, both ways */
     atomic_uint wish;        /* of the peer: DATA connections that it may claim */
+    atomic_uint warm[2];     /* kept ahead of need: which the peer claims; which this node does */
     atomic_uint nobodys;     /* DATA connections that the peer dialled and no Forward waits for */
     struct pool *pools;      /* one per worker, each touched by its worker only */
     struct outbox *outboxes; /* likewise */
@@ -36,6 +37,7 @@ bool session_may(const struct session *session);
 int sessions_new(struct sessions **out_sessions);
 void sessions_free(struct sessions *sessions);                    /* accepts NULL */
 bool sessions_any(struct sessions *sessions, uint64_t *out_link); /* one that is on; false: none */
+uint64_t sessions_most_warm(struct sessions *sessions);           /* of those on, either way */
 /* References, or NULL. By link: the one that has it now, if its id is session_id. */
 struct session *session_by_link(struct forward *forward, uint64_t link,
                                 const uint8_t session_id[SESSION_ID_LEN]);

@@ -75,6 +75,8 @@ static int admit(struct conn *conn, const uint8_t *payload, size_t len, bool in_
     if (r < 0)
         return r;
     conn->client.in_flight++;
+    if (conn->client.in_flight > gate->count.most_in_flight)
+        COUNT(gate, most_in_flight, 1);
     conn->client.by_lane[lane->index]++;
     conn->client.active_ms = gate_now(gate);
     COUNT(gate, requests, 1);
@@ -239,6 +241,8 @@ void client_reply(struct conn *conn, unsigned lane, const struct iovec *parts, i
         return;
     }
     COUNT(gate, replies, 1);
+    if (buffer_used(&conn->net.out) > gate->count.most_unsent)
+        COUNT(gate, most_unsent, buffer_used(&conn->net.out) - gate->count.most_unsent);
     make_ready(conn);
 }
 

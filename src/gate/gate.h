@@ -141,6 +141,7 @@ struct gate_counters {
     uint64_t connections, sources, sessions, buffer_bytes, requests_waiting; /* gauges */
     uint64_t largest_source;               /* gauge: connections of the busiest address */
     uint64_t half_open, largest_half_open; /* gauges: that are nobody yet; of one address */
+    uint64_t most_in_flight, most_unsent;  /* of one client since the start: requests, bytes */
     uint64_t parked;                       /* gauge */
     uint64_t watchers, watch_log_bytes, watch_pictures; /* gauges */
     uint64_t watches, watch_messages, watch_events, watch_resyncs;

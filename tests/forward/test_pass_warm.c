@@ -144,6 +144,7 @@ static int park(void)
 
     cr_assert_eq(status, 0);
     RIG_WAIT(&rig, DIALLER, warm, 1);
+    RIG_WAIT(&rig, DIALLER, largest_warm, 1);
     return data;
 }
 
@@ -170,6 +171,7 @@ Test(warm, one_that_is_claimed_needs_no_more_words)
     client = ask(DIALLER);
     peer_next_forward(&owner, &forward);
     cr_assert_not(forward.dial_data);
+    cr_expect_eq(rig_counters(&rig, DIALLER).largest_warm, 0);
     peer_expect_answer(data);
     peer_expect_header(data, forward.id, strlen(request));
     peer_say_header(data, forward.id, 0);

@@ -210,6 +210,7 @@ Test(client, only_so_many_requests_are_in_flight_and_the_rest_is_not_read, .init
     sent = flood(fd, 4000, 10000, 64u << 20);
     cr_assert_lt(sent, 30u << 20); /* the kernel's buffers, and one read of ours */
     RIG_WAIT(&rig, c.requests == 8);
+    cr_expect_eq(rig_count(&rig).most_in_flight, 8);
     cr_assert_lt(rig_count(&rig).buffer_bytes, 2u << 20);
     /* Others are served as before, once REP takes something again. */
     other = req_client(&rig);
@@ -233,6 +234,7 @@ Test(client, one_that_does_not_read_its_replies_is_read_no_further, .init = setu
     sent = flood(fd, 2000, 60000, 200u << 20);
     cr_assert_lt(sent, 60u << 20);
     cr_assert_lt(rig_count(&rig).buffer_bytes, 16u << 20);
+    cr_expect_gt(rig_count(&rig).most_unsent, 65536);
     other = req_client(&rig);
     echo(other, SP_TCP, 7, 100);
     for (size_t i = 0; i < sent / 60012; i++)
