@@ -140,13 +140,11 @@ const struct meshcat_cmd meshcat_cmds[] = {
      "files\n"
      "of TLS. What can change while it runs is in force then, all of it or nothing: services, "
      "peers,\n"
-     "policy, limits, log.level and log.maps; each is shown that is another one now. Links and "
-     "clients\n"
-     "stay. What waits for the node's next start is named on stderr. When anything is wrong, each "
-     "error\n"
-     "is told with its file and line, nothing has changed, and the exit code is 67. Works through "
-     "the\n"
-     "node's own socket.",
+     "policy, limits, log.level, log.maps and log.forwards; each is shown that is another one "
+     "now.\n"
+     "Links and clients stay. What waits for the node's next start is named on stderr. When\n"
+     "anything is wrong, each error is told with its file and line, nothing has changed, and the\n"
+     "exit code is 67. Works through the node's own socket.",
      0, 0, run_reload},
     {"ca", CMD_CA, "init|issue|revoke|show [...]",
      "certificates for a mesh: a small CA in a folder",
