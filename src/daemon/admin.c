@@ -2,7 +2,6 @@
 #include "daemon/admin.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +10,6 @@
 #include "daemon/scrape.h"
 #include "wire/json.h"
 
-#define JSON_TYPE "application/json"
 #define TOO_MANY                                                                                   \
     "too many calls wait for the main loop (limits.queued_calls); try again in a moment"
 
@@ -22,22 +20,6 @@ struct admin {
 };
 
 /* ---- answers, made on web's thread of what was copied ---- */
-
-/* Takes json, NULL: no memory. */
-static bool body_of(json_t *json, struct web_body *out_body)
-{
-    char *text = json ? json_dumps(json, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
-    int len = text ? asprintf(&out_body->data, "%s\n", text) : -1;
-
-    free(text);
-    json_decref(json);
-    if (len < 0)
-        return false;
-    out_body->status = 200;
-    out_body->type = JSON_TYPE;
-    out_body->len = (size_t)len;
-    return true;
-}
 
 /* Of /healthz and /readyz. */
 struct verdict {
@@ -52,7 +34,7 @@ static bool render_verdict(void *data, struct web_body *out_body)
 
     if (!v->ok)
         return web_error(out_body, 503, v->why);
-    return body_of(json_pack("{s:b,s:s}", v->what, true, "why", v->why), out_body);
+    return web_json(out_body, 200, json_pack("{s:b,s:s}", v->what, true, "why", v->why));
 }
 
 /* A reply, packed: unpacking it again costs less of the main loop's time than JSON would. */
@@ -90,7 +72,7 @@ static bool render_packed(void *data, struct web_body *out_body)
     if (json && p->type == &meshd__v1__introspect_reply__descriptor)
         for (size_t i = 0; i < sizeof of_maps / sizeof *of_maps; i++)
             json_object_del(json, of_maps[i]);
-    return body_of(json, out_body);
+    return web_json(out_body, 200, json);
 }
 
 static bool render_too_many(void *data, struct web_body *out_body)

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/clock.h"
-#include "daemon/owner.h"
 #include "daemon/policy.h"
+#include "web/picture.h"
 #include "wire/name.h"
 #include "wire/routes.h"
 
@@ -191,7 +191,7 @@ static bool fill_candidate(struct serve *serve, struct arena *arena,
 {
     const struct registry_route *route = from->route;
     uint64_t now_s = clock_wall_us() / 1000000;
-    char session[OWNER_SESSION_TEXT] = "";
+    char session[PICTURE_SESSION_TEXT] = "";
 
     meshd__v1__candidate__init(out);
     out->route = arena_alloc(arena, sizeof *out->route);
@@ -208,7 +208,7 @@ static bool fill_candidate(struct serve *serve, struct arena *arena,
     if (!route->local && now_s > route->last_seen_s)
         out->seen_s_ago = now_s - route->last_seen_s;
     if (route->link_id)
-        owner_session(route->session_id, session);
+        picture_session(route->session_id, session);
     out->session = arena_strdup(arena, session);
     return out->why && out->last_failure_text && out->session;
 }

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "daemon/owner.h"
 #include "daemon/serve.h"
+#include "web/picture.h"
 #include "wire/name.h"
 #include "wire/rows.h"
 
@@ -176,19 +177,9 @@ static void walk_services(struct walk *w, struct list *list)
 
 static bool share_peer(const struct snapshot_peer *peer, struct rows_shared *out)
 {
-    Meshd__V1__PeerServicesRow row = MESHD__V1__PEER_SERVICES_ROW__INIT;
+    Meshd__V1__PeerServicesRow row;
 
-    row.peer_ip = (char *)peer->label;
-    row.peer_id = (char *)peer->peer_id;
-    row.last_sync = peer->last_sync_s;
-    row.connected = peer->state.connected;
-    row.stale = peer->state.stale;
-    row.draining = peer->state.draining;
-    row.incarnation = peer->incarnation;
-    row.version = peer->version;
-    row.last_seen = peer->state.last_seen_s;
-    row.services_total = (uint32_t)list_count(peer->list);
-    row.digest = list_digest(peer->list);
+    picture_peer_row(peer, &row);
     return rows_share(out, &row.base);
 }
 

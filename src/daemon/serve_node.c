@@ -4,8 +4,8 @@
 #include <string.h>
 #include "base/clock.h"
 #include "daemon/figures.h"
-#include "daemon/owner.h"
 #include "daemon/serve.h"
+#include "web/picture.h"
 
 #define READY_WHY 512u
 #define LINKS_MAX 1024u /* rows of links in one answer */
@@ -313,7 +313,7 @@ static bool fill_tls(struct tls_keeper *keeper, struct arena *arena, Meshd__V1__
 static bool fill_link(struct arena *arena, const struct node_link_info *from, uint64_t now_ms,
                       bool tls, Meshd__V1__LinkRow *out)
 {
-    char text[LIMIT_IP_TEXT + 16], session[OWNER_SESSION_TEXT] = "";
+    char text[LIMIT_IP_TEXT + 16], session[PICTURE_SESSION_TEXT] = "";
 
     meshd__v1__link_row__init(out);
     if (from->address.ip[0])
@@ -322,7 +322,7 @@ static bool fill_link(struct arena *arena, const struct node_link_info *from, ui
     else
         text[0] = '\0';
     if (from->has_session)
-        owner_session(from->session_id, session);
+        picture_session(from->session_id, session);
     out->peer_id = arena_strdup(arena, from->peer_id);
     out->address = arena_strdup(arena, text);
     out->configured = arena_strdup(arena, from->configured);

@@ -4,11 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <meshd/v1/mesh.pb-c.h>
 #include "base/cleanup.h"
 #include "wire/json.h"
 
-#define SESSION_BYTES 4u /* shown of a session id; whoever knew it whole could claim its data */
 #define FLAGS (JSON_COMPACT | JSON_ENSURE_ASCII | JSON_ENCODE_ANY)
 #define TEXT_FIRST 65536u
 
@@ -41,22 +39,52 @@ bool picture_value(struct picture_text *text, const json_t *json)
     return json && json_dump_callback(json, dumped, text, FLAGS) == 0;
 }
 
+void picture_session(const uint8_t session_id[SESSION_ID_LEN], char out[PICTURE_SESSION_TEXT])
+{
+    for (size_t i = 0; i < PICTURE_SESSION_BYTES; i++)
+        snprintf(out + 2 * i, 3, "%02x", session_id[i]);
+}
+
+void picture_service_row(const struct snapshot_peer *peer, const char *self,
+                         char link[PICTURE_SESSION_TEXT], Meshd__V1__ServiceRow *out)
+{
+    meshd__v1__service_row__init(out);
+    out->ip = (char *)(peer ? peer->label : "local");
+    out->peer_id = (char *)(peer ? peer->peer_id : self);
+    out->connected = true;
+    link[0] = '\0';
+    out->link = link;
+    if (!peer)
+        return;
+    out->connected = peer->state.connected;
+    out->stale = peer->state.stale;
+    out->last_seen = peer->state.last_seen_s;
+    if (peer->state.link_id)
+        picture_session(peer->state.session_id, link);
+}
+
+void picture_peer_row(const struct snapshot_peer *peer, Meshd__V1__PeerServicesRow *out)
+{
+    meshd__v1__peer_services_row__init(out);
+    out->peer_ip = (char *)peer->label;
+    out->peer_id = (char *)peer->peer_id;
+    out->last_sync = peer->last_sync_s;
+    out->connected = peer->state.connected;
+    out->stale = peer->state.stale;
+    out->draining = peer->state.draining;
+    out->incarnation = peer->incarnation;
+    out->version = peer->version;
+    out->last_seen = peer->state.last_seen_s;
+    out->services_total = (uint32_t)list_count(peer->list);
+    out->digest = list_digest(peer->list);
+}
+
 json_t *picture_services_of(const struct snapshot_peer *peer, const char *self)
 {
-    Meshd__V1__ServiceRow row = MESHD__V1__SERVICE_ROW__INIT;
-    char link[2 * SESSION_BYTES + 1] = "";
+    Meshd__V1__ServiceRow row;
+    char link[PICTURE_SESSION_TEXT];
 
-    row.ip = (char *)(peer ? peer->label : "local");
-    row.peer_id = (char *)(peer ? peer->peer_id : self);
-    row.connected = true;
-    if (peer) {
-        row.connected = peer->state.connected;
-        row.stale = peer->state.stale;
-        row.last_seen = peer->state.last_seen_s;
-        for (size_t i = 0; peer->state.link_id && i < SESSION_BYTES; i++)
-            snprintf(link + 2 * i, 3, "%02x", peer->state.session_id[i]);
-    }
-    row.link = link;
+    picture_service_row(peer, self, link, &row);
     return wire_json(&row.base);
 }
 
@@ -101,19 +129,9 @@ bool picture_info(struct picture_text *text, json_t *common, const struct row *r
 
 static json_t *peer_of(const struct snapshot_peer *peer)
 {
-    Meshd__V1__PeerServicesRow row = MESHD__V1__PEER_SERVICES_ROW__INIT;
+    Meshd__V1__PeerServicesRow row;
 
-    row.peer_ip = (char *)peer->label;
-    row.peer_id = (char *)peer->peer_id;
-    row.last_sync = peer->last_sync_s;
-    row.connected = peer->state.connected;
-    row.stale = peer->state.stale;
-    row.draining = peer->state.draining;
-    row.incarnation = peer->incarnation;
-    row.version = peer->version;
-    row.last_seen = peer->state.last_seen_s;
-    row.services_total = (uint32_t)list_count(peer->list);
-    row.digest = list_digest(peer->list);
+    picture_peer_row(peer, &row);
     return wire_json(&row.base);
 }
 

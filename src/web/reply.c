@@ -1,5 +1,4 @@
 /* reply - answers: a body, an error, a stream; the headers that all have. */
-#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,10 +46,9 @@ enum MHD_Result reply_body(struct exchange *ex, const struct web_body *body, con
     return queue(ex, (unsigned)body->status, response, body->type, policy);
 }
 
-bool web_error(struct web_body *out_body, int status, const char *text)
+bool web_json(struct web_body *out_body, int status, json_t *json)
 {
-    json_t *json = json_pack("{s:{s:i,s:s}}", "error", "status", status, "text", text);
-    char *line = json_dumps(json, JSON_COMPACT | JSON_ENSURE_ASCII), *data;
+    char *line = json ? json_dumps(json, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL, *data;
     int len = line ? asprintf(&data, "%s\n", line) : -1;
 
     json_decref(json);
@@ -60,6 +58,12 @@ bool web_error(struct web_body *out_body, int status, const char *text)
     *out_body =
         (struct web_body){.status = status, .type = JSON_TYPE, .data = data, .len = (size_t)len};
     return true;
+}
+
+bool web_error(struct web_body *out_body, int status, const char *text)
+{
+    return web_json(out_body, status,
+                    json_pack("{s:{s:i,s:s}}", "error", "status", status, "text", text));
 }
 
 enum MHD_Result reply_error(struct exchange *ex, unsigned status, const char *format, ...)

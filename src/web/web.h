@@ -21,6 +21,7 @@
 #ifndef WEB_WEB_H
 #define WEB_WEB_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,6 +48,8 @@ struct web_body {
     size_t len;
 };
 
+/* A line of JSON. Takes json; NULL, and false: no memory. */
+bool web_json(struct web_body *out_body, int status, json_t *json);
 /* {"error":{"status":404,"text":"..."}}: what every answer from 400 on is. text is UTF-8. False: no
  * memory. */
 bool web_error(struct web_body *out_body, int status, const char *text);
