@@ -156,14 +156,6 @@ void health_end(struct node *n, struct health *health)
     free(health);
 }
 
-void health_fini(struct node *n)
-{
-    struct health *health, *next;
-
-    DL_FOREACH_SAFE(n->local.healths.first, health, next)
-    health_end(n, health);
-}
-
 /* ---- looks ---- */
 
 static void look(struct node *n, struct health *health)

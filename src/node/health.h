@@ -62,7 +62,6 @@ void health_begin(struct node *n, struct health *health);
 void health_change(struct node *n, struct health *health, const struct node_check *check);
 /* A look that is under way is not listened to. Accepts NULL, and one that was not begun. */
 void health_end(struct node *n, struct health *health);
-void health_fini(struct node *n);
 
 /* Starts what is due. */
 void health_tick(struct node *n);
