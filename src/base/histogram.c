@@ -15,13 +15,6 @@ void histogram_add(struct histogram *h, uint64_t us)
     add(&h->sum_us, us);
 }
 
-void histogram_read(const struct histogram *h, struct histogram *out)
-{
-    for (size_t i = 0; i < HISTOGRAM_BUCKETS; i++)
-        out->buckets[i] = __atomic_load_n(&h->buckets[i], __ATOMIC_RELAXED);
-    out->sum_us = __atomic_load_n(&h->sum_us, __ATOMIC_RELAXED);
-}
-
 uint64_t histogram_count(const struct histogram *read)
 {
     uint64_t count = 0;

@@ -204,9 +204,8 @@ struct node_counters {
 void node_counters(const struct node *node, struct node_counters *out_counters);
 uint64_t node_incarnation(const struct node *node); /* may have been raised */
 uint64_t node_version(const struct node *node);     /* of its own list */
-/* Every configured peer was live once (or is this node itself, or parked behind a live link). */
-bool node_ready(const struct node *node);
-/* The first of those that were not, as it was configured, or NULL; and how many they are. */
+/* The first of the configured peers that were not live yet (nor are this node itself, or parked
+ * behind a live link), as it was configured, or NULL; and how many they are. */
 const char *node_waits_for(const struct node *node, size_t *out_count);
 
 #endif

@@ -111,10 +111,3 @@ const char *node_waits_for(const struct node *n, size_t *out_count)
     }
     return first;
 }
-
-bool node_ready(const struct node *n)
-{
-    size_t count;
-
-    return node_waits_for(n, &count) == NULL;
-}

@@ -167,14 +167,6 @@ void list_iter_seek(struct list_iter *it, const struct list *list, size_t index)
     it->index = index - list->spans[lo].first;
 }
 
-const struct row *list_at(const struct list *list, size_t index)
-{
-    struct list_iter it;
-
-    list_iter_seek(&it, list, index);
-    return list_iter_next(&it);
-}
-
 void list_iter_init(struct list_iter *it, const struct list *list)
 {
     it->list = list;

@@ -51,15 +51,13 @@ int list_name_cmp(const char *a, size_t a_len, const char *b, size_t b_len);
 size_t list_count(const struct list *list);
 uint64_t list_digest(const struct list *list); /* the sum of the rows' hashes modulo 2^64 */
 const struct row *list_find(const struct list *list, const char *name, size_t name_len);
-/* The row at index in order of names, or NULL past the end; O(log n). */
-const struct row *list_at(const struct list *list, size_t index);
 
 struct list_iter {
     const struct list *list;
     size_t chunk, index;
 };
 void list_iter_init(struct list_iter *it, const struct list *list);
-/* Begins at index, in order of names; O(log n). */
+/* Begins at index, in order of names, or is at the end already; O(log n). */
 void list_iter_seek(struct list_iter *it, const struct list *list, size_t index);
 struct row *list_iter_next(struct list_iter *it); /* borrowed, or NULL at the end */
 

@@ -103,7 +103,7 @@ Test(node_dialer, is_live_after_hello_and_both_lists)
     meet("n9");
     cr_expect(stage_peer_info("n9").state.connected);
     cr_expect_str_eq(stage_peer_info("n9").label, "10.0.0.9");
-    cr_expect(node_ready(st.node));
+    cr_expect_null(node_waits_for(st.node, &(size_t){0}));
 }
 
 Test(node_dialer, tells_the_port_of_its_session_and_what_the_peer_wishes)

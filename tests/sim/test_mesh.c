@@ -71,7 +71,7 @@ Test(mesh, ten_nodes_that_all_dial_each_other_keep_one_link_per_pair)
         cr_expect_eq(links_live(scene_host(i)), 9);
     cr_assert(scene_agrees(NULL));
     for (size_t i = 0; i < 10; i++)
-        cr_expect(node_ready(scene_host(i)->node));
+        cr_expect_null(node_waits_for(scene_host(i)->node, &(size_t){0}));
 }
 
 Test(mesh_wan, hundred_nodes_converge_on_a_slow_and_lossy_net)
@@ -504,7 +504,7 @@ Test(mesh, a_node_that_dials_itself_stops_doing_so)
     cr_expect_eq(a->events[NODE_LINK_REFUSED], 1);
     cr_assert_eq(node_links(a->node, &info, 1), 1);
     cr_expect_str_eq(info.state, "refused");
-    cr_expect(node_ready(a->node));
+    cr_expect_null(node_waits_for(a->node, &(size_t){0}));
 }
 
 Test(mesh, another_peer_than_expected_is_refused_and_tried_again_slowly)
@@ -566,7 +566,7 @@ Test(mesh, two_addresses_of_one_peer_make_one_link)
     fakenet_run(net, 60000);
     node_counters(a->node, &after);
     cr_expect_eq(after.dials, before.dials, "the second address waits behind the first");
-    cr_expect(node_ready(a->node));
+    cr_expect_null(node_waits_for(a->node, &(size_t){0}));
 }
 
 Test(mesh, a_stopped_node_that_goes_on_declares_nobody_dead)
@@ -612,7 +612,7 @@ Test(mesh, a_dead_address_is_told_of_once_and_dialled_for_ever)
     cr_expect_eq(a->events[NODE_DIAL_FAILED], 1);
     node_counters(a->node, &counters);
     cr_expect_geq(counters.dials, 60);
-    cr_expect_not(node_ready(a->node));
+    cr_expect_not_null(node_waits_for(a->node, &(size_t){0}));
     fakenet_boot(b);
     cr_expect(fakenet_run_until(net, HEAL_MS, scene_agrees, NULL));
 }
