@@ -1,48 +1,16 @@
-/* Each allocation of a dial fails in turn: it is told, or was not begun, and nothing leaks.
- *
- * The linker sends every allocation of this program through the functions below; those of other
- * threads never fail.
+/* Each allocation of a dial fails in turn: it is told, or was not begun, and nothing leaks. Those
+ * of other threads never fail.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include "failing.h"
 #include "forward/backend.h"
 #include "forward/hosts.h"
 #include "forward/inside.h"
 #include "forward/names.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void __real_free(void *p);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void __wrap_free(void *p);
-
-static __thread long until_failure = -1; /* negative: none fails */
-static long alive;
-
-static bool fails(void) { return until_failure >= 0 && until_failure-- == 0; }
-
-static void *counted(void *p)
-{
-    __atomic_add_fetch(&alive, p != NULL, __ATOMIC_RELAXED);
-    return p;
-}
-
-void *__wrap_malloc(size_t size) { return fails() ? NULL : counted(__real_malloc(size)); }
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : counted(__real_calloc(n, size));
-}
-
-void __wrap_free(void *p)
-{
-    __atomic_sub_fetch(&alive, p != NULL, __ATOMIC_RELAXED);
-    __real_free(p);
-}
 
 static struct forward forward;
 static struct worker worker; /* its loop is run by the test */

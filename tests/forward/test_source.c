@@ -1,44 +1,11 @@
-/* How many clients an address has: limits, gauges, threads, and no memory.
- *
- * The linker sends every allocation of this program through the functions below.
- */
+/* How many clients an address has: limits, gauges, threads, and no memory. */
 #include <criterion/criterion.h>
 #include <arpa/inet.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include "failing.h"
 #include "forward/must.h"
 #include "forward/source.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void __real_free(void *p);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void __wrap_free(void *p);
-
-static long until_failure = -1; /* negative: none fails */
-static long alive;
-
-static bool fails(void) { return until_failure >= 0 && until_failure-- == 0; }
-
-static void *counted(void *p)
-{
-    __atomic_add_fetch(&alive, p != NULL, __ATOMIC_RELAXED);
-    return p;
-}
-
-void *__wrap_malloc(size_t size) { return fails() ? NULL : counted(__real_malloc(size)); }
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : counted(__real_calloc(n, size));
-}
-
-void __wrap_free(void *p)
-{
-    __atomic_sub_fetch(&alive, p != NULL, __ATOMIC_RELAXED);
-    __real_free(p);
-}
 
 static struct sources *sources;
 

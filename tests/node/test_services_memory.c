@@ -1,56 +1,10 @@
-/* Own services when each allocation in turn fails: then nothing has changed, and nothing leaks.
- *
- * The linker sends every allocation of this program and of the rooms through the functions below.
- */
+/* Own services when each allocation in turn fails: then nothing has changed, and nothing leaks. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "failing.h"
 #include "node/own.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t size);
-void __real_free(void *p);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t size);
-void __wrap_free(void *p);
-
-static long until_failure = -1; /* negative: none fails */
-static long alive;
-
-static bool fails(void) { return until_failure >= 0 && until_failure-- == 0; }
-
-static void *counted(void *p)
-{
-    alive += p != NULL;
-    return p;
-}
-
-void *__wrap_malloc(size_t size) { return fails() ? NULL : counted(__real_malloc(size)); }
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : counted(__real_calloc(n, size));
-}
-
-void *__wrap_realloc(void *p, size_t size)
-{
-    void *moved;
-
-    if (fails())
-        return NULL;
-    moved = __real_realloc(p, size);
-    alive += !p && moved;
-    return moved;
-}
-
-void __wrap_free(void *p)
-{
-    alive -= p != NULL;
-    __real_free(p);
-}
 
 TestSuite(node_services_memory, .init = own_begin, .fini = stage_end);
 

@@ -1,57 +1,10 @@
-/* Each allocation in turn fails: then nothing has changed and nothing leaks.
- *
- * The linker sends every allocation of this program and of the room through the functions below;
- * those of the libraries go their own way.
- */
+/* Each allocation in turn fails: then nothing has changed and nothing leaks. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "failing.h"
 #include "registry/help.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t size);
-void __real_free(void *p);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t size);
-void __wrap_free(void *p);
-
-static long until_failure = -1; /* negative: none fails */
-static long alive;
-
-static bool fails(void) { return until_failure >= 0 && until_failure-- == 0; }
-
-static void *counted(void *p)
-{
-    alive += p != NULL;
-    return p;
-}
-
-void *__wrap_malloc(size_t size) { return fails() ? NULL : counted(__real_malloc(size)); }
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : counted(__real_calloc(n, size));
-}
-
-void *__wrap_realloc(void *p, size_t size)
-{
-    void *moved;
-
-    if (fails())
-        return NULL;
-    moved = __real_realloc(p, size);
-    alive += !p && moved;
-    return moved;
-}
-
-void __wrap_free(void *p)
-{
-    alive -= p != NULL;
-    __real_free(p);
-}
 
 static struct registry *reg;
 static struct list *many, *many_local, *half;
