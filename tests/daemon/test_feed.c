@@ -135,6 +135,17 @@ static const struct {
 } asked[] = {{NULL, NULL}, {"s0007", NULL}, {"s00*", NULL}, {NULL, "p1"}, {"*4", "p0"}};
 #define WATCHERS (sizeof(asked) / sizeof(*asked))
 
+/* Something that concerns each of them, so that none learns only by its next sign of life how far
+ * the maps are. */
+static void touch_all(void)
+{
+    truth.value[4] = truth.value[4] % 60000 + 1;
+    put(0);
+    truth.value[7] = truth.value[7] % 60000 + 1;
+    put(1);
+    show();
+}
+
 static void follow_through(unsigned steps)
 {
     static struct watcher w[WATCHERS];
@@ -153,6 +164,8 @@ static void follow_through(unsigned steps)
         one_step();
         if (step % 10 != 0)
             continue;
+        if (step % 100 != 0)
+            touch_all();
         for (size_t i = 0; i < WATCHERS; i++) {
             cr_assert(watcher_reach(&w[i], truth.revision), "watcher %zu, step %u", i, step);
             cr_assert(watcher_agrees(&w[i], &truth, asked[i].glob, asked[i].peer),
