@@ -10,8 +10,8 @@
  * by row; whatever else there is to know is asked of the daemon, through web_ops, and rendered here
  * once it has been answered.
  *
- * Threads:   one of its own, "admin", with a libuv loop under which libmicrohttpd runs with an
- * epoll of its own; what ops holds is called on it and must not block. web_new, web_listen,
+ * Threads:   one of its own, "admin", with a libuv loop under which libmicrohttpd runs with an epoll
+ *            of its own; what ops holds is called on it and must not block. web_new, web_listen,
  *            web_start, web_stop, web_free: the owner's (main) thread. web_show, web_answer,
  *            web_tell: any.
  * Limits:    base/limits.h: admin_connections, admin_per_source, admin_followers. A request's head
