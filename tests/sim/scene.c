@@ -7,6 +7,7 @@
 
 #define HOSTS 128
 #define TIMEOUT_MS 30000u
+#define TWO_BEATS_MS 6000
 /* The kernel of a dead process still delivers what it sent, up to 9 s later; and who was stopped
  * itself grants one heartbeat more. */
 #define LAST_WORDS_MS 13000u
@@ -128,4 +129,27 @@ void scene_check(void)
             known[i][j].gone = a->events[NODE_PEER_GONE];
         }
     }
+}
+
+void scene_ring(size_t count)
+{
+    scene_add(count);
+    for (size_t i = 0; i < count; i++)
+        scene_dial(i, (i + 1) % count);
+}
+
+void scene_heals(void)
+{
+    cr_assert(fakenet_run_until(net, HEAL_MS, scene_live, NULL), "not live within 12 s");
+    cr_assert(fakenet_run_until(net, TWO_BEATS_MS, scene_agrees, NULL),
+              "no agreement 2 heartbeats later");
+    scene_check();
+}
+
+size_t scene_links_live(const struct fakenet_host *host)
+{
+    struct node_counters counters;
+
+    node_counters(host->node, &counters);
+    return counters.links_live;
 }

@@ -13,6 +13,8 @@ void scene_end(void);
 void scene_add(size_t count);
 struct fakenet_host *scene_host(size_t index);
 void scene_dial(size_t from, size_t to);
+/* So many nodes, each of which dials the next. */
+void scene_ring(size_t count);
 void scene_boot_all(void);
 
 /* Everybody whom the configuration of a running node links with another, and who can reach it,
@@ -20,6 +22,10 @@ void scene_boot_all(void);
 bool scene_agrees(void *ctx);
 /* The same of liveness alone. */
 bool scene_live(void *ctx);
+#define HEAL_MS 12000 /* within which all are linked again, whatever happened */
+/* Fails the test unless they are, and agree two heartbeats later. */
+void scene_heals(void);
+size_t scene_links_live(const struct fakenet_host *host);
 /* Fails the test when the maps of any node disagree with each other, or a version went back. */
 void scene_check(void);
 

@@ -11,8 +11,6 @@
     {                                                                                              \
         .seed = 2, .delay_min_ms = 10, .delay_max_ms = 80, .loss_permille = 10                     \
     }
-#define HEAL_MS 12000
-#define TWO_BEATS_MS 6000
 
 static void lan(void) { scene_make(&(struct fakenet_settings)LAN); }
 
@@ -20,13 +18,6 @@ static void wan(void) { scene_make(&(struct fakenet_settings)WAN); }
 
 TestSuite(mesh, .init = lan, .fini = scene_end);
 TestSuite(mesh_wan, .init = wan, .fini = scene_end);
-
-static void ring(size_t count)
-{
-    scene_add(count);
-    for (size_t i = 0; i < count; i++)
-        scene_dial(i, (i + 1) % count);
-}
 
 static void full(size_t count)
 {
@@ -37,25 +28,9 @@ static void full(size_t count)
                 scene_dial(i, j);
 }
 
-static void heals(void)
-{
-    cr_assert(fakenet_run_until(net, HEAL_MS, scene_live, NULL), "not live within 12 s");
-    cr_assert(fakenet_run_until(net, TWO_BEATS_MS, scene_agrees, NULL),
-              "no agreement 2 heartbeats later");
-    scene_check();
-}
-
-static size_t links_live(struct fakenet_host *host)
-{
-    struct node_counters counters;
-
-    node_counters(host->node, &counters);
-    return counters.links_live;
-}
-
 Test(mesh, three_nodes_link_and_agree)
 {
-    ring(3);
+    scene_ring(3);
     scene_boot_all();
     cr_assert(fakenet_run_until(net, 1000, scene_agrees, NULL));
     scene_check();
@@ -68,7 +43,7 @@ Test(mesh, ten_nodes_that_all_dial_each_other_keep_one_link_per_pair)
     cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
     fakenet_run(net, 3000);
     for (size_t i = 0; i < 10; i++)
-        cr_expect_eq(links_live(scene_host(i)), 9);
+        cr_expect_eq(scene_links_live(scene_host(i)), 9);
     cr_assert(scene_agrees(NULL));
     for (size_t i = 0; i < 10; i++)
         cr_expect_null(node_waits_for(scene_host(i)->node, &(size_t){0}));
@@ -108,7 +83,7 @@ Test(mesh, ten_nodes_agree_again_after_one_died_one_stopped_and_one_restarted_wi
     cr_assert(scene_agrees(NULL));
     fakenet_resume(scene_host(2));
     fakenet_boot(scene_host(1));
-    heals();
+    scene_heals();
 }
 
 Test(mesh, a_partition_heals_within_12_s_however_long_it_was)
@@ -124,14 +99,14 @@ Test(mesh, a_partition_heals_within_12_s_however_long_it_was)
         fakenet_run(net, lengths[k] + fakenet_random(net, 1000));
         for (int i = 0; i < 4; i++)
             fakenet_cut(scene_host(i < 2 ? 0 : 1), scene_host(i % 2 ? 2 : 3), false);
-        heals();
+        scene_heals();
         fakenet_run(net, 5000);
     }
 }
 
 Test(mesh, no_entry_outlives_its_owner_by_more_than_peer_timeout)
 {
-    ring(3);
+    scene_ring(3);
     scene_boot_all();
     cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
     fakenet_run(net, 10000);
@@ -151,7 +126,7 @@ Test(mesh, a_closed_connection_is_stale_at_once)
 {
     struct registry_peer_info info;
 
-    ring(2);
+    scene_ring(2);
     scene_boot_all();
     cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
     fakenet_kill(scene_host(0));
@@ -163,7 +138,7 @@ Test(mesh, a_closed_connection_is_stale_at_once)
 
 Test(mesh, who_leaves_takes_its_entries_along_at_once)
 {
-    ring(3);
+    scene_ring(3);
     scene_boot_all();
     cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
     fakenet_quit(scene_host(0));
@@ -182,7 +157,7 @@ static bool draining(struct fakenet_host *viewer, const char *id)
 
 Test(mesh, who_drains_is_shown_so_at_once_and_stays_linked)
 {
-    ring(3);
+    scene_ring(3);
     scene_boot_all();
     cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
     fakenet_drain(scene_host(0));
@@ -194,7 +169,7 @@ Test(mesh, who_drains_is_shown_so_at_once_and_stays_linked)
     cr_expect_not(draining(scene_host(1), "n2"));
     /* A link that breaks comes back, and says it again. */
     fakenet_break(scene_host(0));
-    heals();
+    scene_heals();
     fakenet_offer(scene_host(0), "lease", "web", "127.0.0.1:80", 0);
     fakenet_run(net, 20000);
     cr_expect(scene_agrees(NULL));
@@ -210,7 +185,7 @@ Test(mesh, draining_is_shown_whatever_a_sync_said_that_it_overtook)
 {
     char name[32];
 
-    ring(2);
+    scene_ring(2);
     scene_host(1)->n_dials = 0;
     scene_boot_all();
     cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
@@ -252,7 +227,7 @@ Test(mesh, sessions_are_told_with_what_it_takes_to_reach_the_peer)
 
 Test(mesh, wishes_for_data_connections_reach_who_dialled)
 {
-    ring(2);
+    scene_ring(2);
     scene_host(1)->n_dials = 0;
     scene_host(0)->wanted = 7;
     scene_host(1)->wanted = 9;
@@ -269,29 +244,29 @@ Test(mesh, wishes_for_data_connections_reach_who_dialled)
 
 Test(mesh, a_duplicate_stays_while_forwards_are_opened_over_it_and_not_for_ever)
 {
-    ring(2); /* both dial */
+    scene_ring(2); /* both dial */
     scene_host(0)->busy = scene_host(1)->busy = true;
     scene_boot_all();
     cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
     fakenet_run(net, 5000);
-    cr_expect_eq(links_live(scene_host(0)), 2);
+    cr_expect_eq(scene_links_live(scene_host(0)), 2);
     scene_host(0)->busy = false;
     fakenet_run(net, 300);
-    cr_expect_eq(links_live(scene_host(0)), 1);
-    cr_expect_eq(links_live(scene_host(1)), 1);
+    cr_expect_eq(scene_links_live(scene_host(0)), 1);
+    cr_expect_eq(scene_links_live(scene_host(1)), 1);
     scene_host(0)->busy = true;
     fakenet_break(scene_host(0));
     fakenet_run(net, 5000);
-    cr_expect_eq(links_live(scene_host(0)), 2);
+    cr_expect_eq(scene_links_live(scene_host(0)), 2);
     fakenet_run(net, 10000);
-    cr_expect_eq(links_live(scene_host(0)), 1);
+    cr_expect_eq(scene_links_live(scene_host(0)), 1);
     cr_expect(scene_agrees(NULL));
     scene_check();
 }
 
 Test(mesh, a_change_is_told_at_once)
 {
-    ring(2);
+    scene_ring(2);
     scene_boot_all();
     cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
     fakenet_offer(scene_host(0), "lease", "web", "127.0.0.1:80", 0);
@@ -308,7 +283,7 @@ Test(mesh, heartbeats_of_a_quiet_mesh_change_nothing_and_print_nothing)
     uint32_t printed;
     uint64_t revision;
 
-    ring(3);
+    scene_ring(3);
     scene_boot_all();
     cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
     fakenet_run(net, 3000);
@@ -321,7 +296,7 @@ Test(mesh, heartbeats_of_a_quiet_mesh_change_nothing_and_print_nothing)
 
 Test(mesh, only_own_services_are_announced)
 {
-    ring(3);
+    scene_ring(3);
     scene_host(2)->n_dials = 0; /* n0 - n1 - n2 in a row */
     scene_boot_all();
     cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
@@ -332,7 +307,7 @@ Test(mesh, only_own_services_are_announced)
 
 Test(mesh, a_peer_behind_nat_dials_out_and_is_known_both_ways)
 {
-    ring(2);
+    scene_ring(2);
     scene_host(1)->n_dials = 0;
     scene_host(0)->listens = false;
     scene_boot_all();
@@ -342,236 +317,16 @@ Test(mesh, a_peer_behind_nat_dials_out_and_is_known_both_ways)
 
 Test(mesh, a_node_without_services_joins)
 {
-    ring(2);
+    scene_ring(2);
     scene_host(0)->n_services = 0;
     scene_boot_all();
     cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
     cr_expect_eq(fakenet_rows(scene_host(1), "n0"), 0);
 }
 
-Test(mesh, two_peers_behind_one_address_do_not_overwrite_each_other)
-{
-    struct registry_peer_info a, b;
-    struct fakenet_host *hub, *one, *two;
-
-    hub = fakenet_add(net, "hub", "10.0.0.1", 7400);
-    one = fakenet_add(net, "one", "10.0.0.2", 7400);
-    two = fakenet_add(net, "two", "10.0.0.2", 7401);
-    fakenet_service(one, "web", "127.0.0.1:80");
-    fakenet_service(two, "web", "127.0.0.1:81");
-    fakenet_dial(one, "10.0.0.1", 7400, NULL);
-    fakenet_dial(two, "10.0.0.1", 7400, NULL);
-    fakenet_boot(hub);
-    fakenet_boot(one);
-    fakenet_run(net, 1000);
-    fakenet_boot(two);
-    fakenet_run(net, 1000);
-    cr_assert(fakenet_linked(hub, one));
-    cr_assert(fakenet_linked(hub, two));
-    cr_assert_eq(registry_peer_get(hub->registry, "one", &a), 0);
-    cr_assert_eq(registry_peer_get(hub->registry, "two", &b), 0);
-    cr_expect_str_eq(a.label, "10.0.0.2");
-    cr_expect_str_eq(b.label, "10.0.0.2#two");
-    fakenet_kill(one);
-    fakenet_run(net, 40000);
-    cr_assert_eq(registry_peer_get(hub->registry, "two", &b), 0);
-    cr_expect_str_eq(b.label, "10.0.0.2#two", "nobody is relabelled when another leaves");
-}
-
-Test(mesh, a_name_that_moves_is_followed)
-{
-    struct fakenet_host *a, *b, *c;
-
-    a = fakenet_add(net, "a", "10.0.0.1", 7400);
-    b = fakenet_add(net, "b", "10.0.0.2", 7400);
-    c = fakenet_add(net, "c", "10.0.0.3", 7400);
-    fakenet_name(net, "there.example", "10.0.0.2");
-    fakenet_dial(a, "there.example", 7400, NULL);
-    fakenet_boot(a);
-    fakenet_boot(b);
-    fakenet_run(net, 1000);
-    cr_assert(fakenet_linked(a, b));
-    fakenet_kill(b);
-    fakenet_name(net, "there.example", "10.0.0.3");
-    fakenet_boot(c);
-    fakenet_run(net, 10000);
-    cr_expect(fakenet_linked(a, c));
-}
-
-Test(mesh, the_last_good_answer_of_the_resolver_is_kept)
-{
-    struct fakenet_host *a = fakenet_add(net, "a", "10.0.0.1", 7400);
-    struct fakenet_host *b = fakenet_add(net, "b", "10.0.0.2", 7400);
-
-    fakenet_name(net, "there.example", "10.0.0.2");
-    fakenet_dial(a, "there.example", 7400, NULL);
-    fakenet_boot(a);
-    fakenet_boot(b);
-    fakenet_run(net, 1000);
-    fakenet_name(net, "there.example", "");
-    fakenet_kill(b);
-    fakenet_run(net, 1000);
-    fakenet_boot(b);
-    cr_expect_not(fakenet_linked(a, b));
-    fakenet_run(net, HEAL_MS);
-    cr_expect(fakenet_linked(a, b));
-}
-
-Test(mesh, a_restart_with_lost_state_and_a_clock_gone_back_is_believed)
-{
-    uint64_t before;
-
-    ring(3);
-    scene_boot_all();
-    cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
-    before = node_incarnation(scene_host(0)->node);
-    fakenet_kill(scene_host(0));
-    scene_host(0)->skew_us = -INT64_C(86400000000);
-    fakenet_service(scene_host(0), "fresh", "127.0.0.1:9");
-    fakenet_boot(scene_host(0));
-    heals();
-    cr_expect_gt(node_incarnation(scene_host(0)->node), before);
-    cr_expect_geq(scene_host(0)->events[NODE_INCARNATION], 1);
-    cr_expect_eq(fakenet_rows(scene_host(1), "n0"), 2);
-    cr_expect_eq(fakenet_rows(scene_host(2), "n0"), 2);
-}
-
-Test(mesh, a_listener_whose_clock_went_back_is_told_so_by_its_diallers)
-{
-    ring(2);
-    scene_host(1)->n_dials = 0; /* n0 dials n1, which restarts with a lower clock */
-    scene_boot_all();
-    cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
-    fakenet_kill(scene_host(1));
-    scene_host(1)->skew_us = -INT64_C(86400000000);
-    fakenet_boot(scene_host(1));
-    heals();
-    cr_expect_eq(scene_host(1)->events[NODE_INCARNATION], 1);
-}
-
-Test(mesh, a_second_instance_of_a_live_id_is_refused_and_the_first_keeps_its_entries)
-{
-    struct fakenet_host *hub = fakenet_add(net, "hub", "10.0.0.1", 7400);
-    struct fakenet_host *first = fakenet_add(net, "twin", "10.0.0.2", 7400);
-    struct fakenet_host *second = fakenet_add(net, "twin", "10.0.0.3", 7400);
-    struct node_link_info info;
-
-    fakenet_service(first, "web", "127.0.0.1:80");
-    fakenet_dial(first, "10.0.0.1", 7400, NULL);
-    fakenet_dial(second, "10.0.0.1", 7400, NULL);
-    fakenet_boot(hub);
-    fakenet_boot(first);
-    fakenet_run(net, 1000);
-    fakenet_boot(second);
-    fakenet_run(net, 60000);
-    cr_expect(fakenet_linked(hub, first));
-    cr_expect_eq(second->events[NODE_LINK_REFUSED], 1, "told once");
-    cr_expect(strstr(second->last_text[NODE_LINK_REFUSED], "10.0.0.2") != NULL, "%s",
-              second->last_text[NODE_LINK_REFUSED]);
-    cr_assert_eq(node_links(second->node, &info, 1), 1);
-    cr_expect_str_eq(info.state, "refused");
-    /* Once the first is gone, the second comes in. */
-    fakenet_kill(first);
-    fakenet_run(net, 12000);
-    cr_expect(fakenet_linked(hub, second));
-}
-
-Test(mesh, a_restarted_node_takes_over_from_its_half_dead_session)
-{
-    ring(2);
-    scene_host(1)->n_dials = 0;
-    scene_boot_all();
-    cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
-    fakenet_cut(scene_host(0), scene_host(1), true);
-    fakenet_kill(scene_host(0)); /* nobody hears of it */
-    fakenet_run(net, 1000);
-    fakenet_cut(scene_host(0), scene_host(1), false);
-    fakenet_boot(scene_host(0));
-    heals();
-}
-
-Test(mesh, a_node_that_dials_itself_stops_doing_so)
-{
-    struct fakenet_host *a = fakenet_add(net, "a", "10.0.0.1", 7400);
-    struct node_counters counters;
-    struct node_link_info info;
-
-    fakenet_dial(a, "10.0.0.1", 7400, NULL);
-    fakenet_boot(a);
-    fakenet_run(net, 60000);
-    node_counters(a->node, &counters);
-    cr_expect_eq(counters.dials, 1);
-    cr_expect_eq(a->events[NODE_LINK_REFUSED], 1);
-    cr_assert_eq(node_links(a->node, &info, 1), 1);
-    cr_expect_str_eq(info.state, "refused");
-    cr_expect_null(node_waits_for(a->node, &(size_t){0}));
-}
-
-Test(mesh, another_peer_than_expected_is_refused_and_tried_again_slowly)
-{
-    struct fakenet_host *a = fakenet_add(net, "a", "10.0.0.1", 7400);
-    struct fakenet_host *b = fakenet_add(net, "b", "10.0.0.2", 7400);
-    struct node_counters counters;
-
-    fakenet_dial(a, "10.0.0.2", 7400, "c");
-    fakenet_boot(a);
-    fakenet_boot(b);
-    fakenet_run(net, 60000);
-    node_counters(a->node, &counters);
-    cr_expect_leq(counters.dials, 14);
-    cr_expect_geq(counters.dials, 5);
-    cr_expect_eq(a->events[NODE_LINK_REFUSED], 1);
-    cr_expect_not(fakenet_live(a, b));
-}
-
-Test(mesh, the_link_dialled_by_the_lower_id_stays_and_the_other_parks_until_it_ends)
-{
-    struct node_link_info info[2];
-
-    ring(2); /* both dial */
-    scene_boot_all();
-    cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
-    fakenet_run(net, 2000);
-    cr_assert_eq(node_links(scene_host(1)->node, info, 2), 2);
-    cr_expect_str_eq(info[0].state, "parked");
-    cr_expect_str_eq(info[1].state, "live");
-    cr_assert_eq(node_links(scene_host(0)->node, info, 2), 1);
-    cr_expect_str_eq(info[0].state, "live");
-    cr_expect_eq(scene_host(0)->events[NODE_LINK_LOST], 0, "a duplicate is no loss");
-    cr_expect_eq(scene_host(1)->events[NODE_LINK_LOST], 0, "a duplicate is no loss");
-    /* n0 cannot dial any more: n1's own dialler goes on. */
-    scene_host(1)->refuses = true;
-    fakenet_break(scene_host(0));
-    fakenet_run(net, 2000);
-    cr_expect(scene_agrees(NULL));
-    cr_assert_eq(node_links(scene_host(1)->node, info, 2), 1);
-    cr_expect_str_eq(info[0].state, "live");
-}
-
-Test(mesh, two_addresses_of_one_peer_make_one_link)
-{
-    struct fakenet_host *a = fakenet_add(net, "a", "10.0.0.1", 7400);
-    struct fakenet_host *b = fakenet_add(net, "b", "10.0.0.2", 7400);
-    struct node_counters before, after;
-
-    fakenet_name(net, "b.example", "10.0.0.2");
-    fakenet_dial(a, "10.0.0.2", 7400, NULL);
-    fakenet_dial(a, "b.example", 7400, NULL);
-    fakenet_boot(a);
-    fakenet_boot(b);
-    fakenet_run(net, 5000);
-    cr_expect(fakenet_linked(a, b));
-    cr_expect_eq(links_live(a), 1);
-    node_counters(a->node, &before);
-    fakenet_run(net, 60000);
-    node_counters(a->node, &after);
-    cr_expect_eq(after.dials, before.dials, "the second address waits behind the first");
-    cr_expect_null(node_waits_for(a->node, &(size_t){0}));
-}
-
 Test(mesh, a_stopped_node_that_goes_on_declares_nobody_dead)
 {
-    ring(3);
+    scene_ring(3);
     scene_host(0)->n_dials = 0;
     scene_boot_all();
     cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
@@ -586,7 +341,7 @@ Test(mesh, a_stopped_node_that_goes_on_declares_nobody_dead)
 
 Test(mesh, an_acceptor_takes_a_suspect_link_back_when_it_speaks_again)
 {
-    ring(2);
+    scene_ring(2);
     scene_host(1)->n_dials = 0;
     scene_boot_all();
     cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
@@ -630,7 +385,7 @@ Test(mesh, a_storm_of_restarts_ends_in_agreement)
         fakenet_run(net, fakenet_random(net, 700));
         scene_check();
     }
-    heals();
+    scene_heals();
 }
 
 Test(mesh, a_list_of_ten_thousand_goes_in_parts)
@@ -638,7 +393,7 @@ Test(mesh, a_list_of_ten_thousand_goes_in_parts)
     struct node_counters counters;
     char name[32];
 
-    ring(2);
+    scene_ring(2);
     scene_host(1)->n_dials = 0;
     scene_boot_all();
     cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
@@ -664,7 +419,7 @@ Test(mesh, peers_killed_in_the_middle_of_a_sync_leave_nothing_broken)
 {
     char name[32];
 
-    ring(2);
+    scene_ring(2);
     for (size_t round = 0; round < 300; round++) {
         struct fakenet_host *host = scene_host(fakenet_random(net, 2));
 
@@ -685,7 +440,7 @@ Test(mesh, peers_killed_in_the_middle_of_a_sync_leave_nothing_broken)
     for (size_t i = 0; i < 2; i++)
         if (!scene_host(i)->node)
             fakenet_boot(scene_host(i));
-    heals();
+    scene_heals();
 }
 
 /* ---- what is measured on the way ---- */
