@@ -208,6 +208,27 @@ Test(node_dialer, a_typed_refusal_of_the_token_leads_back_to_dialling)
     cr_expect_geq(st.n_calls, calls + 1);
 }
 
+Test(node_dialer, who_was_forgotten_after_a_long_cut_is_back_within_a_moment)
+{
+    const struct node_call_result cut = {.error = -ETIMEDOUT, .text = "cut"};
+    size_t calls;
+
+    resolved();
+    for (unsigned i = 0; i < 8; i++) { /* the waits have grown to their longest */
+        node_call_done(st.node, st.call.call, &cut);
+        stage_wait(10000);
+    }
+    for (unsigned i = 0; i < 5; i++) {
+        calls = st.n_calls;
+        welcome("n9", 500);
+        node_link_down(st.node, st.dial.link, STATUS_UNAUTHENTICATED, REASON(TOKEN), "timed out");
+        stage_wait(150);
+        cr_expect_eq(st.n_calls, i == 0 ? calls + 1 : calls,
+                     "the first time it is asked again, and later as often as others");
+        stage_wait(10000);
+    }
+}
+
 Test(node_dialer, goes_on_above_the_incarnation_known_there)
 {
     Meshd__V1__RegisterReply reply = MESHD__V1__REGISTER_REPLY__INIT;
