@@ -160,10 +160,10 @@ void forward_set_records(struct forward *forward, enum forward_records records);
 bool forward_end_is_error(enum forward_end end);
 
 /* Looks once whether backend answers, dialled as for clients; http_path NULL: it accepts a
- * connection, else it answers GET with a status of 200 to 399. Where the backend wants a PROXY
- * header it is told that there is no client. Told by ops.checked, once, unless forward_stop comes
- * first. 0; -ENOMEM; -EINVAL: no address, or a path that is not "/" and visible ASCII. Any thread.
- */
+ * connection, and nothing is said; else it answers GET with a status of 200 to 399, and where it
+ * wants a PROXY header it is told first that there is no client. Told by ops.checked, once, unless
+ * forward_stop comes first. 0; -ENOMEM; -EINVAL: no address, or a path that is not "/" and visible
+ * ASCII. Any thread. */
 int forward_check(struct forward *forward, uint64_t check, const char *backend,
                   enum proxy_version proxy, const char *http_path, uint32_t timeout_ms);
 

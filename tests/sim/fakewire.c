@@ -159,7 +159,9 @@ static void arrive(struct fakenet *net, struct conn *conn, int which)
         from->flight_end = &from->flight;
     if (!side_open(net, to)) {
         free(message);
-        side_down(net, conn, which, ECONNRESET); /* nobody knows it there: reset */
+        /* Nobody knows it there: reset, behind what had been said. */
+        if (!to->flight && !to->queue)
+            side_down(net, conn, which, ECONNRESET);
         return;
     }
     message->to = !which;
