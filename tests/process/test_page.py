@@ -5,6 +5,7 @@ uses no mouse or no eyes, with 10,000 services, and when the node is gone.
 MESHD_SHOTS names a folder for screenshots.
 """
 import pathlib
+import signal
 import sys
 
 import browser
@@ -113,6 +114,16 @@ class Live(PageTest):
         self.until_services(["new", "web"])
         page.until_text("#change-list", "while not connected")
         self.assertNotIn("(cut off)", page.run("return document.title"))
+
+    def test_a_node_that_stands_still_is_said_and_goes_on(self):
+        self.open(self.n1)
+        self.until_services(["web"])
+        self.n1.signal(signal.SIGSTOP)
+        page.until_text("#connection", "connection lost, trying again; what you see is from", 12)
+        self.n1.signal(signal.SIGCONT)
+        page.until_text("#connection", "live")
+        self.n1.local("offer", "after", "127.0.0.1:1")
+        self.until_services(["after", "web"])
 
     def test_explain_says_where_a_name_goes(self):
         self.open(self.n1)
