@@ -125,6 +125,19 @@ class Live(PageTest):
         self.n1.local("offer", "after", "127.0.0.1:1")
         self.until_services(["after", "web"])
 
+    def test_a_main_loop_that_does_not_answer_is_said(self):
+        self.open(self.n1)
+        page.until_text("#ready", "ready")
+        page.until_text("#mesh-hint", "No peers")
+        self.assertEqual(page.run("model.nodeAt -= 60000; drawNow('header'); return byId('ready').textContent"),
+                         "main loop does not answer")
+        page.until_text("#ready", "ready")
+
+    def test_why_a_peer_is_not_reached_is_said(self):
+        n2 = self.viewed("n2", peers=[f"{self.mesh.net}.9:7400"]).start()
+        self.open(n2)
+        until("its row says so", lambda: "Connection refused" in page.column("peers-table", 3)[0])
+
     def test_explain_says_where_a_name_goes(self):
         self.open(self.n1)
         page.type("#explain-name", "web\n")

@@ -129,6 +129,7 @@ function drawMesh() {
   mesh.at = Math.min(mesh.at, Math.max(0, nodes.length - 1));
   nodes.forEach((node, i) => drawNode(node, i, points[i], centre, beside, labelled));
   placeSelf(centre, nodes);
+  setText(byId("mesh-hint"), nodes.length ? "Arrow keys walk the peers, Enter shows one alone." : model.node ? "No peers: none is configured, and none has come." : "");
 }
 
 function drawNode(node, i, point, centre, beside, labelled) {

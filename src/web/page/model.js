@@ -9,6 +9,7 @@ const model = {
   changes: [],         // the newest first
   rates: [],           // one entry a second, the newest last
   clockAhead: 0,       // the node's clock less ours, in seconds
+  nodeAt: 0,           // when it last spoke of itself, by our clock
 };
 const CHANGES_KEPT = 200, RATES_KEPT = 120;
 
@@ -237,10 +238,12 @@ const handlers = {
   node({ node, limits }) {
     takeRates(model.node, node);
     model.node = node;
+    model.nodeAt = Date.now();
     model.limits = limits;
     model.clockAhead = node.started + node.uptime_ms / 1000 - Date.now() / 1000;
     touch("header", "tiles", "peers", "mesh", "ends", "limits", "checks", "services");
   },
+  beat() {}, // that it has come is all
   log({ when, kind, peer_id, text }) {
     const word = kind.replaceAll("_", " ");
     const known = model.changes.some((c) => c.when === when && c.word === word && c.peer === peer_id && c.why === text);
@@ -281,6 +284,7 @@ const connection = {
   },
   live() {
     this.cutSince = 0;
+    model.nodeAt = Date.now(); // it has its time from now on
     this.say("good", "live");
   },
   lost() {

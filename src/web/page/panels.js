@@ -7,10 +7,16 @@ renderers.header = () => {
   setText(byId("self"), hello.peer_id);
   setText(byId("software"), hello.software);
   setText(byId("revision"), count(model.revision));
-  if (!node) return;
-  const state = node.draining ? "warn" : node.ready === false ? "warn" : node.nng_healthy ? "good" : "bad";
+  // The admin port and the maps have threads of their own: they go on when the main loop does not.
+  const mute = connection.state === "good" && Date.now() - model.nodeAt > SILENCE_MS;
+  if (mute) {
+    ready.dataset.state = "bad";
+    setText(ready, "main loop does not answer");
+  }
+  if (!node || mute) return;
+  const state = !node.nng_healthy ? "bad" : node.draining || node.ready === false ? "warn" : "good";
   ready.dataset.state = state;
-  setText(ready, node.draining ? "draining" : !node.nng_healthy ? "messaging does not answer"
+  setText(ready, !node.nng_healthy ? "messaging does not answer" : node.draining ? "draining"
     : node.ready === false ? `not ready: ${node.ready_why || "starting"}` : "ready");
   setText(byId("uptime"), ageText(node.uptime_ms / 1000));
 };
@@ -139,4 +145,4 @@ byId("explain-form").addEventListener("submit", (event) => {
 });
 touch("changes", "ends", "limits", "checks", "services", "peers", "mesh");
 connection.open();
-setInterval(() => { connection.watch(); touch("services", "peers"); }, 1000);
+setInterval(() => { connection.watch(); touch("header", "services", "peers"); }, 1000);

@@ -140,9 +140,9 @@ function fillText(td, text, code) {
 }
 
 function fillState(td, word, why = "") {
-  if (!td.firstElementChild) td.append(make("span"));
+  if (!td.firstElementChild) td.append(make("span"), make("span", { class: "why" }));
   setState(td.firstElementChild, word);
-  td.title = why;
+  setText(td.lastElementChild, why);
 }
 
 function fillPeer(td, id) {
