@@ -44,7 +44,7 @@ struct app {
     struct admin *admin; /* NULL: off */
     struct mailbox box;
     uv_loop_t loop;
-    uv_timer_t tick, stop, drain;
+    uv_timer_t tick, stop, drain, rest;
     uv_signal_t term, interrupt;
     struct reload reload;
     struct notify notify;
@@ -73,5 +73,7 @@ void app_loop_run(struct app *app); /* until the end was asked for, and peers ha
 void app_loop_close(struct app *app);
 /* Clients are cut off, if any are left. Again: nothing. */
 void app_loop_end_forwarding(struct app *app);
+/* Tells how many lines were left out since the last such line, for none will come any more. */
+void app_loop_last_lines(void);
 
 #endif

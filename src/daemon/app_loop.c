@@ -10,6 +10,7 @@
 
 #define DRAIN_LOOK_MS 20u
 #define DRAIN_LEAST_MS 300u /* for peers to hear of it, and for what they sent before to come */
+#define REST_MS 5000u       /* from one look to the next for lines that were left out */
 #define STOP_LINKS_MS 1000u /* for Goodbyes to leave */
 
 static void on_tick(uv_timer_t *timer)
@@ -18,9 +19,6 @@ static void on_tick(uv_timer_t *timer)
 
     app->next_ms = 0;
     node_tick(app->node);
-    events_tick();
-    policy_tick();
-    forwards_tick();
     app_loop_rearm(app);
 }
 
@@ -46,6 +44,22 @@ static void after_batch(void *ctx)
         app_loop_rearm(app);
 }
 
+static void tell_rest(uint64_t now_ms)
+{
+    events_left_out(now_ms);
+    policy_left_out(now_ms);
+    forwards_left_out(now_ms);
+}
+
+/* A timer of its own: without links the node may have nothing to do for ever. */
+static void on_rest(uv_timer_t *timer)
+{
+    (void)timer;
+    tell_rest(clock_ms());
+}
+
+void app_loop_last_lines(void) { tell_rest(UINT64_MAX); }
+
 static void on_stop_late(uv_timer_t *timer) { uv_stop(timer->loop); }
 
 void app_loop_end_forwarding(struct app *app)
@@ -62,7 +76,7 @@ static void say_goodbye(struct app *app)
 
     if (left)
         log_warn("daemon", "drain_timeout: cutting off %zu that are still being forwarded", left);
-    log_info("daemon", "saying goodbye to %zu lines", ports_lines(app->ports));
+    log_info("daemon", "saying goodbye on %zu links", ports_lines(app->ports));
     app->stopping = true;
     /* What draining takes at the least is part of the end. */
     app->stop_ms = now - (gone_ms < DRAIN_LEAST_MS ? gone_ms : DRAIN_LEAST_MS);
@@ -124,6 +138,8 @@ int app_loop_init(struct app *app)
     if (r == 0)
         r = uv_timer_init(&app->loop, &app->drain);
     if (r == 0)
+        r = uv_timer_init(&app->loop, &app->rest);
+    if (r == 0)
         r = uv_signal_init(&app->loop, &app->term);
     if (r == 0)
         r = uv_signal_init(&app->loop, &app->interrupt);
@@ -151,6 +167,7 @@ void app_loop_run(struct app *app)
                            "node believes; keep it inside a network that you trust");
     node_start(app->node);
     app_loop_rearm(app);
+    uv_timer_start(&app->rest, on_rest, REST_MS, REST_MS);
     notify_ready(&app->notify, &app->loop, app->registry, app->canary);
     uv_run(&app->loop, UV_RUN_DEFAULT);
 }
@@ -160,6 +177,7 @@ void app_loop_close(struct app *app)
     uv_close((uv_handle_t *)&app->tick, NULL);
     uv_close((uv_handle_t *)&app->stop, NULL);
     uv_close((uv_handle_t *)&app->drain, NULL);
+    uv_close((uv_handle_t *)&app->rest, NULL);
     uv_close((uv_handle_t *)&app->term, NULL);
     uv_close((uv_handle_t *)&app->interrupt, NULL);
     reload_close(&app->reload);

@@ -300,6 +300,7 @@ void app_stop(struct app *app, int code)
     mailbox_close(&app->box);
     admin_free(app->admin);
     canary_stop(app->canary); /* introspection asks it */
+    app_loop_last_lines();
     printer_stop(app->printer, printer_grace_ms(app));
     if (app->ports && ports_resolving(app->ports)) {
         paths_close(&app->paths); /* nothing stops the resolver, and libuv would wait for it */

@@ -38,13 +38,13 @@ static void kind_text(size_t kind, char *out, size_t size)
              lines[kind].after);
 }
 
-void events_tick(void)
+void events_left_out(uint64_t now_ms)
 {
     char kind[64];
 
     for (size_t i = 0; i < N_LINES; i++) {
         kind_text(i, kind, sizeof kind);
-        log_limited_rest(&limits[i], clock_ms(), lines[i].level, lines[i].room, kind);
+        log_limited_rest(&limits[i], now_ms, lines[i].level, lines[i].room, kind);
     }
 }
 

@@ -7,6 +7,6 @@
 
 void events_log(const struct node_event *event);
 /* Now and then: tells of lines that were left out because there were too many. */
-void events_tick(void);
+void events_left_out(uint64_t now_ms);
 
 #endif

@@ -37,13 +37,13 @@ static bool may_write(enum forward_end end, enum log_level level)
     return log_limit_take(&limits[end], clock_ms(), level, ROOM, kind);
 }
 
-void forwards_tick(void)
+void forwards_left_out(uint64_t now_ms)
 {
     char kind[64];
 
     for (unsigned end = 0; end < N_FORWARD_ENDS; end++) {
         kind_text(end, kind);
-        log_limited_rest(&limits[end], clock_ms(), LOG_WARN, ROOM, kind);
+        log_limited_rest(&limits[end], now_ms, LOG_WARN, ROOM, kind);
     }
 }
 

@@ -10,6 +10,6 @@ void forwards_set(struct forward *forward, enum forward_records records);
  * are all that is wanted, repeats of one end are limited as log_limited does, for anybody can cause
  * them; where all are wanted, none is left out that standard error takes. */
 void forwards_log(void *ctx, const struct forward_record *record);
-void forwards_tick(void); /* now and then, for log_limited_rest. Any thread */
+void forwards_left_out(uint64_t now_ms); /* now and then, for log_limited_rest. Any thread */
 
 #endif

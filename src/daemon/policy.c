@@ -26,13 +26,13 @@ static void tell(void *ctx, enum policy_action action, const char *subject, cons
     log_limited(&limits[action], clock_ms(), LOG_WARN, "policy", kind, "refused: %s", text);
 }
 
-void policy_tick(void)
+void policy_left_out(uint64_t now_ms)
 {
     char kind[64];
 
     for (int i = 0; i < N_POLICY_ACTIONS; i++) {
         kind_text((enum policy_action)i, kind, sizeof kind);
-        log_limited_rest(&limits[i], clock_ms(), LOG_WARN, "policy", kind);
+        log_limited_rest(&limits[i], now_ms, LOG_WARN, "policy", kind);
     }
 }
 

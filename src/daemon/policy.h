@@ -13,7 +13,7 @@ struct node;
 /* A keeper without rules, whose refusals are logged as log_limited does, by action. 0 or -ENOMEM.
  */
 int policy_start(struct policy_keeper **out_keeper);
-void policy_tick(void); /* now and then, for log_limited_rest. Any thread */
+void policy_left_out(uint64_t now_ms); /* now and then, for log_limited_rest. Any thread */
 /* Its rules are those of the settings from now on. 0, or a negative errno and all is as it was. */
 int policy_from_config(const struct config *config, struct policy_keeper *keeper);
 /* Afterwards, while the node runs: links and names that are not allowed any more go, and those that

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/clock.h"
 #include "base/log.h"
 #include "daemon/events.h"
 
@@ -19,7 +20,7 @@ static void listen_to(const struct node_event *event, unsigned n)
     dup2(fds[1], STDERR_FILENO);
     for (unsigned i = 0; i < n; i++)
         events_log(event);
-    events_tick();
+    events_left_out(clock_ms());
     dup2(saved, STDERR_FILENO);
     len = read(fds[0], got, sizeof(got) - 1);
     got[len > 0 ? len : 0] = '\0';

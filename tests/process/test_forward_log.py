@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 
@@ -163,8 +164,11 @@ class ForwardLog(ForwardTest):
             self.assertRegex(line, re.compile(r"^[\x20-\x7e]+$"))
             self.assertEqual(fields(line)["end"], "bad_request")
 
-    def test_a_flood_of_clients_that_fail_is_summed_up(self):
-        self.mesh_of("errors")
+    def test_a_flood_of_clients_that_fail_is_summed_up_also_without_links_and_at_the_end(self):
+        self.n1 = self.mesh.node("n1", services=[f"gone:{self.mesh.net}.200:{NOWHERE}"], LOG_FORWARDS="errors",
+                                 INGRESS_ADDR=self.ingress(1)).start()
+        summed_up = re.compile(
+            r"warn \[forward\] forwards that ended with no_such_name: \d+ more such lines were left out")
         begun = time.monotonic()
         for _ in range(300):
             self.assertEqual(ask(self.connect(self.n1), head_for("nobody")).status, 404)
@@ -172,9 +176,14 @@ class ForwardLog(ForwardTest):
         until("the other end is told", lambda: any("backend_refused" in line for line in self.lines(self.n1)))
         if time.monotonic() - begun < 9:  # before the next 200 could begin
             self.assertEqual(sum("end=no_such_name" in line for line in self.lines(self.n1)), 200)
-        until("what was left out is told", lambda: re.search(
-            r"warn \[forward\] forwards that ended with no_such_name: \d+ more such lines were left out",
-            self.n1.err.read_text()), 15)
+        until("what was left out is told", lambda: summed_up.search(self.n1.err.read_text()), 20)
+        for _ in range(250):
+            ask(self.connect(self.n1), head_for("nobody"))
+        self.n1.signal(signal.SIGTERM)
+        self.assertEqual(self.n1.ended(), 0)
+        self.n1.signal(signal.SIGTERM)
+        self.assertEqual(self.n1.ended(), 0)
+        self.assertEqual(len(summed_up.findall(self.n1.err.read_text())), 2)
 
     def test_a_stream_that_is_broken_off_is_told_by_both(self):
         self.mesh_of("all")
