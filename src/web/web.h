@@ -10,10 +10,10 @@
  * by row; whatever else there is to know is asked of the daemon, through web_ops, and rendered here
  * once it has been answered.
  *
- * Threads:   one of its own, "admin", with a libuv loop under which libmicrohttpd runs with an epoll
- *            of its own; what ops holds is called on it and must not block. web_new, web_listen,
- *            web_start, web_stop, web_free: the owner's (main) thread. web_show, web_answer,
- *            web_tell: any.
+ * Threads:   one of its own, "admin", with a libuv loop under which libmicrohttpd runs with an
+ *            epoll of its own; what ops holds is called on it and must not block. web_new,
+ *            web_listen, web_start, web_stop, web_free: the owner's (main) thread. web_show,
+ *            web_answer, web_tell: any.
  * Limits:    base/limits.h: admin_connections, admin_per_source, admin_followers. A request's head
  *            is at most 16 KiB and must be whole in 10 s; who reads nothing for 30 s is cut off,
  *            and so is who has not taken a whole answer, or all news, in 10 minutes.
