@@ -4,11 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/array.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "client/inside.h"
 
 #define INTROSPECT "/meshd.v1.Registry/Introspect"
+#define FIRST 16u /* room of a list */
 
 /* One page. MESH_NOT_FOUND: the picture it belongs to is not kept any more. */
 static enum mesh_status ask_page(struct mesh_client *client, Meshd__V1__IntrospectRequest *request,
@@ -58,24 +60,6 @@ static struct mesh_maps *maps_new(void)
     return maps;
 }
 
-/* Room for more elements behind the first n; the array doubles. */
-static int more(void **array, size_t size, size_t n, size_t add, size_t *cap)
-{
-    size_t want = *cap ? *cap : 16;
-    void *grown;
-
-    while (want < n + add)
-        want *= 2;
-    if (want == *cap)
-        return 0;
-    grown = realloc(*array, want * size);
-    if (!grown)
-        return -ENOMEM;
-    *array = grown;
-    *cap = want;
-    return 0;
-}
-
 static unsigned state_of(protobuf_c_boolean connected, protobuf_c_boolean stale,
                          protobuf_c_boolean draining)
 {
@@ -85,8 +69,8 @@ static unsigned state_of(protobuf_c_boolean connected, protobuf_c_boolean stale,
 
 static int add_services(struct mesh_maps *maps, const Meshd__V1__IntrospectReply *page)
 {
-    int r = more((void **)&maps->services, sizeof(*maps->services), maps->n_services,
-                 page->n_services, &maps->cap_services);
+    int r = array_room(&maps->services, &maps->cap_services, maps->n_services + page->n_services,
+                       sizeof(*maps->services), FIRST);
 
     for (size_t i = 0; r == 0 && i < page->n_services; i++) {
         const Meshd__V1__ServiceRow *row = page->services[i];
@@ -118,7 +102,8 @@ static int peer_of(struct mesh_maps *maps, const Meshd__V1__PeerServicesRow *row
     int r;
 
     if (!peer || strcmp(peer->source, row->peer_ip) != 0) {
-        r = more((void **)&maps->peers, sizeof(*maps->peers), maps->n_peers, 1, &maps->cap_peers);
+        r = array_room(&maps->peers, &maps->cap_peers, maps->n_peers + 1, sizeof(*maps->peers),
+                       FIRST);
         if (r < 0)
             return r;
         peer = &maps->peers[maps->n_peers++];

@@ -1,7 +1,9 @@
 /* words - bytes and their parser. */
 #include "forward/words.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include "base/array.h"
 
 #define LEAST 1024u
 
@@ -25,18 +27,8 @@ void words_free(struct words *words)
 
 bool words_add(struct words *words, const void *data, size_t len)
 {
-    if (words->len + len > words->cap) {
-        size_t cap = words->cap ? words->cap : LEAST;
-        uint8_t *more;
-
-        while (cap < words->len + len)
-            cap *= 2;
-        more = realloc(words->data, cap);
-        if (!more)
-            return false;
-        words->data = more;
-        words->cap = cap;
-    }
+    if (array_room(&words->data, &words->cap, words->len + len, 1, LEAST) < 0)
+        return false;
     memcpy(words->data + words->len, data, len);
     words->len += len;
     return true;

@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/array.h"
 #include "base/cleanup.h"
 #include "base/hash.h"
 #include "node/inside.h"
 #include "wire/name.h"
+
+#define FIRST 16u /* room of a list */
 
 /* ---- gathering ---- */
 
@@ -25,23 +28,6 @@ void staging_fini(struct node *n, struct staging *st)
     refused_set_fini(&st->refused);
     n->staged_rows -= st->rows;
     *st = (struct staging){0};
-}
-
-static int grow(void *array_at, size_t *cap, size_t count, size_t size)
-{
-    void **array = array_at, *grown;
-    size_t want = *cap ? *cap : 16;
-
-    while (want < count)
-        want *= 2;
-    if (want == *cap)
-        return 0;
-    grown = realloc(*array, want * size);
-    if (!grown)
-        return -ENOMEM;
-    *array = grown;
-    *cap = want;
-    return 0;
 }
 
 /* All stagings together hold no more than the map could, and what is there already may be told
@@ -80,7 +66,8 @@ static int check_entry(struct node *n, struct staging *st, const struct peer *p,
 int staging_add(struct node *n, struct staging *st, const struct peer *p,
                 Meshd__V1__Service *const *entries, size_t n_entries)
 {
-    int r = grow(&st->puts, &st->cap_puts, st->n_puts + n_entries, sizeof(struct row *));
+    int r =
+        array_room(&st->puts, &st->cap_puts, st->n_puts + n_entries, sizeof(struct row *), FIRST);
 
     if (r < 0)
         return r;
@@ -120,7 +107,7 @@ int staging_remove(struct node *n, struct staging *st, char *const *names, size_
         n_names = n->limits.services_per_peer > st->n_removed
                       ? n->limits.services_per_peer - st->n_removed
                       : 0;
-    r = grow(&st->removed, &st->cap_removed, st->n_removed + n_names, sizeof(char *));
+    r = array_room(&st->removed, &st->cap_removed, st->n_removed + n_names, sizeof(char *), FIRST);
     if (r < 0)
         return r;
     for (size_t i = 0; i < n_names; i++) {
@@ -209,7 +196,8 @@ static void offer_fini(struct offer *offer)
 
 static int offer_remove_row(struct offer *offer, const char *name)
 {
-    int r = grow(&offer->removed, &offer->cap_removed, offer->n_removed + 1, sizeof(char *));
+    int r = array_room(&offer->removed, &offer->cap_removed, offer->n_removed + 1, sizeof(char *),
+                       FIRST);
 
     if (r == 0)
         offer->removed[offer->n_removed++] = name;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/array.h"
 #include "wire/check.h"
 
 #define NUMBER 32u      /* bytes of one, its NUL too */
@@ -24,24 +25,9 @@ void metrics_fini(struct metrics *m)
 
 static bool reserve(struct metrics *m, size_t len)
 {
-    size_t cap = m->cap ? m->cap : ROOM_FIRST;
-    char *data;
-
-    if (m->failed || len > m->max_bytes - m->len) {
-        m->failed = true;
-        return false;
-    }
-    while (cap - m->len < len)
-        cap *= 2;
-    if (cap == m->cap)
-        return true;
-    data = realloc(m->data, cap);
-    m->failed = !data;
-    if (!data)
-        return false;
-    m->data = data;
-    m->cap = cap;
-    return true;
+    m->failed = m->failed || len > m->max_bytes - m->len ||
+                array_room(&m->data, &m->cap, m->len + len, 1, ROOM_FIRST) < 0;
+    return !m->failed;
 }
 
 static void put(struct metrics *m, const char *data, size_t len)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/array.h"
 #include "base/cleanup.h"
 #include "wire/json.h"
 
@@ -12,18 +13,8 @@
 
 bool picture_put(struct picture_text *text, const char *data, size_t len)
 {
-    if (text->len + len > text->cap) {
-        size_t cap = text->cap ? text->cap : TEXT_FIRST;
-        char *at;
-
-        while (cap < text->len + len)
-            cap *= 2;
-        at = realloc(text->at, cap);
-        if (!at)
-            return false;
-        text->at = at;
-        text->cap = cap;
-    }
+    if (array_room(&text->at, &text->cap, text->len + len, 1, TEXT_FIRST) < 0)
+        return false;
     memcpy(text->at + text->len, data, len);
     text->len += len;
     return true;
