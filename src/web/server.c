@@ -195,6 +195,16 @@ static bool is_over(struct conn *conn, const struct progress *seen, uint64_t now
     return now - (stream ? stream->since_ms : conn->since_ms) >= conn->web->times.answer;
 }
 
+/* The other side sends nothing any more, and nothing of it is left. libmicrohttpd takes a short
+ * read for all there is and waits for the next edge of epoll; an end that was there before it read
+ * has none. */
+static bool has_left(const struct conn *conn)
+{
+    char byte;
+
+    return recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 static void look_at(struct conn *conn, uint64_t now)
 {
     struct progress seen = progress_of(conn->fd);
@@ -204,6 +214,10 @@ static void look_at(struct conn *conn, uint64_t now)
         if (!conn->first && seen.received != conn->received) {
             conn->first = true; /* the first byte of the next head */
             conn->since_ms = now;
+        }
+        if (now - conn->since_ms >= TICK_MS && has_left(conn)) {
+            conn_cut(conn);
+            return;
         }
         if (now - conn->since_ms < (conn->first ? web->times.head : web->times.idle))
             return;

@@ -107,7 +107,7 @@ void rig_init(struct rig *rig)
     cr_assert_eq(registry_peer_state(rig->reg, "p2", &stale, NULL), 0);
 }
 
-void rig_start(struct rig *rig)
+void rig_listen(struct rig *rig)
 {
     struct web_settings settings = {
         .peer_id = "me",
@@ -120,6 +120,12 @@ void rig_start(struct rig *rig)
     cr_assert_eq(web_new(&settings, &rig->web), 0);
     cr_assert_eq(web_listen(rig->web, rig->host, 0, rig->at, sizeof rig->at), 0);
     rig->port = (uint16_t)atoi(strrchr(rig->at, ':') + 1);
+}
+
+void rig_start(struct rig *rig)
+{
+    if (!rig->web)
+        rig_listen(rig);
     cr_assert_eq(web_start(rig->web), 0);
 }
 

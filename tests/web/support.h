@@ -24,7 +24,8 @@ struct rig {
     pthread_mutex_t lock;
     uint64_t held; /* the last that was not answered */
 };
-void rig_init(struct rig *rig); /* with the maps: local web and db; p1 at 192.0.2.1; p2 stale */
+void rig_init(struct rig *rig);   /* with the maps: local web and db; p1 at 192.0.2.1; p2 stale */
+void rig_listen(struct rig *rig); /* who connects waits for rig_start, which does it, too */
 void rig_start(struct rig *rig);
 void rig_stop(struct rig *rig);
 /* Answers the one that is held. */

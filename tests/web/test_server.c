@@ -299,6 +299,31 @@ Test(web, a_head_has_its_time_in_all_whatever_drips)
     close(again);
 }
 
+/* As on a busy machine: half a head and the end are there before anybody looks. */
+Test(web, who_has_left_before_it_was_accepted_is_not_waited_for)
+{
+    int gone[3], fd;
+    struct reply reply;
+
+    rig.times.head = rig.times.idle = 60000;
+    rig_listen(&rig);
+    for (int i = 0; i < 3; i++) {
+        gone[i] = rig_connect(&rig, NULL);
+        if (i > 0)
+            send_text(gone[i], "GET /healthz HTTP/1.1\r\nHost: loc");
+        close(gone[i]);
+    }
+    fd = rig_connect(&rig, NULL);
+    send_text(fd, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    rig_start(&rig);
+    reply = reply_read(fd, false);
+    cr_expect_eq(reply.status, 200);
+    reply_fini(&reply);
+    RIG_WAIT(&rig, c.connections == 1);
+    cr_expect_eq(rig_count(&rig).closed_late, 0);
+    close(fd);
+}
+
 Test(web, a_connection_may_wait_between_requests_longer_than_a_head_may_take)
 {
     int fd;
