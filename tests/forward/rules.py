@@ -233,7 +233,8 @@ AGAIN_RULES = {
         "a_listed_host_is_asked_for_again_and_moves listed_hosts_that_hang_do_not_hold_up_a_dial"
         " peer_that_moves_to_another_address_is_found_by_its_name",
     "a log line for every client":
-        "clients_that_are_well_leave_no_line_in_the_log a_flood_of_clients_that_fail_is_summed_up",
+        "clients_that_are_well_leave_no_line_in_the_log a_flood_of_clients_that_fail_is_summed_up_"
+        "also_without_links_and_at_the_end",
     "counters lie, lengths are wrong":
         "what_passes_is_counted_at_each_node_and_each_client_ends_for_one_reason http_says_how_long_it_is_for_every_end",
     "splice everywhere, and no way back":
