@@ -107,6 +107,12 @@ bool query_take(struct query *query, unsigned allowed, const char *key, size_t k
     return false;
 }
 
+/* What follows the name: nothing, or ":" and digits. */
+static bool is_port(const char *text)
+{
+    return !*text || (*text == ':' && !text[1 + strspn(text + 1, "0123456789")]);
+}
+
 bool query_host_is_loopback(const char *host)
 {
     size_t len = strcspn(host, ":");
@@ -117,12 +123,14 @@ bool query_host_is_loopback(const char *host)
     if (*host == '[') { /* RFC 3986 3.2.2 */
         const char *end = strchr(host, ']');
 
-        if (!end || (size_t)(end - host) > sizeof text || (end[1] && end[1] != ':'))
+        if (!end || (size_t)(end - host) > sizeof text || !is_port(end + 1))
             return false;
         snprintf(text, sizeof text, "%.*s", (int)(end - host - 1), host + 1);
         return inet_pton(AF_INET6, text, &v6) == 1 &&
                (IN6_IS_ADDR_LOOPBACK(&v6) || (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == 127));
     }
+    if (!is_port(host + len))
+        return false;
     if (len == strlen("localhost") && strncasecmp(host, "localhost", len) == 0)
         return true;
     if (len >= sizeof text)

@@ -93,7 +93,10 @@ Test(query, only_names_of_this_machine_are_loopback)
                                          "[::1].evil.example",
                                          "[::1",
                                          "localhostx",
-                                         "[1111111111111111111111111111111111111111111111111111]"};
+                                         "[1111111111111111111111111111111111111111111111111111]",
+                                         "localhost:80@evil.example",
+                                         "127.0.0.1:80,evil.example",
+                                         "[::1]:x"};
 
     for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
         cr_expect(query_host_is_loopback(ours[i]), "%s", ours[i]);
