@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/clock.h"
 #include "web/inside.h"
 #include "web/picture.h"
 #include "wire/name.h"
@@ -244,6 +245,28 @@ static ssize_t fill(struct stream *stream, char *buf, size_t max)
 
 /* ---- the request ---- */
 
+/* Whoever has been taking its answer for longest, and for long, goes: a handful who take theirs
+ * slowly would keep the maps from everybody. Its picture goes a moment later. */
+static void cut_slowest(struct web *web)
+{
+    uint64_t oldest_ms = clock_ms() - web->times.unread;
+    struct conn *slowest = NULL;
+
+    for (struct ring *r = web->conns.next; r != &web->conns; r = r->next) {
+        struct conn *conn = CONTAINER_OF(r, struct conn, ring);
+        const struct stream *stream = conn->exchange ? conn->exchange->stream : NULL;
+
+        if (conn->cut || !stream || stream->fill != fill || stream->since_ms > oldest_ms)
+            continue;
+        oldest_ms = stream->since_ms;
+        slowest = conn;
+    }
+    if (!slowest)
+        return;
+    atomic_fetch_add(&web->counters.closed_over_limit, 1);
+    conn_cut(slowest);
+}
+
 static enum MHD_Result answer(struct exchange *ex, bool peers)
 {
     const char *known =
@@ -253,10 +276,12 @@ static enum MHD_Result answer(struct exchange *ex, bool peers)
     char tag[TAG_TEXT];
     struct maps *m;
 
-    if (web->n_pictures >= web->limits.pinned_snapshots)
+    if (web->n_pictures >= web->limits.pinned_snapshots) {
+        cut_slowest(web);
         return reply_error(ex, 503,
                            "too many readers of the maps at once "
                            "(limits.pinned_snapshots); try again in a moment");
+    }
     if (web->ops.picture(web->ops.ctx, &snap) < 0)
         return reply_error(ex, 503, "no memory for a picture of the maps; try again later");
     snprintf(tag, sizeof tag, "\"%" PRIu64 "-%" PRIu64 "\"", snap->epoch, snap->revision);

@@ -352,3 +352,42 @@ Test(maps, who_takes_a_little_now_and_then_is_cut_off_in_the_end)
     cr_expect_geq(rig_now_ms() - begun, 1500);
     close(fd);
 }
+
+/* Else those two would keep the maps from all others for as long as an answer may take. */
+Test(maps, who_takes_long_goes_when_there_are_no_pictures_left)
+{
+    int fds[2];
+    uint64_t begun = rig_now_ms();
+    static char bytes[65536];
+
+    put_many();
+    rig.times.unread = 2000;
+    rig.limits.pinned_snapshots = 2;
+    rig_start(&rig);
+    for (int i = 0; i < 2; i++) {
+        fds[i] = rig_connect(&rig, NULL);
+        send_text(fds[i], "GET /v1/services HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        cr_expect_eq(recv(fds[i], bytes, 1, MSG_PEEK), 1);
+    }
+    while (rig_count(&rig).closed_over_limit == 0 && rig_now_ms() - begun < WAIT_MS) {
+        struct reply reply = get(&rig, "/v1/services?peer=local", "");
+
+        cr_expect_eq(reply.status, 503);
+        reply_fini(&reply);
+        for (int i = 0; i < 40; i++) {
+            rig_nap();
+            recv(fds[i % 2], bytes, 2048, MSG_DONTWAIT);
+        }
+    }
+    cr_expect_eq(rig_count(&rig).closed_over_limit, 1);
+    cr_expect_geq(rig_now_ms() - begun, 2000);
+    for (unsigned status = 503; status != 200;) {
+        struct reply reply = get(&rig, "/v1/services?peer=local", "");
+
+        cr_assert_lt(rig_now_ms() - begun, 2 * WAIT_MS);
+        status = (unsigned)reply.status;
+        reply_fini(&reply);
+    }
+    close(fds[0]);
+    close(fds[1]);
+}
