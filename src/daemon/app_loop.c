@@ -54,7 +54,6 @@ static void tell_rest(uint64_t now_ms)
 /* A timer of its own: without links the node may have nothing to do for ever. */
 static void on_rest(uv_timer_t *timer)
 {
-    (void)timer;
     tell_rest(clock_ms());
 }
 
