@@ -79,8 +79,8 @@ class Admin(MeshTest):
                       lambda: same(f"/v1/{what}?state={state}", what, "--state", state))
         self.assertEqual(self.jq(n1, "/v1/services?peer=n2", ".services[].backend_addr"), ['"127.0.0.1:81"'])
         self.assertEqual(self.jq(n1, "/v1/services?state=stale", ".services_total"), ["0"])
-        self.assertEqual(self.json(n1, "/v1/explain?name=WEB"),
-                         json.loads(n1.cat("explain", "web", "--format", "json").stdout))
+        until("a name is explained the same", lambda: self.json(n1, "/v1/explain?name=WEB") ==
+              json.loads(n1.cat("explain", "web", "--format", "json").stdout))
         self.assertEqual(self.json(n1, "/v1/explain?name=nix")["candidates"], [])
 
         ours, theirs = self.json(n1, "/v1/node"), json.loads(n1.cat("node", "--format", "json").stdout)
