@@ -52,10 +52,7 @@ static void tell_rest(uint64_t now_ms)
 }
 
 /* A timer of its own: without links the node may have nothing to do for ever. */
-static void on_rest(uv_timer_t *timer)
-{
-    tell_rest(clock_ms());
-}
+static void on_rest(uv_timer_t *timer) { tell_rest(clock_ms()); }
 
 void app_loop_last_lines(void) { tell_rest(UINT64_MAX); }
 
