@@ -413,19 +413,10 @@ void dialer_on_answer(struct node *n, struct dialer *d, const struct node_call_r
 void dialer_on_live(struct node *n, struct dialer *d)
 {
     d->was_live = true;
-    d->list_later = d->forgotten = false;
+    d->list_later = d->answered = false;
     d->attempts = 0;
     d->last_error[0] = d->told_error[0] = '\0';
     d->since_ms = n->now_ms;
-}
-
-/* Its record of us timed out in between, as it does at the end of a long cut: that is over when it
- * is asked again, however long the cut has made the back-off. */
-void dialer_on_forgotten(struct dialer *d)
-{
-    if (!d->forgotten)
-        backoff_reset(&d->backoff);
-    d->forgotten = true;
 }
 
 void dialer_on_link_end(struct node *n, struct dialer *d, const struct link *l, const char *why)
@@ -434,6 +425,11 @@ void dialer_on_link_end(struct node *n, struct dialer *d, const struct link *l, 
     if (d->state != DIALER_LINKED)
         return;
     if (l->live_ms == 0) {
+        /* The peer had answered, so the cut that made the back-off long is over: its record of us
+         * timed out in between, or what it had to say to us before that broke off. */
+        if (!d->answered && !l->refused)
+            backoff_reset(&d->backoff);
+        d->answered = true;
         fail(n, d, why, l->refused);
         return;
     }

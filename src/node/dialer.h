@@ -42,7 +42,7 @@ struct dialer {
     uint8_t token[TOKEN_LEN];
     struct link *link;
     bool was_live;
-    bool forgotten;    /* its last link, since it was live, was refused for its token */
+    bool answered;     /* a link was opened since it was last live, and ended before it was, too */
     bool list_later;   /* a Register with its list took too long: Sync brings it, part by part */
     uint32_t attempts; /* since it was last live */
     char last_error[LIMIT_STATUS_TEXT + 1], told_error[LIMIT_STATUS_TEXT + 1];
@@ -66,8 +66,6 @@ void dialer_on_answer(struct node *n, struct dialer *d, const struct node_call_r
 void dialer_on_probed(struct node *n, struct dialer *d, bool in_use, const char *where);
 /* Its link ended; the link is still readable. */
 void dialer_on_link_end(struct node *n, struct dialer *d, const struct link *l, const char *why);
-/* Before that: the peer had taken the Register, and does not know its token. */
-void dialer_on_forgotten(struct dialer *d);
 void dialer_on_live(struct node *n, struct dialer *d);
 /* Another link to the peer met stays: waits while it does, and lets go of its own. False when there
  * is none. */

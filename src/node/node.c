@@ -266,8 +266,6 @@ void node_link_down(struct node *n, uint64_t link, uint32_t status, uint32_t rea
                  status && !l->has_session ? "the link was refused: %.200s" : "closed: %.200s",
                  text ? text : "");
         l->refused = status && reason != REASON(TOKEN) && reason != REASON(DRAINING);
-        if (l->dialer && status && reason == REASON(TOKEN))
-            dialer_on_forgotten(l->dialer);
         link_gone(n, l, why);
     }
     leave(n);

@@ -208,7 +208,8 @@ Test(node_dialer, a_typed_refusal_of_the_token_leads_back_to_dialling)
     cr_expect_geq(st.n_calls, calls + 1);
 }
 
-Test(node_dialer, who_was_forgotten_after_a_long_cut_is_back_within_a_moment)
+/* status 0: the link is closed. */
+static void cut_then_closed(uint32_t status, int reason)
 {
     const struct node_call_result cut = {.error = -ETIMEDOUT, .text = "cut"};
     size_t calls;
@@ -221,12 +222,22 @@ Test(node_dialer, who_was_forgotten_after_a_long_cut_is_back_within_a_moment)
     for (unsigned i = 0; i < 5; i++) {
         calls = st.n_calls;
         welcome("n9", 500);
-        node_link_down(st.node, st.dial.link, STATUS_UNAUTHENTICATED, REASON(TOKEN), "timed out");
+        node_link_down(st.node, st.dial.link, status, reason, "timed out");
         stage_wait(150);
         cr_expect_eq(st.n_calls, i == 0 ? calls + 1 : calls,
                      "the first time it is asked again, and later as often as others");
         stage_wait(10000);
     }
+}
+
+Test(node_dialer, who_was_forgotten_after_a_long_cut_is_back_within_a_moment)
+{
+    cut_then_closed(STATUS_UNAUTHENTICATED, REASON(TOKEN));
+}
+
+Test(node_dialer, whose_first_link_after_a_long_cut_breaks_is_back_within_a_moment)
+{
+    cut_then_closed(0, 0);
 }
 
 Test(node_dialer, goes_on_above_the_incarnation_known_there)
