@@ -354,6 +354,15 @@ static void meet(struct node *n, struct dialer *d, const struct node_call_result
     }
 }
 
+/* A peer that will take us answered: the cut that has made the back-off long is over. Once until a
+ * link is live, or it could keep us at the quickest pace. */
+static void has_answered(struct dialer *d)
+{
+    if (!d->answered)
+        backoff_reset(&d->backoff);
+    d->answered = true;
+}
+
 static void refused(struct node *n, struct dialer *d, const struct node_call_result *result)
 {
     const Meshd__V1__RegisterReply *reply;
@@ -377,6 +386,7 @@ static void refused(struct node *n, struct dialer *d, const struct node_call_res
         if (reply->known_incarnation >= n->incarnation &&
             reply->known_incarnation < INCARNATION_MAX) {
             /* Not at once: who answers this way again and again must not make us run. */
+            has_answered(d);
             wait_for(n, d, backoff_next(&d->backoff, node_random(n)));
             node_raise(n, reply->known_incarnation, d->addr.ip);
             return;
@@ -425,11 +435,9 @@ void dialer_on_link_end(struct node *n, struct dialer *d, const struct link *l, 
     if (d->state != DIALER_LINKED)
         return;
     if (l->live_ms == 0) {
-        /* The peer had answered, so the cut that made the back-off long is over: its record of us
-         * timed out in between, or what it had to say to us before that broke off. */
-        if (!d->answered && !l->refused)
-            backoff_reset(&d->backoff);
-        d->answered = true;
+        /* Its record of us timed out in between, or what it had to say before broke off. */
+        if (!l->refused)
+            has_answered(d);
         fail(n, d, why, l->refused);
         return;
     }

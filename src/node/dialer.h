@@ -42,7 +42,7 @@ struct dialer {
     uint8_t token[TOKEN_LEN];
     struct link *link;
     bool was_live;
-    bool answered;     /* a link was opened since it was last live, and ended before it was, too */
+    bool answered;     /* since it was last live: the back-off was begun anew for it */
     bool list_later;   /* a Register with its list took too long: Sync brings it, part by part */
     uint32_t attempts; /* since it was last live */
     char last_error[LIMIT_STATUS_TEXT + 1], told_error[LIMIT_STATUS_TEXT + 1];

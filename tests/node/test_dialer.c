@@ -208,17 +208,24 @@ Test(node_dialer, a_typed_refusal_of_the_token_leads_back_to_dialling)
     cr_expect_geq(st.n_calls, calls + 1);
 }
 
-/* status 0: the link is closed. */
-static void cut_then_closed(uint32_t status, int reason)
+/* The waits have grown to their longest. */
+static void cut_for_long(void)
 {
     const struct node_call_result cut = {.error = -ETIMEDOUT, .text = "cut"};
-    size_t calls;
 
     resolved();
-    for (unsigned i = 0; i < 8; i++) { /* the waits have grown to their longest */
+    for (unsigned i = 0; i < 8; i++) {
         node_call_done(st.node, st.call.call, &cut);
         stage_wait(10000);
     }
+}
+
+/* status 0: the link is closed. */
+static void cut_then_closed(uint32_t status, int reason)
+{
+    size_t calls;
+
+    cut_for_long();
     for (unsigned i = 0; i < 5; i++) {
         calls = st.n_calls;
         welcome("n9", 500);
@@ -238,6 +245,23 @@ Test(node_dialer, who_was_forgotten_after_a_long_cut_is_back_within_a_moment)
 Test(node_dialer, whose_first_link_after_a_long_cut_breaks_is_back_within_a_moment)
 {
     cut_then_closed(0, 0);
+}
+
+Test(node_dialer, who_is_known_above_its_incarnation_after_a_long_cut_is_back_within_a_moment)
+{
+    Meshd__V1__RegisterReply reply = MESHD__V1__REGISTER_REPLY__INIT;
+    size_t calls;
+
+    cut_for_long();
+    for (unsigned i = 0; i < 5; i++) {
+        calls = st.n_calls;
+        reply.known_incarnation = node_incarnation(st.node) + 10;
+        answer(STATUS_FAILED_PRECONDITION, REASON(INCARNATION), "known", &reply);
+        stage_wait(150);
+        cr_expect_eq(st.n_calls, i == 0 ? calls + 1 : calls,
+                     "the first time it is asked again, and later as often as others");
+        stage_wait(10000);
+    }
 }
 
 Test(node_dialer, goes_on_above_the_incarnation_known_there)
