@@ -1,6 +1,7 @@
 /* health - one record for each backend that is looked at, or that clients did not reach. */
 #include "node/health.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <utlist.h>
 #include "node/inside.h"
@@ -268,7 +269,14 @@ static struct health *take_look(struct node *n, uint64_t number)
     return health;
 }
 
-enum health_turn health_looked(struct node *n, uint64_t number, bool ok, const char *text,
+/* A look that this node itself had not the means for shows nothing. */
+static bool says_nothing(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS ||
+           error == -EADDRNOTAVAIL;
+}
+
+enum health_turn health_looked(struct node *n, uint64_t number, int error, const char *text,
                                struct health **out_health)
 {
     bool was_full = n->local.healths.n_looks == HEALTH_LOOKS, first;
@@ -280,12 +288,16 @@ enum health_turn health_looked(struct node *n, uint64_t number, bool ok, const c
         node_due(n, n->now_ms); /* who waits for room is due */
     if (!health)
         return HEALTH_STAYS;
-    if (!ok)
+    if (error)
         n->counters.checks_failed++;
-    first = !health->proven;
-    health->proven = true;
     health->look = 0;
-    result = ok ? good(n, health, false) : bad(n, health, first, text);
+    if (says_nothing(error)) {
+        result = HEALTH_STAYS;
+    } else {
+        first = !health->proven;
+        health->proven = true;
+        result = error ? bad(n, health, first, text) : good(n, health, false);
+    }
     if (is_looked_at(health))
         due(n, health, health->due_ms);
     else

@@ -67,8 +67,8 @@ void health_end(struct node *n, struct health *health);
 void health_tick(struct node *n);
 
 enum health_turn { HEALTH_STAYS, HEALTH_FELL, HEALTH_ROSE };
-/* The answer of a look. *out_health: whose; NULL: of one that went. */
-enum health_turn health_looked(struct node *n, uint64_t number, bool ok, const char *text,
+/* The answer of a look, error as of node_checked. *out_health: whose; NULL: of one that went. */
+enum health_turn health_looked(struct node *n, uint64_t number, int error, const char *text,
                                struct health **out_health);
 /* What a client met. */
 enum health_turn health_seen(struct node *n, struct health *health, bool ok, const char *text);

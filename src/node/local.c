@@ -490,7 +490,7 @@ static void tell(struct node *n, const struct health *health, enum health_turn t
 void local_checked(struct node *n, uint64_t look, int error, const char *text)
 {
     struct health *health;
-    enum health_turn turn = health_looked(n, look, error == 0, text, &health);
+    enum health_turn turn = health_looked(n, look, error, text, &health);
 
     if (health)
         tell(n, health, turn);

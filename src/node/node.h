@@ -110,7 +110,8 @@ void node_link_down(struct node *node, uint64_t link, uint32_t status, uint32_t 
 /* data: LinkHeader and message as on the wire (frame.h, 3). */
 void node_link_message(struct node *node, uint64_t link, const uint8_t *data, size_t len);
 
-/* Of port->check. error 0: it answered as it should; else text says what it did. */
+/* Of port->check. error 0: it answered as it should; else text says what it did. What this node
+ * itself had not (-EMFILE, -ENFILE, -ENOMEM, -ENOBUFS, -EADDRNOTAVAIL) says nothing of it. */
 void node_checked(struct node *node, uint64_t check, int error, const char *text);
 /* A client of a service of this node did not reach its backend: text says why. Each time, for so
  * many in a row make it unhealthy; that one did reach it is told only after that. */

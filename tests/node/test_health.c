@@ -138,6 +138,22 @@ Test(node_health, a_late_answer_is_ignored)
     cr_expect_eq(st.events[NODE_BACKEND_DOWN], 0);
 }
 
+Test(node_health, what_the_node_itself_had_not_says_nothing_of_a_backend)
+{
+    static const int wants[] = {-EMFILE, -ENFILE, -ENOMEM, -ENOBUFS, -EADDRNOTAVAIL};
+
+    SET({AT("own", B), .check = {.kind = TCP}});
+    for (size_t i = 0; i < sizeof(wants) / sizeof(*wants); i++) {
+        stage_wait(6000);
+        cr_assert_eq(st.n_looks, i + 1, "it is looked at again");
+        node_checked(st.node, st.looks[i].number, wants[i], "no means");
+        cr_expect_eq(own_flags("own"), 0);
+    }
+    stage_wait(6000);
+    node_checked(st.node, st.looks[st.n_looks - 1].number, -ECONNREFUSED, "refused");
+    cr_expect_eq(own_flags("own"), ROW_UNHEALTHY, "this is the first look that decides");
+}
+
 Test(node_health, at_most_so_many_looks_are_under_way_and_each_gets_its_turn)
 {
     struct node_service services[100];
