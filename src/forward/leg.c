@@ -344,6 +344,14 @@ void leg_fragile(struct leg *leg)
     leg->fragile = true;
 }
 
+/* While another process has the descriptor too, as between fork and exec, closing it here does not
+ * take it out of the epoll, epoll(7). */
+static void shut(struct leg *leg)
+{
+    watch(leg, 0);
+    close(leg->fd);
+}
+
 static void leg_drop(struct leg *leg)
 {
     struct worker *worker = leg->worker;
@@ -382,7 +390,7 @@ void leg_close(struct leg *leg)
         return;
     if (leg->fragile)
         linger(leg, false);
-    close(leg->fd); /* which takes it out of the epoll */
+    shut(leg);
     leg_drop(leg);
 }
 
@@ -392,7 +400,7 @@ void leg_reset(struct leg *leg)
         return;
     let_go(leg);
     leg_fragile(leg);
-    close(leg->fd);
+    shut(leg);
     leg_drop(leg);
 }
 

@@ -1,7 +1,10 @@
 /* A node whose clients come from a peer that the test plays, which knows the rules and breaks them.
  */
 #include <criterion/criterion.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "base/clock.h"
 #include "base/random.h"
@@ -352,6 +355,37 @@ Test(requester, a_header_before_its_turn_ends_the_connection)
     cr_assert(net_has_ended(data));
     close(data);
     cr_assert_eq(rig_counters(&rig, DIALLER).data_unexpected, 1);
+    requester_end();
+}
+
+/* As a program has that somebody forked and that has not come to its exec yet. */
+Test(requester, a_closed_connection_is_heard_of_no_more_though_a_child_has_its_descriptor)
+{
+    int status, data;
+    pid_t child;
+
+    rig.limits.data_warm_per_link = 1;
+    requester_start(false);
+    data = peer_dial_data(&peer, DATA_FIRST_DIALLER, NULL, &status);
+    cr_assert_eq(status, 0);
+    RIG_WAIT(&rig, DIALLER, warm, 1);
+    child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;)
+            pause();
+    }
+    peer_down(&peer);
+    RIG_WAIT(&rig, DIALLER, warm, 0);
+    net_send(data, "late", 4); /* to where nobody listens now */
+    rig_settle(rig.sides[DIALLER].forward);
+    cr_assert_eq(rig_counters(&rig, DIALLER).served, 0);
+    kill(child, SIGKILL);
+    cr_assert_eq(waitpid(child, NULL, 0), child);
+    cr_assert(net_has_ended(data));
+    close(data);
+    peer_up(&peer);
     requester_end();
 }
 
