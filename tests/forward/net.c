@@ -17,7 +17,7 @@ void net_set_timeouts(int fd)
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
 }
 
-int net_listen_at(struct sockaddr_in *out_at)
+static int bound(struct sockaddr_in *out_at)
 {
     socklen_t len = sizeof *out_at;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -25,10 +25,22 @@ int net_listen_at(struct sockaddr_in *out_at)
     *out_at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     MUST(fd >= 0);
     MUST(bind(fd, (struct sockaddr *)out_at, sizeof *out_at) == 0);
-    MUST(listen(fd, 1024) == 0);
     getsockname(fd, (struct sockaddr *)out_at, &len);
+    return fd;
+}
+
+int net_listen_at(struct sockaddr_in *out_at)
+{
+    int fd = bound(out_at);
+
+    MUST(listen(fd, 1024) == 0);
     net_set_timeouts(fd);
     return fd;
+}
+
+static void print_addr(const struct sockaddr_in *at, char out_addr[32])
+{
+    snprintf(out_addr, 32, "127.0.0.1:%u", ntohs(at->sin_port));
 }
 
 int net_listen(char out_addr[32])
@@ -36,14 +48,26 @@ int net_listen(char out_addr[32])
     struct sockaddr_in at;
     int fd = net_listen_at(&at);
 
-    snprintf(out_addr, 32, "127.0.0.1:%u", ntohs(at.sin_port));
+    print_addr(&at, out_addr);
+    return fd;
+}
+
+int net_refuse(char out_addr[32])
+{
+    struct sockaddr_in at;
+    int fd = bound(&at);
+
+    print_addr(&at, out_addr);
     return fd;
 }
 
 int net_accept(int listener)
 {
-    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    int fd;
 
+    do
+        fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    while (fd < 0 && errno == EINTR);
     MUST(fd >= 0);
     net_set_timeouts(fd);
     return fd;
@@ -56,6 +80,22 @@ bool net_nobody_comes(int listener)
     return poll(&one, 1, 0) == 0;
 }
 
+/* Interrupted, it goes on by itself, connect(2). */
+static bool connects(int fd, const struct sockaddr_in *to)
+{
+    struct pollfd done = {.fd = fd, .events = POLLOUT};
+    int error = 0;
+    socklen_t len = sizeof error;
+
+    if (connect(fd, (const struct sockaddr *)to, sizeof *to) == 0)
+        return true;
+    if (errno != EINTR)
+        return false;
+    while (poll(&done, 1, WAIT_MS) < 0 && errno == EINTR)
+        ;
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error == 0;
+}
+
 int net_connect(uint16_t port)
 {
     struct sockaddr_in to = {
@@ -63,7 +103,7 @@ int net_connect(uint16_t port)
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     net_set_timeouts(fd);
-    MUST(connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
+    MUST(connects(fd, &to));
     return fd;
 }
 
@@ -72,13 +112,24 @@ void net_send(int fd, const void *data, size_t len)
     MUST(send(fd, data, len, MSG_NOSIGNAL) == (ssize_t)len);
 }
 
+/* As recv(2), which a signal interrupts, since the socket has a time-out: signal(7). */
+static ssize_t receive(int fd, void *out, size_t size)
+{
+    ssize_t n;
+
+    do
+        n = recv(fd, out, size, 0);
+    while (n < 0 && errno == EINTR);
+    return n;
+}
+
 void net_expect(int fd, const void *data, size_t len)
 {
     char *got = malloc(len + 1);
     size_t n = 0;
 
     while (n < len) {
-        ssize_t r = recv(fd, got + n, len - n, 0);
+        ssize_t r = receive(fd, got + n, len - n);
 
         MUST(r > 0);
         n += (size_t)r;
@@ -92,7 +143,7 @@ size_t net_read_all(int fd, char *out, size_t size)
     size_t n = 0;
     ssize_t r;
 
-    while ((r = recv(fd, out + n, size - 1 - n, 0)) > 0)
+    while ((r = receive(fd, out + n, size - 1 - n)) > 0)
         n += (size_t)r;
     MUST(r == 0);
     out[n] = '\0';
@@ -104,7 +155,7 @@ static ssize_t read_to_end(int fd)
     char bytes[4096];
     ssize_t r;
 
-    while ((r = recv(fd, bytes, sizeof bytes, 0)) > 0)
+    while ((r = receive(fd, bytes, sizeof bytes)) > 0)
         ;
     return r;
 }

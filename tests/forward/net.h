@@ -12,6 +12,8 @@
 void net_set_timeouts(int fd); /* as those that are made here have */
 int net_listen_at(struct sockaddr_in *out_at);
 int net_listen(char out_addr[32]); /* "127.0.0.1:port" */
+/* Where nobody listens, and nobody else can as long as the descriptor is open. */
+int net_refuse(char out_addr[32]);
 int net_accept(int listener);
 bool net_nobody_comes(int listener); /* nobody is waiting there now */
 int net_connect(uint16_t port);

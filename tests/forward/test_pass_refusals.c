@@ -96,12 +96,14 @@ Test(refusals, a_backend_that_refuses_is_a_refusal)
 {
     Meshd__V1__Forward forward = peer_forward_of(id, "gone");
     char addr[32];
+    int refusing;
 
     requester_start(false);
-    close(net_listen(addr));
+    refusing = net_refuse(addr);
     rig_offer(&rig, DIALLER, "gone", addr);
     peer_forward(&peer, &forward);
     IS_REFUSED(BACKEND_REFUSED, "Connection refused");
+    close(refusing);
     requester_end();
 }
 

@@ -307,7 +307,7 @@ static void start(void)
     rig_start(&rig);
     backend_fd = net_listen(backend);
     pair_fd = net_listen_at(&pair_at);
-    close(net_listen(gone));
+    net_refuse(gone);
     rig_offer(&rig, DIALLER, "web", backend);
     rig_offer(&rig, DIALLER, "gone", gone);
     for (int i = 0; i < 2; i++) {
