@@ -356,7 +356,7 @@ Test(client, an_idle_stranger_is_closed_and_a_local_one_is_not, .init = setup, .
 {
     int fd, local;
 
-    rig.idle_ms = 60;
+    rig.idle_ms = 500; /* longer than a request takes on a busy machine */
     rig_start(&rig);
     local = dial_unix(rig.unix_path);
     cr_assert(send_hello(local, SP_REQ0) && recv_hello(local, SP_REP0));
@@ -391,7 +391,7 @@ Test(client, a_request_that_comes_too_slowly_ends_the_connection, .init = setup,
     size_t n = make_request(out, 1, 20);
     int slow, good;
 
-    rig.first_bytes_ms = 30;
+    rig.first_bytes_ms = 300; /* enough for a hello on a busy machine; a message has thrice */
     rig_start(&rig);
     good = req_client(&rig);
     slow = req_client(&rig);
@@ -399,7 +399,7 @@ Test(client, a_request_that_comes_too_slowly_ends_the_connection, .init = setup,
     /* A request before it, and its answer, are no excuse. */
     cr_assert(send_message(slow, SP_TCP, out, n));
     cr_assert_eq(recv_message(slow, SP_TCP, in, sizeof(in)), (ssize_t)n);
-    sp_head_pack(SP_TCP, 1600, bytes); /* another 100 ms */
+    sp_head_pack(SP_TCP, 1600, bytes); /* more than 1600 ms */
     trickle(slow, bytes, 1608);
     RIG_WAIT(&rig, c.closed_message_late == 1 && c.connections == 1);
     slow = dial_unix(rig.unix_path);
@@ -421,7 +421,7 @@ Test(client, a_request_that_waits_behind_others_is_not_late, .init = setup, .fin
     size_t n, len = 0;
     int fd;
 
-    rig.first_bytes_ms = 10;
+    rig.first_bytes_ms = 300;
     rig.limits.requests_in_flight = 1;
     rig_start(&rig);
     atomic_store(&rig.rep.hold, true);
@@ -434,7 +434,7 @@ Test(client, a_request_that_waits_behind_others_is_not_late, .init = setup, .fin
     }
     cr_assert(send_all(fd, bytes, len));
     RIG_WAIT(&rig, c.requests == 1);
-    for (int i = 0; i < 60; i++)
+    for (int i = 0; i < 400; i++)
         nap();
     atomic_store(&rig.rep.hold, false);
     for (uint32_t i = 1; i <= 3; i++)

@@ -263,7 +263,6 @@ Test(sniff, a_byte_now_and_then_buys_no_time, .init = setup, .fini = teardown)
 {
     const uint8_t first[] =
         "MSHD\1\1\100\0nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn";
-    uint64_t began = now_ms();
     int fd;
 
     rig.first_bytes_ms = 100;
@@ -273,7 +272,6 @@ Test(sniff, a_byte_now_and_then_buys_no_time, .init = setup, .fini = teardown)
         for (int n = 0; n < 3; n++)
             nap();
     cr_assert(closed_by_gate(fd));
-    cr_expect_lt(now_ms() - began, 5000);
     close(fd);
     RIG_WAIT(&rig, c.closed_first_bytes_late == 1 && c.connections == 0);
 }

@@ -454,7 +454,7 @@ Test(watch, who_never_asks_is_closed_in_time, .init = setup, .fini = teardown)
     static const uint8_t preamble[] = {'M', 'S', 'H', 'D', 1, 4, 0, 0};
     struct watcher w = {.framing = SP_TCP};
 
-    rig.first_bytes_ms = 200;
+    rig.first_bytes_ms = 1000;
     start(10);
     w.fd = dial_gate(&rig);
     cr_assert(send_all(w.fd, preamble, sizeof(preamble)));
