@@ -182,26 +182,39 @@ static void put_line(struct sink *s, enum log_level level, const char *room, con
 
 /* ---- to standard error ---- */
 
-#define PEN_MS 20 /* longer than any line takes that is taken at once */
+#define PEN_MS 20    /* longer than any line takes that is taken at once, ... */
+#define PEN_TURNS 50 /* ... unless its thread is kept off the processor meanwhile */
 
 static pthread_mutex_t pen = PTHREAD_MUTEX_INITIALIZER;
 static atomic_bool pen_stuck; /* who has it waits: somebody else filled the pipe in between */
 static atomic_uint_fast64_t lost;
 
-static bool take_pen(void)
+static bool is_taken(void)
+{
+    return poll(&(struct pollfd){.fd = STDERR_FILENO, .events = POLLOUT}, 1, 0) != 0;
+}
+
+static bool take_pen_soon(void)
 {
     struct timespec until;
 
-    if (pthread_mutex_trylock(&pen) == 0)
-        return true;
-    if (atomic_load(&pen_stuck))
-        return false;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_nsec += PEN_MS * 1000000L;
     until.tv_sec += until.tv_nsec / 1000000000L;
     until.tv_nsec %= 1000000000L;
-    if (pthread_mutex_timedlock(&pen, &until) == 0)
+    return pthread_mutex_timedlock(&pen, &until) == 0;
+}
+
+static bool take_pen(void)
+{
+    if (pthread_mutex_trylock(&pen) == 0)
         return true;
+    for (int turn = 0; turn < PEN_TURNS && !atomic_load(&pen_stuck); turn++) {
+        if (take_pen_soon())
+            return true;
+        if (!is_taken())
+            break; /* who has it waits for the pipe, too */
+    }
     atomic_store(&pen_stuck, true);
     return false;
 }
@@ -210,11 +223,6 @@ static void put_pen_back(void)
 {
     atomic_store(&pen_stuck, false);
     pthread_mutex_unlock(&pen);
-}
-
-static bool is_taken(void)
-{
-    return poll(&(struct pollfd){.fd = STDERR_FILENO, .events = POLLOUT}, 1, 0) != 0;
 }
 
 static void tell_lost(void)

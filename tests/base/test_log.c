@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <regex.h>
+#include <semaphore.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -437,4 +439,91 @@ Test(log, lines_that_nobody_reads_are_lost_and_counted, .init = setup, .timeout 
                           "info [node] read\n");
     CAPTURE(log_info("node", "and on"));
     cr_expect_str_eq(got, "info [node] and on\n");
+}
+
+/* ---- one line is written while another waits for its turn ---- */
+
+static atomic_bool holds;  /* the next write waits, as one whose thread is kept off the processor */
+static sem_t writes, goes; /* it has come so far; it goes on */
+static atomic_uint patience; /* so often the other waits before it does */
+
+ssize_t __real_write(int fd, const void *data, size_t len);
+ssize_t __wrap_write(int fd, const void *data, size_t len);
+int __real_pthread_mutex_timedlock(pthread_mutex_t *mutex, const struct timespec *until);
+int __wrap_pthread_mutex_timedlock(pthread_mutex_t *mutex, const struct timespec *until);
+
+ssize_t __wrap_write(int fd, const void *data, size_t len)
+{
+    if (atomic_exchange(&holds, false)) {
+        sem_post(&writes);
+        sem_wait(&goes);
+    }
+    return __real_write(fd, data, len);
+}
+
+int __wrap_pthread_mutex_timedlock(pthread_mutex_t *mutex, const struct timespec *until)
+{
+    int r = __real_pthread_mutex_timedlock(mutex, until);
+
+    if (r == ETIMEDOUT && atomic_fetch_sub(&patience, 1) == 1)
+        sem_post(&goes);
+    return r;
+}
+
+static void *write_first(void *unused)
+{
+    log_info("node", "first");
+    return NULL;
+}
+
+static pthread_t hold_first(unsigned n)
+{
+    pthread_t thread;
+
+    sem_init(&writes, 0, 0);
+    sem_init(&goes, 0, 0);
+    atomic_store(&patience, n);
+    atomic_store(&holds, true);
+    pthread_create(&thread, NULL, write_first, NULL);
+    sem_wait(&writes);
+    return thread;
+}
+
+Test(log, a_line_waits_for_one_whose_thread_is_kept_off_the_processor, .init = setup, .timeout = 60)
+{
+    settings(LOG_INFO, LOG_TEXT, false);
+    CAPTURE({
+        pthread_t first = hold_first(3);
+
+        log_info("node", "second");
+        sem_post(&goes);
+        pthread_join(first, NULL);
+    });
+    cr_expect_str_eq(got, "info [node] first\ninfo [node] second\n");
+}
+
+Test(log, a_line_does_not_wait_for_one_that_waits_for_a_pipe_that_nobody_reads, .init = setup,
+     .timeout = 60)
+{
+    static char junk[1 << 21];
+
+    settings(LOG_INFO, LOG_TEXT, false);
+    memset(junk, '.', sizeof(junk));
+    CAPTURE({
+        pthread_t first = hold_first(1000);
+
+        while (__real_write(out, junk, sizeof(junk)) > 0) {
+        }
+        log_info("node", "second");
+        log_info("node", "third");
+        cr_expect_eq(atomic_load(&patience), 999, "only one of them is waited for");
+        while (strspn(receive(), ".") > 0) {
+        }
+        sem_post(&goes);
+        pthread_join(first, NULL);
+        log_info("node", "fourth");
+    });
+    cr_expect_str_eq(got, "info [node] first\n"
+                          "warn [log] 2 lines were lost: standard error did not take them\n"
+                          "info [node] fourth\n");
 }
