@@ -138,7 +138,7 @@ void health_change(struct node *n, struct health *health, const struct node_chec
 {
     stop_listening(n, health);
     health->check = whole(check);
-    health->streak = 0;
+    health->streak = health->met = 0;
     if (is_looked_at(health))
         due(n, health, n->now_ms + first_ms(n, health));
     else
@@ -221,29 +221,34 @@ void health_tick(struct node *n)
 
 /* ---- answers ---- */
 
+uint32_t health_streak(const struct health *health) { return health->streak + health->met; }
+
 static enum health_turn turn(struct node *n, struct health *health, bool healthy)
 {
     health->healthy = healthy;
-    health->streak = 0;
+    health->streak = health->met = 0;
     health->since_s = node_wall_s(n);
     return healthy ? HEALTH_ROSE : HEALTH_FELL;
 }
 
-static enum health_turn bad(struct node *n, struct health *health, bool decides, const char *text)
+/* streak: the one that counts whoever says so. */
+static enum health_turn bad(struct node *n, struct health *health, uint32_t *streak, bool decides,
+                            const char *text)
 {
     text_copy(health->why, sizeof(health->why), text);
     if (!health->healthy) {
         health->streak = 0;
         return HEALTH_STAYS;
     }
-    health->streak++;
-    return decides || health->streak >= health->check.fall ? turn(n, health, false) : HEALTH_STAYS;
+    ++*streak;
+    return decides || health_streak(health) >= health->check.fall ? turn(n, health, false)
+                                                                  : HEALTH_STAYS;
 }
 
 static enum health_turn good(struct node *n, struct health *health, bool decides)
 {
     if (health->healthy) {
-        health->streak = 0;
+        health->streak = health->met = 0;
         health->why[0] = '\0';
         return HEALTH_STAYS;
     }
@@ -252,6 +257,15 @@ static enum health_turn good(struct node *n, struct health *health, bool decides
         return HEALTH_STAYS;
     health->why[0] = '\0';
     return turn(n, health, true);
+}
+
+/* What it has answered to looks stays as it is. */
+static enum health_turn only_reached(struct health *health)
+{
+    health->met = 0;
+    if (health->healthy && !health->streak)
+        health->why[0] = '\0';
+    return HEALTH_STAYS;
 }
 
 static struct health *take_look(struct node *n, uint64_t number)
@@ -296,7 +310,7 @@ enum health_turn health_looked(struct node *n, uint64_t number, int error, const
     } else {
         first = !health->proven;
         health->proven = true;
-        result = error ? bad(n, health, first, text) : good(n, health, false);
+        result = error ? bad(n, health, &health->streak, first, text) : good(n, health, false);
     }
     if (is_looked_at(health))
         due(n, health, health->due_ms);
@@ -309,9 +323,9 @@ enum health_turn health_seen(struct node *n, struct health *health, bool ok, con
 {
     enum health_turn result;
 
-    if (ok && !health->healthy && health->check.kind == CHECK(HTTP))
-        return HEALTH_STAYS;
-    result = ok ? good(n, health, true) : bad(n, health, false, text);
+    if (ok && health->check.kind == CHECK(HTTP))
+        return only_reached(health);
+    result = ok ? good(n, health, true) : bad(n, health, &health->met, false, text);
     if (result == HEALTH_FELL && health->check.kind == CHECK(NONE))
         due(n, health, n->now_ms + interval_ms(n, health));
     if (result == HEALTH_ROSE && health->check.kind == CHECK(NONE)) {

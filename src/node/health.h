@@ -6,7 +6,8 @@
  * Clients that do not reach a backend count as looks that failed, with or without a check. What is
  * unhealthy without one is looked at as a TCP check does, until it is healthy again: `rise` good
  * looks in a row, or one client that gets through. To a check by HTTP such a client proves nothing:
- * a backend that answers 503 takes connections too.
+ * a backend that answers 503 takes connections too. There it ends a row of clients that did not get
+ * through, and the looks that failed go on counting.
  *
  * Looks at one backend do not overlap, and are spread; of all at most HEALTH_LOOKS are under way,
  * and who waited longest is next. All records are gone through to find what is due, but the more
@@ -28,7 +29,8 @@ struct node;
 struct health { /* of one service and backend; embedded nowhere: local.c points to it */
     struct node_check check;         /* no field is 0 but kind: then clients alone tell */
     bool healthy, proven;            /* proven: a look has said something */
-    uint32_t streak;                 /* answers in a row that speak against `healthy` */
+    uint32_t streak;                 /* looks in a row that speak against `healthy` ... */
+    uint32_t met;                    /* ... and, while it is, clients that did not get through */
     uint64_t since_s;                /* when healthy was last another, unix time; 0: never */
     char why[LIMIT_STATUS_TEXT + 1]; /* of the last answer that was bad; "": none since healthy */
     char name[LIMIT_NAME + 1];       /* of the service */
@@ -70,6 +72,8 @@ enum health_turn { HEALTH_STAYS, HEALTH_FELL, HEALTH_ROSE };
 /* The answer of a look, error as of node_checked. *out_health: whose; NULL: of one that went. */
 enum health_turn health_looked(struct node *n, uint64_t number, int error, const char *text,
                                struct health **out_health);
+/* Answers in a row that speak against `healthy`. */
+uint32_t health_streak(const struct health *health);
 /* What a client met. */
 enum health_turn health_seen(struct node *n, struct health *health, bool ok, const char *text);
 

@@ -544,7 +544,7 @@ static void describe(const struct lease *lease, const struct row *row, struct no
         return;
     out->check = health->check.kind == CHECK_NONE ? NULL : &health->check;
     out->since_s = health->since_s;
-    out->streak = health->streak;
+    out->streak = health_streak(health);
 }
 
 size_t node_checks(const struct node *n, struct node_check_info *out_checks, size_t max)

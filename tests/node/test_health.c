@@ -260,6 +260,46 @@ Test(node_health, a_client_that_gets_through_proves_nothing_to_a_check_by_http)
     cr_expect_eq(own_flags("own"), 0);
 }
 
+/* It takes connections and answers 503. */
+Test(node_health, clients_that_get_through_do_not_keep_a_check_by_http_from_failing)
+{
+    SET({AT("own", B), .check = {.kind = HTTP, .path = "/healthz"}});
+    own_look(B, NULL);
+    for (int i = 0; i < 2; i++) {
+        own_look(B, "answered 503");
+        seen(NULL);
+        cr_expect_eq(own_flags("own"), 0);
+        cr_expect_eq(own_info("own").streak, i + 1);
+        cr_expect_str_eq(own_info("own").why, "answered 503");
+    }
+    own_look(B, "answered 503");
+    cr_expect_eq(own_flags("own"), ROW_UNHEALTHY);
+    own_look(B, NULL);
+    seen(NULL);
+    cr_expect_eq(own_flags("own"), ROW_UNHEALTHY, "two good looks, and nothing else");
+    own_look(B, NULL);
+    cr_expect_eq(own_flags("own"), 0);
+}
+
+/* Of many clients one is refused now and then, between two looks that are far apart. */
+Test(node_health, with_a_check_by_http_clients_must_fail_in_a_row_too)
+{
+    SET({AT("own", B), .check = {.kind = HTTP, .path = "/", .interval_ms = 3600000}});
+    own_look(B, NULL);
+    for (int i = 0; i < 10; i++) {
+        seen("refused");
+        seen("refused");
+        cr_expect_eq(own_info("own").streak, 2);
+        seen(NULL);
+        cr_expect_eq(own_info("own").streak, 0);
+        cr_expect_str_eq(own_info("own").why, "");
+    }
+    cr_expect_eq(own_flags("own"), 0);
+    for (int i = 0; i < 3; i++)
+        seen("refused");
+    cr_expect_eq(own_flags("own"), ROW_UNHEALTHY);
+}
+
 Test(node_health, clients_and_looks_that_fail_are_counted_together)
 {
     SET({AT("own", B), .check = {.kind = TCP}});
