@@ -1,8 +1,7 @@
 /* exchange - one request: its route, what is asked of the daemon, its end.
  *
  * libmicrohttpd calls twice for a request without a body: when its head is here, and when it is
- * whole. An answer at the first call would end the connection; that is right for what is refused,
- * and nothing else is answered then. While the daemon is asked, the connection is suspended.
+ * whole; it is answered then. While the daemon is asked, the connection is suspended.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,55 +51,6 @@ static enum MHD_Result no_route(struct exchange *ex)
     return reply_error(ex, 404, "nothing is here; there are%s", list);
 }
 
-/* ---- what is refused as soon as the head is here ---- */
-
-static bool has_body(struct MHD_Connection *mhd)
-{
-    const char *length =
-        MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
-
-    return (length && strcmp(length, "0") != 0) ||
-           MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_TRANSFER_ENCODING);
-}
-
-static size_t head_bytes(struct MHD_Connection *mhd)
-{
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
-
-    return info ? info->header_size : 0;
-}
-
-/* True: *out_result is what became of it. */
-static bool refused(struct exchange *ex, const char *method, const char *version, const char *url,
-                    enum MHD_Result *out_result)
-{
-    struct MHD_Connection *mhd = ex->conn->mhd;
-    const char *host = MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST);
-
-    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
-        *out_result = reply_error(ex, 405,
-                                  "GET and HEAD are all there is: nothing here changes "
-                                  "the node");
-    else if (strlen(url) > WEB_HEAD_BYTES / 2)
-        *out_result = reply_error(ex, 414, "the path is longer than %u bytes", WEB_HEAD_BYTES / 2);
-    else if (head_bytes(mhd) > WEB_HEAD_BYTES)
-        *out_result = reply_error(ex, 431, "the head is longer than %u bytes", WEB_HEAD_BYTES);
-    else if (has_body(mhd))
-        *out_result = reply_error(ex, 400, "a request has no body here");
-    else if (!host && strcmp(version, MHD_HTTP_VERSION_1_1) == 0) /* RFC 9112 3.2 */
-        *out_result = reply_error(ex, 400, "a request of HTTP/1.1 says for which Host it is");
-    else if (ex->web->loopback && host && !query_host_is_loopback(host))
-        *out_result = reply_error(
-            ex, 403,
-            "this port is for this machine alone, and the Host is another's name; ask for "
-            "localhost or 127.0.0.1 (a page of a stranger's may have pointed its name "
-            "here)");
-    else
-        return false;
-    return true;
-}
-
 /* ---- arguments ---- */
 
 struct taking {
@@ -124,6 +74,8 @@ static enum MHD_Result begin(struct exchange *ex, const char *url)
     struct taking t = {.ex = ex};
 
     conn_state(ex->conn, CONN_ASKED);
+    if (*url != '/') /* http://HOST/path: the Host was looked at */
+        url = strchr(url + strlen("http://"), '/');
     ex->route = route_of(url);
     if (!ex->route)
         return no_route(ex);
@@ -198,14 +150,13 @@ enum MHD_Result exchange_handle(void *cls, struct MHD_Connection *mhd, const cha
 {
     struct exchange *ex = *con_cls;
     struct web *web = cls;
-    enum MHD_Result result;
 
     if (!ex) {
         ex = *con_cls = exchange_new(web, mhd);
         if (!ex)
             return MHD_NO;
         ex->head_only = strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
-        return refused(ex, method, version, url, &result) ? result : MHD_YES;
+        return MHD_YES;
     }
     if (ex->conn->cut)
         return MHD_NO;
@@ -240,7 +191,5 @@ void exchange_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
     if (ex->stream) /* libmicrohttpd may let go of the answer a little later */
         ex->stream->exchange = NULL;
     ex->conn->exchange = NULL;
-    if (!ex->conn->cut)
-        conn_state(ex->conn, CONN_HEAD);
     free(ex);
 }

@@ -2,7 +2,9 @@
  *
  *   web.c      made, started, stopped; post from other threads
  *   progress.c how far a connection has come
- *   server.c   the listener, connections and their limits; libmicrohttpd under the loop
+ *   arrival.c  whom to accept, and whose request to take
+ *   head.c     which head is one that is taken: pure
+ *   server.c   connections and their deadlines; libmicrohttpd under the loop; the listener
  *   exchange.c one request: its route, what is asked of the daemon, its answer
  *   reply.c    answers as JSON, errors, headers, streams
  *   query.c    what strangers put into a request: pure
@@ -25,8 +27,6 @@
 #include "web/query.h"
 #include "web/web.h"
 
-#define WEB_HEAD_BYTES 16384u /* of a request; what is longer is refused */
-
 struct exchange;
 struct readers;
 struct stream;
@@ -43,22 +43,24 @@ void web_post(struct web *web, struct post *post); /* any thread */
 /* ---- server.c ---- */
 
 enum conn_state {
-    CONN_HEAD,  /* a request is awaited, or coming */
-    CONN_ASKED, /* it is here */
-    CONN_ANSWER /* what it is answered goes out */
+    CONN_HEAD,    /* its request is awaited, or coming */
+    CONN_REFUSED, /* it has been told so; what it still sends is thrown away */
+    CONN_ASKED,   /* it is here */
+    CONN_ANSWER   /* what it is answered goes out */
 };
 
 struct conn {
     struct ring ring; /* of web->conns */
     struct web *web;
-    struct MHD_Connection *mhd;
-    int fd; /* libmicrohttpd's */
+    int fd;
+    uv_poll_t poll;             /* until libmicrohttpd has it */
+    struct MHD_Connection *mhd; /* then */
     struct in6_addr source;
     enum conn_state state;
-    bool first;                /* no request yet */
-    bool cut;                  /* has been shut down */
-    uint64_t since_ms;         /* in its state, or, in CONN_HEAD, since the first byte */
-    uint64_t received;         /* bytes, when it began to wait */
+    bool whole;                /* its head is here, and good */
+    bool cut;                  /* has been ended */
+    uint64_t since_ms;         /* in its state */
+    size_t peeked, seen;       /* bytes of its head that are there; that were looked through */
     uint64_t taken;            /* bytes that the other side has acknowledged ... */
     uint64_t taken_ms;         /* ... and when that was last another number */
     struct exchange *exchange; /* or NULL */
@@ -107,6 +109,16 @@ void conn_resume(struct conn *conn);
 /* It goes, whatever it is doing. */
 void conn_cut(struct conn *conn);
 void conn_state(struct conn *conn, enum conn_state state);
+void conn_free(struct conn *conn); /* nobody has it, and its descriptor is closed */
+size_t conn_count(struct web *web, const struct in6_addr *source);
+
+/* ---- arrival.c ---- */
+
+int arrival_begin(struct web *web);         /* accepting */
+void arrival_look_again(struct conn *conn); /* if it is not libmicrohttpd's */
+/* It goes to libmicrohttpd if its head is whole and it has not been cut, else it is closed; in a
+ * moment. */
+void arrival_end(struct conn *conn);
 
 /* ---- asking the daemon (web.c) ---- */
 
@@ -166,6 +178,8 @@ void exchange_cut(struct exchange *ex); /* it waits no longer, for the daemon or
 enum MHD_Result reply_body(struct exchange *ex, const struct web_body *body, const char *policy);
 enum MHD_Result reply_error(struct exchange *ex, unsigned status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* To one that libmicrohttpd does not have. */
+void reply_refusal(int fd, unsigned status, const char *text, bool head_only);
 /* No body: the client has what there is under that tag. */
 enum MHD_Result reply_unchanged(struct exchange *ex, const char *tag);
 

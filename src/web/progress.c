@@ -16,7 +16,6 @@ struct progress progress_of(int fd)
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
         return (struct progress){0};
     return (struct progress){
-        .received = info.tcpi_bytes_received,
         .taken = info.tcpi_bytes_acked,
         .untaken = info.tcpi_unacked || info.tcpi_notsent_bytes,
         .half_closed = info.tcpi_state == CLOSE_WAIT,

@@ -6,10 +6,9 @@
 #include <stdint.h>
 
 struct progress {
-    uint64_t received; /* bytes that have come */
-    uint64_t taken;    /* bytes of ours that the other side has acknowledged */
-    bool untaken;      /* there are some that it has not */
-    bool half_closed;  /* the other side sends nothing any more */
+    uint64_t taken;   /* bytes of ours that the other side has acknowledged */
+    bool untaken;     /* there are some that it has not */
+    bool half_closed; /* the other side sends nothing any more */
 };
 struct progress progress_of(int fd);
 

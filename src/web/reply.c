@@ -3,13 +3,30 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/types.h>
+#include <time.h>
 #include "base/clock.h"
 #include "web/inside.h"
 
 #define JSON_TYPE "application/json"
+#define POLICY "Content-Security-Policy"
 #define NO_DOCUMENT "default-src 'none'; frame-ancestors 'none'"
 #define STREAM_BLOCK 32768u
+#define REFUSAL_BYTES                                                                              \
+    2048u /* head and body of what is made here; the longest has a third of it                     \
+           */
+
+static const struct {
+    const char *name, *value;
+} of_all[] = {
+    {MHD_HTTP_HEADER_CONNECTION, "close"}, /* arrival.c */
+    {MHD_HTTP_HEADER_CACHE_CONTROL, "no-store"},
+    {"X-Content-Type-Options", "nosniff"},
+    {"Referrer-Policy", "no-referrer"},
+};
+
+#define N_OF_ALL (sizeof of_all / sizeof *of_all)
 
 /* Takes response, which may be NULL: no memory. */
 static enum MHD_Result queue(struct exchange *ex, unsigned status, struct MHD_Response *response,
@@ -21,12 +38,9 @@ static enum MHD_Result queue(struct exchange *ex, unsigned status, struct MHD_Re
         return MHD_NO;
     if (type)
         MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
-    MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
-    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
-    MHD_add_response_header(response, "Content-Security-Policy", policy ? policy : NO_DOCUMENT);
-    MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
-    if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
-        MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
+    for (size_t i = 0; i < N_OF_ALL; i++)
+        MHD_add_response_header(response, of_all[i].name, of_all[i].value);
+    MHD_add_response_header(response, POLICY, policy ? policy : NO_DOCUMENT);
     if (status == MHD_HTTP_SERVICE_UNAVAILABLE)
         MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, "1");
     ex->state = EXCHANGE_REPLIED;
@@ -80,6 +94,39 @@ enum MHD_Result reply_error(struct exchange *ex, unsigned status, const char *fo
     return web_error(&body, (int)status, text) ? reply_body(ex, &body, NULL) : MHD_NO;
 }
 
+static void http_date(char *out, size_t size)
+{
+    time_t now = (time_t)(clock_wall_us() / 1000000);
+    struct tm tm;
+
+    gmtime_r(&now, &tm);
+    strftime(out, size, "%a, %d %b %Y %H:%M:%S GMT", &tm);
+}
+
+/* What has no room in the kernel, or no memory, is not said: nothing has been sent before. */
+void reply_refusal(int fd, unsigned status, const char *text, bool head_only)
+{
+    char head[REFUSAL_BYTES], date[64];
+    struct web_body body = {0};
+    size_t len;
+
+    if (!web_error(&body, (int)status, text))
+        return;
+    http_date(date, sizeof date);
+    len = (size_t)snprintf(head, sizeof head,
+                           "HTTP/1.1 %u %s\r\nDate: %s\r\nContent-Type: %s\r\n" POLICY
+                           ": " NO_DOCUMENT "\r\n%sContent-Length: %zu\r\n",
+                           status, MHD_get_reason_phrase_for(status), date, body.type,
+                           status == MHD_HTTP_METHOD_NOT_ALLOWED ? "Allow: GET, HEAD\r\n" : "",
+                           body.len);
+    for (size_t i = 0; i < N_OF_ALL; i++)
+        len += (size_t)snprintf(head + len, sizeof head - len, "%s: %s\r\n", of_all[i].name,
+                                of_all[i].value);
+    snprintf(head + len, sizeof head - len, "\r\n%s", head_only ? "" : body.data);
+    send(fd, head, strlen(head), MSG_NOSIGNAL | MSG_DONTWAIT);
+    free(body.data);
+}
+
 enum MHD_Result reply_unchanged(struct exchange *ex, const char *tag)
 {
     struct MHD_Response *response =
@@ -131,10 +178,9 @@ enum MHD_Result reply_stream(struct exchange *ex, struct stream *stream, const c
     stream->exchange = ex;
     stream->since_ms = clock_ms();
     ex->stream = stream;
-    /* libmicrohttpd 0.9.75 ends chunks that a HEAD is not told: the next answer would begin with
-     * them. */
+    /* libmicrohttpd 0.9.75 ends the chunks that a HEAD is not told: there are to be none. */
     if (ex->head_only)
-        MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
+        MHD_set_response_options(response, MHD_RF_HTTP_VERSION_1_0_ONLY, MHD_RO_END);
     if (tag)
         MHD_add_response_header(response, MHD_HTTP_HEADER_ETAG, tag);
     return queue(ex, MHD_HTTP_OK, response, type, NULL);

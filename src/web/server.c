@@ -1,10 +1,9 @@
-/* server - the listener, connections and their deadlines; libmicrohttpd under the loop.
+/* server - connections and their deadlines; libmicrohttpd under the loop; the listener.
  *
- * libmicrohttpd 0.9.75 reads, parses and writes; it has no thread, its epoll descriptor is one that
- * the loop polls. What it leaves to us: whom to accept (its own limit is by exact address, and at
- * its limit it accepts nobody, so that whoever says nothing keeps all others out), and deadlines
- * (its own are about silence: a byte now and then would do). A connection is ended by shutting it
- * down: epoll says so, and libmicrohttpd closes it.
+ * libmicrohttpd 0.9.75 reads a head that arrival.c has looked at, and writes the answer; it has no
+ * thread, its epoll descriptor is one that the loop polls. Deadlines are ours: its own are about
+ * silence, and a byte now and then would do. A connection that it has is ended by shutting it down:
+ * epoll says so, and libmicrohttpd closes it.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -15,20 +14,16 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "base/clock.h"
-#include "base/origin.h"
 #include "web/inside.h"
 #include "web/progress.h"
 #include "web/readers.h"
 
-#define ACCEPTS_AT_ONCE 16
 #define BACKLOG 1024 /* a burst of strangers: what does not fit is tried again a second later */
 #define TICK_MS 500u
-#define PAUSE_MS 100u /* no descriptors: until the next look */
-/* Of libmicrohttpd, per connection: head, its fields, and one part of an answer. More than
- * WEB_HEAD_BYTES, so that it is we who refuse. */
-#define POOL_BYTES 49152u
-/* In the kernel and not sent yet, of one connection; it would take megabytes. */
-#define UNSENT_BYTES 131072
+/* Of libmicrohttpd, per connection. Half of it reads, which is to be all of a head; the other half
+ * is for a record of 56 bytes for each of HEAD_RECORDS, and cookies once more. So it never lacks
+ * room, which it would say in its own way. Then it is for parts of the answer. */
+#define POOL_BYTES 81920u
 
 #define COUNT(web, field) atomic_fetch_add(&(web)->counters.field, 1)
 
@@ -41,9 +36,15 @@ void conn_state(struct conn *conn, enum conn_state state)
     conn->state = state;
     conn->since_ms = conn->taken_ms = clock_ms();
     conn->taken = seen.taken;
-    conn->received = seen.received;
-    if (state != CONN_HEAD)
-        conn->first = false;
+}
+
+void conn_free(struct conn *conn)
+{
+    ring_drop(&conn->ring);
+    if (!conn->cut)
+        conn->web->n_conns--;
+    atomic_fetch_sub(&conn->web->counters.connections, 1);
+    free(conn);
 }
 
 void conn_cut(struct conn *conn)
@@ -54,6 +55,10 @@ void conn_cut(struct conn *conn)
         return;
     conn->cut = true;
     conn->web->n_conns--;
+    if (!conn->mhd) {
+        arrival_end(conn);
+        return;
+    }
     /* What it has not taken is not kept for it. */
     setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
     shutdown(conn->fd, SHUT_RDWR);
@@ -61,20 +66,7 @@ void conn_cut(struct conn *conn)
         exchange_cut(conn->exchange);
 }
 
-/* Of source, NULL: of any. */
-static struct conn *oldest_waiting(struct web *web, const struct in6_addr *source)
-{
-    for (struct ring *r = web->conns.next; r != &web->conns; r = r->next) {
-        struct conn *conn = CONTAINER_OF(r, struct conn, ring);
-
-        if (conn->state == CONN_HEAD && !conn->cut &&
-            (!source || memcmp(&conn->source, source, sizeof *source) == 0))
-            return conn;
-    }
-    return NULL;
-}
-
-static size_t count_of(struct web *web, const struct in6_addr *source)
+size_t conn_count(struct web *web, const struct in6_addr *source)
 {
     size_t n = 0;
 
@@ -92,63 +84,10 @@ static uint64_t largest_source(struct web *web)
     uint64_t most = 0, n;
 
     for (struct ring *r = web->conns.next; r != &web->conns; r = r->next) {
-        n = count_of(web, &CONTAINER_OF(r, struct conn, ring)->source);
+        n = conn_count(web, &CONTAINER_OF(r, struct conn, ring)->source);
         most = n > most ? n : most;
     }
     return most;
-}
-
-/* At a limit whoever has said least goes for who comes; nobody does if all are being answered. */
-static bool make_room(struct web *web, const struct in6_addr *source)
-{
-    struct conn *oldest;
-
-    if (count_of(web, source) >= web->limits.admin_per_source)
-        oldest = oldest_waiting(web, source);
-    else if (web->n_conns >= web->limits.admin_connections)
-        oldest = oldest_waiting(web, NULL);
-    else
-        return true;
-    COUNT(web, closed_over_limit);
-    if (oldest)
-        conn_cut(oldest);
-    return oldest != NULL;
-}
-
-static struct in6_addr source_of(const struct sockaddr_storage *from)
-{
-    struct in6_addr ip = {0};
-
-    if (from->ss_family == AF_INET6) {
-        ip = ((const struct sockaddr_in6 *)from)->sin6_addr;
-    } else {
-        ip.s6_addr[10] = ip.s6_addr[11] = 0xff;
-        memcpy(ip.s6_addr + 12, &((const struct sockaddr_in *)from)->sin_addr, 4);
-    }
-    return origin_of(&ip);
-}
-
-/* Takes fd. */
-static void add(struct web *web, int fd, const struct sockaddr_storage *from, socklen_t len)
-{
-    const struct in6_addr source = source_of(from);
-    const int unsent = UNSENT_BYTES;
-    struct conn *conn;
-
-    conn = make_room(web, &source) ? calloc(1, sizeof *conn) : NULL;
-    if (!conn) {
-        close(fd);
-        return;
-    }
-    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
-    ring_init(&conn->ring);
-    conn->web = web;
-    conn->fd = fd;
-    conn->source = source;
-    conn->first = true;
-    web->adding = conn;
-    MHD_add_connection(web->mhd, fd, (const struct sockaddr *)from, len);
-    free(TAKE(&web->adding)); /* it was not taken, and fd is closed */
 }
 
 static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
@@ -160,20 +99,9 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         conn = *context = TAKE(&web->adding);
         conn->mhd = mhd;
-        conn_state(conn, CONN_HEAD);
-        conn->first = true;
-        ring_push(&web->conns, &conn->ring);
-        web->n_conns++;
-        COUNT(web, connections);
-        if (!uv_is_active((uv_handle_t *)&web->tick))
-            uv_timer_again(&web->tick);
-        return;
+    } else {
+        conn_free(conn);
     }
-    ring_drop(&conn->ring);
-    if (!conn->cut)
-        web->n_conns--;
-    atomic_fetch_sub(&web->counters.connections, 1);
-    free(conn);
 }
 
 /* ---- deadlines ---- */
@@ -195,40 +123,33 @@ static bool is_over(struct conn *conn, const struct progress *seen, uint64_t now
     return now - (stream ? stream->since_ms : conn->since_ms) >= conn->web->times.answer;
 }
 
-/* The other side sends nothing any more, and nothing of it is left. libmicrohttpd takes a short
- * read for all there is and waits for the next edge of epoll; an end that was there before it read
- * has none. */
-static bool has_left(const struct conn *conn)
-{
-    char byte;
-
-    return recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
-}
-
 static void look_at(struct conn *conn, uint64_t now)
 {
     struct progress seen = progress_of(conn->fd);
     struct web *web = conn->web;
+    uint64_t waited = now - conn->since_ms;
 
-    if (conn->state == CONN_HEAD) {
-        if (!conn->first && seen.received != conn->received) {
-            conn->first = true; /* the first byte of the next head */
-            conn->since_ms = now;
-        }
-        if (now - conn->since_ms >= TICK_MS && has_left(conn)) {
-            conn_cut(conn);
-            return;
-        }
-        if (now - conn->since_ms < (conn->first ? web->times.head : web->times.idle))
-            return;
-        if (conn->first)
+    switch (conn->state) {
+    case CONN_HEAD:
+        if (waited >= web->times.head) {
             COUNT(web, closed_late);
-        conn_cut(conn);
+            conn_cut(conn);
+        } else {
+            arrival_look_again(conn);
+        }
         return;
-    }
-    if (conn->state == CONN_ANSWER && is_over(conn, &seen, now)) {
-        COUNT(web, closed_unread);
-        conn_cut(conn);
+    case CONN_REFUSED:
+        if (waited >= web->times.leave)
+            conn_cut(conn);
+        return;
+    case CONN_ASKED: /* that has a time of its own */
+        return;
+    case CONN_ANSWER:
+        if (is_over(conn, &seen, now)) {
+            COUNT(web, closed_unread);
+            conn_cut(conn);
+        }
+        return;
     }
 }
 
@@ -285,38 +206,6 @@ void server_turn(struct web *web)
 
 static void on_serving(uv_poll_t *poll, int status, int events) { server_turn(poll->data); }
 
-static void on_accepting(uv_poll_t *poll, int status, int events);
-
-static void on_pause(uv_timer_t *pause)
-{
-    struct web *web = pause->data;
-
-    uv_poll_start(&web->accepting, UV_READABLE, on_accepting);
-}
-
-static void on_accepting(uv_poll_t *poll, int status, int events)
-{
-    struct web *web = poll->data;
-
-    for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
-        struct sockaddr_storage from = {0};
-        socklen_t len = sizeof from;
-        int fd =
-            accept4(web->listener, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-        if (fd >= 0) {
-            add(web, fd, &from, len);
-        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            uv_poll_stop(&web->accepting); /* it would be told again at once */
-            uv_timer_start(&web->pause, on_pause, PAUSE_MS, 0);
-            break;
-        } else if (errno == EAGAIN) {
-            break;
-        }
-    }
-    server_turn(web);
-}
-
 static int start_mhd(struct web *web)
 {
     web->mhd = MHD_start_daemon(
@@ -355,7 +244,7 @@ int server_init(struct web *web)
     if (r == 0)
         r = uv_poll_start(&web->serving, UV_READABLE, on_serving);
     if (r == 0 && web->listener >= 0)
-        r = uv_poll_start(&web->accepting, UV_READABLE, on_accepting);
+        r = arrival_begin(web);
     return r;
 }
 

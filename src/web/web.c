@@ -9,7 +9,7 @@
 #include "web/readers.h"
 
 const struct web_times web_times = {
-    .head = 10000, .idle = 60000, .unread = 30000, .answer = 600000, .asked = 5000, .health = 2000};
+    .head = 10000, .leave = 2000, .unread = 30000, .answer = 600000, .asked = 5000, .health = 2000};
 
 /* ---- post ---- */
 

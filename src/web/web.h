@@ -6,17 +6,17 @@
  *   /healthz /readyz  for who restarts, and for who sends clients
  *   /v1/services /v1/peers /v1/node /v1/explain?name=    JSON, with the names of mesh.proto
  *
- * GET and HEAD only, nothing here changes the node. The maps are shown from snapshots, streamed row
- * by row; whatever else there is to know is asked of the daemon, through web_ops, and rendered here
- * once it has been answered.
+ * GET and HEAD only, one request on a connection, nothing here changes the node. The maps are shown
+ * from snapshots, streamed row by row; whatever else there is to know is asked of the daemon,
+ * through web_ops, and rendered here once it has been answered.
  *
  * Threads:   one of its own, "admin", with a libuv loop under which libmicrohttpd runs with an
  *            epoll of its own; what ops holds is called on it and must not block. web_new,
  *            web_listen, web_start, web_stop, web_free: the owner's (main) thread. web_show,
  *            web_answer, web_tell: any.
  * Limits:    base/limits.h: admin_connections, admin_per_source, admin_followers. A request's head
- *            is at most 16 KiB and must be whole in 10 s; who reads nothing for 30 s is cut off,
- *            and so is who has not taken a whole answer, or all news, in 10 minutes.
+ *            (web/head.h) is at most 16 KiB and must be whole in 10 s; who reads nothing for 30 s
+ *            is cut off, and so is who has not taken a whole answer, or all news, in 10 minutes.
  */
 #ifndef WEB_WEB_H
 #define WEB_WEB_H
@@ -73,15 +73,15 @@ struct web_ops {
 };
 
 struct web_times {   /* ms */
-    uint32_t head;   /* from a head's first byte, or from accept, to its last */
-    uint32_t idle;   /* between two requests */
+    uint32_t head;   /* from accept to the last byte of a head */
+    uint32_t leave;  /* for who is refused to close the connection */
     uint32_t unread; /* without taking a byte of what is there for it */
     uint32_t answer; /* a whole answer, or a follower's way to the newest: whoever reads slowly
                       * keeps a picture from going */
     uint32_t asked;  /* for the daemon to answer; less for WEB_HEALTH: */
     uint32_t health;
 };
-extern const struct web_times web_times; /* 10 s, 60 s, 30 s, 10 min; 5 s, 2 s */
+extern const struct web_times web_times; /* 10 s, 2 s, 30 s, 10 min; 5 s, 2 s */
 
 struct web_settings { /* copied */
     const char *peer_id;

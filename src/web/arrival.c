@@ -1,0 +1,221 @@
+/* arrival - from accept to a whole head, which is looked at in the kernel's buffer; then
+ * libmicrohttpd has the connection, or whoever has sent it is told why not.
+ *
+ * libmicrohttpd answers what it does not like in its own way (head.h), and after an answer it reads
+ * on by itself: so a connection carries one request, and no byte is read by it that was not looked
+ * at before. Whom to accept is decided here too: its own limit is by exact address, and at it
+ * nobody is accepted, so that whoever says nothing keeps all others out.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "base/origin.h"
+#include "web/head.h"
+#include "web/inside.h"
+
+#define ACCEPTS_AT_ONCE 16
+#define PAUSE_MS 100u /* no descriptors: until the next look */
+/* In the kernel and not sent yet, of one connection; it would take megabytes. */
+#define UNSENT_BYTES 131072
+
+/* ---- limits ---- */
+
+/* Of source, NULL: of any. */
+static struct conn *oldest_waiting(struct web *web, const struct in6_addr *source)
+{
+    for (struct ring *r = web->conns.next; r != &web->conns; r = r->next) {
+        struct conn *conn = CONTAINER_OF(r, struct conn, ring);
+
+        if ((conn->state == CONN_HEAD || conn->state == CONN_REFUSED) && !conn->cut &&
+            (!source || memcmp(&conn->source, source, sizeof *source) == 0))
+            return conn;
+    }
+    return NULL;
+}
+
+/* At a limit whoever has said least goes for who comes; nobody does if all are being answered. */
+static bool make_room(struct web *web, const struct in6_addr *source)
+{
+    struct conn *oldest;
+
+    if (conn_count(web, source) >= web->limits.admin_per_source)
+        oldest = oldest_waiting(web, source);
+    else if (web->n_conns >= web->limits.admin_connections)
+        oldest = oldest_waiting(web, NULL);
+    else
+        return true;
+    atomic_fetch_add(&web->counters.closed_over_limit, 1);
+    if (oldest)
+        conn_cut(oldest);
+    return oldest != NULL;
+}
+
+static struct in6_addr source_of(const struct sockaddr_storage *from)
+{
+    struct in6_addr ip = {0};
+
+    if (from->ss_family == AF_INET6) {
+        ip = ((const struct sockaddr_in6 *)from)->sin6_addr;
+    } else {
+        ip.s6_addr[10] = ip.s6_addr[11] = 0xff;
+        memcpy(ip.s6_addr + 12, &((const struct sockaddr_in *)from)->sin_addr, 4);
+    }
+    return origin_of(&ip);
+}
+
+/* ---- the end of its arrival ---- */
+
+/* Its address is of no use to libmicrohttpd: what it would limit by it is limited above. */
+static void hand_over(struct conn *conn)
+{
+    static const struct sockaddr_in6 anybody = {.sin6_family = AF_INET6};
+    struct web *web = conn->web;
+
+    web->adding = conn;
+    MHD_add_connection(web->mhd, conn->fd, (const struct sockaddr *)&anybody, sizeof anybody);
+    if (web->adding) /* it was not taken, and fd is closed */
+        conn_free(TAKE(&web->adding));
+    server_turn(web);
+}
+
+static void on_end(uv_handle_t *handle)
+{
+    struct conn *conn = handle->data;
+
+    if (conn->whole && !conn->cut) {
+        hand_over(conn);
+        return;
+    }
+    close(conn->fd);
+    conn_free(conn);
+}
+
+void arrival_end(struct conn *conn)
+{
+    if (!uv_is_closing((uv_handle_t *)&conn->poll))
+        uv_close((uv_handle_t *)&conn->poll, on_end);
+}
+
+/* ---- a head ---- */
+
+/* It is told of when there are more than so many bytes. */
+static void wait_for_more(struct conn *conn, size_t than)
+{
+    int least = (int)than + 1;
+
+    setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof least);
+}
+
+/* Until it ends the connection too, or in times.leave: if it were closed with bytes that have not
+ * been read, the answer might be thrown away over there (RFC 9112 9.6). */
+static void refuse(struct conn *conn, const struct head_error *error, bool head_only)
+{
+    atomic_fetch_add(&conn->web->counters.requests, 1);
+    atomic_fetch_add(&conn->web->counters.refused, 1);
+    reply_refusal(conn->fd, error->status, error->text, head_only);
+    shutdown(conn->fd, SHUT_WR);
+    wait_for_more(conn, 0);
+    conn_state(conn, CONN_REFUSED);
+}
+
+static void look(struct conn *conn, const char *head, size_t n, bool ended)
+{
+    size_t len = head_length(head, n, &conn->seen);
+    struct head_error error;
+
+    if (len && head_take(head, len, conn->web->loopback, &error)) {
+        conn->whole = true;
+        wait_for_more(conn, 0);
+        arrival_end(conn);
+    } else if (len || head_hopeless(head, n, ended, &error)) {
+        refuse(conn, &error, head_is_head(head, n));
+    } else if (n == conn->peeked) {
+        /* In pieces so small that they fill the kernel's buffer, which then says so all the time.
+         */
+        uv_poll_stop(&conn->poll);
+    } else {
+        conn->peeked = n;
+        wait_for_more(conn, n);
+    }
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+    struct conn *conn = poll->data;
+    char bytes[HEAD_BYTES + 1];
+    ssize_t n = recv(conn->fd, bytes, sizeof bytes, conn->state == CONN_HEAD ? MSG_PEEK : 0);
+
+    if (status == 0 && n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (status < 0 || n <= 0)
+        arrival_end(conn);
+    else if (conn->state == CONN_HEAD)
+        look(conn, bytes, (size_t)n, events & UV_DISCONNECT);
+}
+
+void arrival_look_again(struct conn *conn)
+{
+    if (!conn->mhd && !uv_is_closing((uv_handle_t *)&conn->poll))
+        uv_poll_start(&conn->poll, UV_READABLE | UV_DISCONNECT, on_readable);
+}
+
+/* ---- accepting ---- */
+
+/* Takes fd. */
+static void add(struct web *web, int fd, const struct sockaddr_storage *from)
+{
+    const struct in6_addr source = source_of(from);
+    const int unsent = UNSENT_BYTES;
+    struct conn *conn;
+
+    conn = make_room(web, &source) ? calloc(1, sizeof *conn) : NULL;
+    if (!conn || uv_poll_init(&web->loop, &conn->poll, fd) < 0) {
+        free(conn);
+        close(fd);
+        return;
+    }
+    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
+    conn->web = web;
+    conn->fd = fd;
+    conn->source = source;
+    conn->poll.data = conn;
+    ring_init(&conn->ring);
+    ring_push(&web->conns, &conn->ring);
+    web->n_conns++;
+    atomic_fetch_add(&web->counters.connections, 1);
+    conn_state(conn, CONN_HEAD);
+    arrival_look_again(conn);
+    if (!uv_is_active((uv_handle_t *)&web->tick))
+        uv_timer_again(&web->tick);
+}
+
+static void on_pause(uv_timer_t *pause) { arrival_begin(pause->data); }
+
+static void on_accepting(uv_poll_t *poll, int status, int events)
+{
+    struct web *web = poll->data;
+
+    for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
+        struct sockaddr_storage from = {0};
+        socklen_t len = sizeof from;
+        int fd =
+            accept4(web->listener, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+        if (fd >= 0) {
+            add(web, fd, &from);
+        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            uv_poll_stop(&web->accepting); /* it would be told again at once */
+            uv_timer_start(&web->pause, on_pause, PAUSE_MS, 0);
+            break;
+        } else if (errno == EAGAIN) {
+            break;
+        }
+    }
+}
+
+int arrival_begin(struct web *web)
+{
+    return uv_poll_start(&web->accepting, UV_READABLE, on_accepting);
+}
