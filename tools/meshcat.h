@@ -168,7 +168,7 @@ void show_offer(const struct meshcat_opts *opts, const Meshd__V1__OfferReply *re
                 const char *lease_id, const char *backend);
 void show_withdraw(const struct meshcat_opts *opts, const char *name, uint32_t removed);
 void show_reload(const struct meshcat_opts *opts, const Meshd__V1__ReloadReply *reply);
-void show_drain(const struct meshcat_opts *opts, const char *name, bool draining,
+void show_drain(const struct meshcat_opts *opts, const char *name,
                 const Meshd__V1__DrainReply *reply);
 
 struct show_pings {

@@ -134,7 +134,9 @@ int run_drain(const struct meshcat_opts *opts)
     if (format_is_message(opts))
         format_message(opts, reply->message, reply->packed, reply->packed_len);
     else
-        show_drain(opts, name, !request.enable, answer);
+        show_drain(opts, name, answer);
+    if (request.enable && answer->draining)
+        show_note(opts, "%s: the program that offers it has it drain still", name);
     if (opts->verbose && !answer->changed)
         show_note(opts, "%s: it was so already", name);
     return EXIT_FOUND;

@@ -298,7 +298,7 @@ void show_withdraw(const struct meshcat_opts *opts, const char *name, uint32_t r
     }
 }
 
-void show_drain(const struct meshcat_opts *opts, const char *name, bool draining,
+void show_drain(const struct meshcat_opts *opts, const char *name,
                 const Meshd__V1__DrainReply *reply)
 {
     if (opts->silent)
@@ -314,7 +314,7 @@ void show_drain(const struct meshcat_opts *opts, const char *name, bool draining
         CLEANUP(table_freep) struct table *t = TABLE("NAME", "DRAINING", "CHANGED", "VERSION");
 
         table_cell(t, name);
-        table_cell(t, draining ? "yes" : "no");
+        table_cell(t, reply->draining ? "yes" : "no");
         table_cell(t, reply->changed ? "yes" : "no");
         table_number(t, reply->version);
         table_print(t, stdout);

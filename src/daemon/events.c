@@ -24,8 +24,8 @@ static const struct {
     [NODE_LEASE_EXPIRED] = {LOG_INFO, "offer", "lease expired", ""},
     [NODE_BACKEND_DOWN] = {LOG_WARN, "health", "backend is unhealthy", ""},
     [NODE_BACKEND_UP] = {LOG_INFO, "health", "backend is healthy again", ""},
-    [NODE_SERVICE_DRAINED] = {LOG_INFO, "offer", "drained by hand", ""},
-    [NODE_SERVICE_ENABLED] = {LOG_INFO, "offer", "enabled by hand", ""},
+    [NODE_SERVICE_DRAINED] = {LOG_INFO, "offer", "service drains", ""},
+    [NODE_SERVICE_ENABLED] = {LOG_INFO, "offer", "service takes clients again", ""},
 };
 
 #define N_LINES (sizeof lines / sizeof *lines)

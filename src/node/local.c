@@ -49,7 +49,7 @@ static void lease_drop(struct node *n, struct lease *lease)
     HASH_DEL(n->local.by_name, lease);
     if (lease->id[0])
         n->local.n_leases--;
-    if (lease->draining)
+    if (lease->drains)
         n->local.n_draining--;
     health_end(n, lease->health);
     free(lease);
@@ -159,9 +159,9 @@ static int change_list(struct node *n, struct row *const *puts, size_t n_puts,
     return r;
 }
 
-static unsigned told_flags(const struct lease *lease, bool healthy)
+static unsigned told_flags(bool healthy, unsigned drains)
 {
-    return (healthy ? 0u : ROW_UNHEALTHY) | (lease->draining ? ROW_DRAINING : 0u);
+    return (healthy ? 0u : ROW_UNHEALTHY) | (drains ? ROW_DRAINING : 0u);
 }
 
 static unsigned proxy_flags(int version)
@@ -183,7 +183,7 @@ static struct row *new_row(const char *name, const char *backend, unsigned flags
 static int mark(struct node *n, const struct lease *lease)
 {
     const struct row *known = own_row(n, lease->name);
-    unsigned flags = told_flags(lease, !lease->health || lease->health->healthy);
+    unsigned flags = told_flags(!lease->health || lease->health->healthy, lease->drains);
     struct row *row;
     int r;
 
@@ -195,6 +195,21 @@ static int mark(struct node *n, const struct lease *lease)
     return r;
 }
 
+/* As the row says it already. */
+static void set_drains(struct node *n, struct lease *lease, unsigned drains)
+{
+    bool did = lease->drains;
+
+    lease->drains = drains;
+    if (did == (drains != 0))
+        return;
+    if (drains)
+        n->local.n_draining++;
+    else
+        n->local.n_draining--;
+    node_event(n, drains ? NODE_SERVICE_DRAINED : NODE_SERVICE_ENABLED, "", NULL, lease->name);
+}
+
 /* ---- several names in one change ---- */
 
 struct step { /* what becomes of one name */
@@ -203,6 +218,7 @@ struct step { /* what becomes of one name */
     bool fresh;                    /* the lease was made for it */
     bool expired;                  /* its lease: that is told */
     bool stays;                    /* the backend does, and so what is known of it */
+    unsigned drains;               /* as in the lease */
     struct row *row;               /* NULL: the row stays */
     struct health *health;         /* not begun; NULL: none is needed */
 };
@@ -217,7 +233,9 @@ static int plan(struct node *n, struct step *step)
     if (!step->to)
         return 0;
     step->stays = known && strcmp(known->backend, step->to->backend) == 0;
-    flags = told_flags(step->lease, !step->stays || !health || health->healthy) |
+    step->drains =
+        (step->lease->drains & LOCAL_BY_HAND) | (step->to->draining ? LOCAL_BY_OFFER : 0u);
+    flags = told_flags(!step->stays || !health || health->healthy, step->drains) |
             proxy_flags(step->to->proxy_protocol);
     if (step->to->check.kind != CHECK_NONE && !(step->stays && health)) {
         step->health = health_new(step->to->name, step->to->backend, &step->to->check);
@@ -240,6 +258,7 @@ static void done(struct node *n, struct step *step)
         lease_drop(n, lease);
         return;
     }
+    set_drains(n, lease, step->drains);
     if (lease->health && !step->stays)
         health_end(n, TAKE(&lease->health));
     if (step->health) {
@@ -378,20 +397,17 @@ int local_set(struct node *n, const struct node_service *services, size_t n_serv
     return r;
 }
 
-int local_drain(struct node *n, struct lease *lease, bool draining)
+int local_drain(struct node *n, struct lease *lease, bool by_hand)
 {
+    unsigned before = lease->drains;
+    unsigned drains = (before & LOCAL_BY_OFFER) | (by_hand ? LOCAL_BY_HAND : 0u);
     int r;
 
-    if (lease->draining == draining)
-        return 0;
-    lease->draining = draining;
+    lease->drains = drains;
     r = mark(n, lease);
-    if (r < 0)
-        lease->draining = !draining;
-    else if (draining)
-        n->local.n_draining++;
-    else
-        n->local.n_draining--;
+    lease->drains = before;
+    if (r == 0)
+        set_drains(n, lease, drains);
     return r;
 }
 
@@ -539,7 +555,7 @@ static void describe(const struct lease *lease, const struct row *row, struct no
                                     .backend = row->backend,
                                     .why = health ? health->why : "",
                                     .healthy = !health || health->healthy,
-                                    .draining = lease->draining};
+                                    .draining = lease->drains != 0};
     if (!health)
         return;
     out->check = health->check.kind == CHECK_NONE ? NULL : &health->check;
@@ -560,7 +576,7 @@ size_t node_checks(const struct node *n, struct node_check_info *out_checks, siz
         const struct lease *lease = local_find(n, row->name);
         bool healthy = !lease->health || lease->health->healthy;
 
-        if (!lease->health && !lease->draining)
+        if (!lease->health && !lease->drains)
             continue;
         at = healthy ? unhealthy + count - first : first++;
         if (at < max)

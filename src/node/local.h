@@ -2,8 +2,9 @@
  *
  * version grows with each change of the list. A name belongs to one lease, or to the configuration.
  * A name of the configuration that a lease took first comes back when that ends. That a service
- * drains stays with its name for as long as somebody offers it here; whether its backend answers
- * is forgotten when it is another one.
+ * drains by hand stays with its name for as long as somebody offers it here; that it is offered as
+ * draining, until it is offered otherwise. Whether its backend answers is forgotten when it is
+ * another one.
  */
 #ifndef NODE_LOCAL_H
 #define NODE_LOCAL_H
@@ -23,13 +24,15 @@ struct configured;
 struct list;
 struct row;
 
+enum { LOCAL_BY_HAND = 1, LOCAL_BY_OFFER = 2 }; /* why a service drains */
+
 struct lease { /* one local name, and who holds it */
     char name[LIMIT_NAME + 1];
     char id[LEASE_ID_MAX + 1];  /* "": the configuration */
     char by[LIMIT_PEER_ID + 1]; /* who offered it over the network; "": this machine */
     uint64_t expires_ms;        /* UINT64_MAX: never */
-    bool draining;
-    struct health *health; /* NULL: no check, and every client got through */
+    unsigned drains;            /* LOCAL_BY_HAND | LOCAL_BY_OFFER; 0: it takes new clients */
+    struct health *health;      /* NULL: no check, and every client got through */
     UT_hash_handle hh;
 };
 
@@ -66,6 +69,6 @@ int local_put(struct node *n, const struct node_service *service, const char *id
               uint64_t expires_ms);
 /* These leases end in one change; names: canonical, of leases. 0 or -ENOMEM. */
 int local_end(struct node *n, const char *const *names, size_t n_names, bool expired);
-int local_drain(struct node *n, struct lease *lease, bool draining); /* 0 or -ENOMEM */
+int local_drain(struct node *n, struct lease *lease, bool by_hand); /* 0 or -ENOMEM */
 
 #endif

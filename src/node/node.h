@@ -36,6 +36,7 @@ struct node_service {
     const char *name, *backend; /* canonical both */
     int proxy_protocol;         /* a Meshd__V1__ProxyProtocol */
     struct node_check check;
+    bool draining; /* it takes no new clients, whatever node_drain_service says */
 };
 
 struct node_settings {

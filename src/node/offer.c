@@ -107,6 +107,7 @@ static bool check_offer(struct node *n, uint64_t call, const Meshd__V1__OfferReq
         out->service.name = out->name;
         out->service.backend = out->backend;
         out->service.proxy_protocol = (int)request->proxy_protocol;
+        out->service.draining = request->draining;
         out->expires_ms = request->ttl_ms ? n->now_ms + request->ttl_ms : UINT64_MAX;
         return true;
     }
@@ -157,8 +158,12 @@ void offer_service(struct node *n, uint64_t call, const struct node_caller *call
         node_reply(n, call, STATUS_RESOURCE_EXHAUSTED, 0, "out of memory", NULL);
         return;
     }
+    lease = local_find(n, offered.name);
     reply.name = offered.name;
     reply.version = n->local.version;
+    reply.unhealthy = lease->health && !lease->health->healthy;
+    reply.draining = lease->drains != 0;
+    reply.why = lease->health ? lease->health->why : (char *)"";
     node_reply(n, call, STATUS_OK, 0, "", &reply.base);
 }
 
@@ -284,14 +289,12 @@ void offer_drain(struct node *n, uint64_t call, const struct node_caller *caller
         node_reply(n, call, STATUS_NOT_FOUND, 0, "this node does not offer the name", NULL);
         return;
     }
-    reply.changed = lease->draining == request->enable;
+    reply.changed = !(lease->drains & LOCAL_BY_HAND) == !request->enable;
     if (local_drain(n, lease, !request->enable) < 0) {
         node_reply(n, call, STATUS_RESOURCE_EXHAUSTED, 0, "out of memory", NULL);
         return;
     }
-    if (reply.changed)
-        node_event(n, request->enable ? NODE_SERVICE_ENABLED : NODE_SERVICE_DRAINED, "", NULL,
-                   lease->name);
     reply.version = n->local.version;
+    reply.draining = lease->drains != 0;
     node_reply(n, call, STATUS_OK, 0, "", &reply.base);
 }

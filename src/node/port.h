@@ -42,7 +42,7 @@ enum node_event_kind {
     NODE_LEASE_EXPIRED,   /* text names the service */
     NODE_BACKEND_DOWN,    /* text names the service and says why */
     NODE_BACKEND_UP,      /* text names the service */
-    NODE_SERVICE_DRAINED, /* likewise: by hand, for a service of this node's */
+    NODE_SERVICE_DRAINED, /* likewise: a service of this node's takes no new clients */
     NODE_SERVICE_ENABLED, /* likewise */
 };
 #define NODE_EVENTS (NODE_SERVICE_ENABLED + 1)

@@ -526,7 +526,8 @@ Test(golden, offer_is_canonical_and_has_a_lease_of_its_name)
     cr_expect_eq(asked.ttl_ms, 1500);
     fake_start(&fake, SP_IPC, serve, NULL);
     GOLDEN(0,
-           "{\"name\":\"web\",\"version\":4,\"backend_addr\":\"127.0.0.1:80\","
+           "{\"name\":\"web\",\"version\":4,\"unhealthy\":false,\"draining\":false,\"why\":\"\","
+           "\"backend_addr\":\"127.0.0.1:80\","
            "\"lease_id\":\"mine\"}\n",
            "offer", "web", "127.0.0.1:80", "--lease:mine", "--format", "json");
 }

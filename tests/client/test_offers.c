@@ -85,6 +85,7 @@ static void drain(struct fake *f, int fd, const struct fake_call *call)
     asked.enable = request->enable;
     reply.changed = !request->enable;
     reply.version = 4;
+    reply.draining = !request->enable || strcmp(request->name, "held") == 0;
     if (strcmp(request->name, "nobody") == 0)
         fake_reply(f, fd, call, 5, 0, "this node does not offer the name", NULL);
     else
@@ -173,9 +174,18 @@ Test(offers, drain_and_enable_say_what_is_now)
            "enable", "web");
     again();
     cr_expect(asked.enable);
-    GOLDEN(0, "{\"name\":\"web\",\"changed\":true,\"version\":4}\n", "drain", "web", "--format",
-           "json");
+    GOLDEN(0, "{\"name\":\"web\",\"changed\":true,\"version\":4,\"draining\":true}\n", "drain",
+           "web", "--format", "json");
     GOLDEN(0, "", "drain", "web", "-q");
+}
+
+Test(offers, what_its_program_has_drain_is_told_to_drain_on)
+{
+    GOLDEN(0,
+           "NAME  DRAINING  CHANGED  VERSION\n"
+           "held  yes       no       4\n",
+           "enable", "held");
+    cr_expect_str_eq(run.err, "meshcat: held: the program that offers it has it drain still\n");
 }
 
 Test(offers, what_the_node_does_not_offer_does_not_drain)

@@ -46,7 +46,7 @@ Test(events, backends_and_services_have_a_word_of_their_own)
     listen_to(&down, 1);
     cr_expect_str_eq(got, "warn [health] backend is unhealthy: web at 10.0.0.1:80: refused\n");
     listen_to(&drained, 1);
-    cr_expect_str_eq(got, "info [offer] drained by hand: web\n");
+    cr_expect_str_eq(got, "info [offer] service drains: web\n");
 }
 
 static unsigned lines(void)

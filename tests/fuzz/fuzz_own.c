@@ -93,6 +93,7 @@ static void offer(uint8_t who, uint8_t how)
     request.backend_addr = (char *)backends[who / NAMES % 3];
     request.ttl_ms = ttls[who >> 4 & 3];
     request.proxy_protocol = (Meshd__V1__ProxyProtocol)(who >> 7 & 1);
+    request.draining = how >> 5 & 1;
     if (of.kind != 0)
         request.check = &message;
     node_offer(world.node, 1, &program, &request);

@@ -105,6 +105,20 @@ uint32_t own_offer(const char *lease, const char *name, const char *backend, uin
     return st.reply.status;
 }
 
+uint32_t own_offer_draining(const char *lease, const char *name, const char *backend,
+                            uint64_t ttl_ms)
+{
+    Meshd__V1__OfferRequest request = MESHD__V1__OFFER_REQUEST__INIT;
+
+    request.lease_id = (char *)lease;
+    request.name = (char *)name;
+    request.backend_addr = (char *)backend;
+    request.ttl_ms = ttl_ms;
+    request.draining = true;
+    node_offer(st.node, 1, &program, &request);
+    return st.reply.status;
+}
+
 uint32_t own_withdraw(const char *name)
 {
     Meshd__V1__WithdrawRequest request = MESHD__V1__WITHDRAW_REQUEST__INIT;

@@ -29,6 +29,8 @@ bool own_unlooked(const char *backend, uint64_t ms); /* nobody looks at it for s
 uint32_t own_drain(const char *name, bool enable);
 uint32_t own_offer(const char *lease, const char *name, const char *backend, uint64_t ttl_ms,
                    Meshd__V1__Check *check, int proxy);
+uint32_t own_offer_draining(const char *lease, const char *name, const char *backend,
+                            uint64_t ttl_ms);
 uint32_t own_withdraw(const char *name);
 
 #endif

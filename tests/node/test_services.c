@@ -83,6 +83,83 @@ Test(node_services, draining_stays_with_the_name_until_nobody_offers_it)
     cr_expect_eq(own_flags("web"), 0);
 }
 
+static bool drain_leaves_it_draining(const char *name, bool enable)
+{
+    cr_assert_eq(own_drain(name, enable), STATUS_OK);
+    return ((const Meshd__V1__DrainReply *)stage_reply(&meshd__v1__drain_reply__descriptor))
+        ->draining;
+}
+
+static const Meshd__V1__OfferReply *offer_reply(void)
+{
+    return (const Meshd__V1__OfferReply *)stage_reply(&meshd__v1__offer_reply__descriptor);
+}
+
+Test(node_services, what_is_offered_as_draining_drains_until_it_is_offered_otherwise)
+{
+    uint64_t version = node_version(st.node);
+
+    cr_assert_eq(own_offer_draining("l1", "web", "h:1", 0), STATUS_OK);
+    cr_expect(offer_reply()->draining);
+    cr_expect_eq(node_version(st.node), version + 1, "nobody was told that it takes clients");
+    cr_expect_eq(own_flags("web"), ROW_DRAINING);
+    cr_expect_eq(own_counters().services_draining, 1);
+    cr_expect(own_info("web").draining);
+    own_offer_draining("l1", "web", "h:1", 0);
+    cr_expect_eq(node_version(st.node), version + 1);
+    own_offer("l1", "web", "h:1", 0, NULL, 0);
+    cr_expect_not(offer_reply()->draining);
+    cr_expect_eq(own_flags("web"), 0);
+    cr_expect_eq(own_counters().services_draining, 0);
+    cr_expect_eq(st.events[NODE_SERVICE_DRAINED], 1);
+    cr_expect_eq(st.events[NODE_SERVICE_ENABLED], 1);
+}
+
+Test(node_services, it_takes_clients_when_neither_the_offer_nor_a_hand_says_otherwise)
+{
+    own_offer_draining("l1", "web", "h:1", 0);
+    cr_expect(drain_leaves_it_draining("web", false));
+    cr_expect(drain_leaves_it_draining("web", true), "the offer still says so");
+    cr_expect_eq(own_flags("web"), ROW_DRAINING);
+    own_drain("web", false);
+    own_offer("l1", "web", "h:1", 0, NULL, 0);
+    cr_expect(offer_reply()->draining, "by hand");
+    cr_expect_eq(own_flags("web"), ROW_DRAINING);
+    cr_expect_not(drain_leaves_it_draining("web", true));
+    cr_expect_eq(own_flags("web"), 0);
+    cr_expect_eq(st.events[NODE_SERVICE_DRAINED], 1);
+    cr_expect_eq(st.events[NODE_SERVICE_ENABLED], 1);
+}
+
+Test(node_services, a_lease_that_drained_leaves_nothing_to_the_configuration)
+{
+    own_offer_draining("l1", "web", "h:1", 5000);
+    SET({AT("own", B)}, {AT("web", "h:2")});
+    stage_wait(6000);
+    cr_expect_str_eq(own_backend("web"), "h:2");
+    cr_expect_eq(own_flags("web"), 0);
+    cr_expect_eq(own_counters().services_draining, 0);
+}
+
+Test(node_services, an_offer_is_answered_with_what_is_known_of_the_backend)
+{
+    Meshd__V1__Check check = MESHD__V1__CHECK__INIT;
+
+    check.kind = TCP;
+    own_offer("l1", "web", "h:1", 0, &check, 0);
+    cr_expect_not(offer_reply()->unhealthy);
+    cr_expect_str_eq(offer_reply()->why, "");
+    own_look("h:1", "connection refused");
+    own_offer("l1", "web", "h:1", 0, &check, 0);
+    cr_expect(offer_reply()->unhealthy);
+    cr_expect_str_eq(offer_reply()->why, "connection refused");
+    own_look("h:1", NULL);
+    own_look("h:1", NULL);
+    own_offer("l1", "web", "h:1", 0, &check, 0);
+    cr_expect_not(offer_reply()->unhealthy);
+    cr_expect_str_eq(offer_reply()->why, "");
+}
+
 Test(node_services, both_are_told_together)
 {
     SET({AT("own", B), .check = {.kind = TCP}});
