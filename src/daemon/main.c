@@ -2,6 +2,8 @@
  *
  * Exit codes: 0 ended as asked, 1 could not start, 2 bad settings (nothing was started).
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,6 +18,16 @@
 
 static volatile sig_atomic_t exit_code; /* of a process that had to be cut short */
 static void on_alarm(int number) { _exit(exit_code); }
+
+/* A standard descriptor that is closed would be given to the lock file or to a socket, which the
+ * maps and log lines would then be written to; and libuv aborts where it is to close one. */
+static void fill_standard_descriptors(void)
+{
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) != fd)
+            _exit(1);
+    }
+}
 
 static int run_node(const struct config *config, int argc, char *const *argv)
 {
@@ -72,6 +84,7 @@ int main(int argc, char **argv)
     struct config *config = NULL;
     int code = 0;
 
+    fill_standard_descriptors();
     if (config_load(argc, argv, stderr, &action, &config) < 0)
         return 2;
     switch (action) {

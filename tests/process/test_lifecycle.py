@@ -246,6 +246,20 @@ class Signals(MeshTest):
             n1.signal(signal.SIGTERM)
             self.assertEqual(n1.ended(), 0)
 
+    def test_a_node_without_standard_descriptors_writes_into_no_file_of_its_own(self):
+        n1 = self.mesh.node("n1", services=["db:127.0.0.1:81"])
+        closed = 'exec "$@" <&- >&- 2>&-'
+        n1.process = subprocess.Popen(["sh", "-c", closed, "sh", MESHD, *self.mesh.flags], env=n1.environment())
+        until("it answers", n1.answers_or_ended)
+        n1.local("offer", "web", "127.0.0.1:80")
+        until("its maps were printed", lambda: n1.counters()["printer_printed"] > 1)
+        for fd in range(3):
+            self.assertEqual(os.readlink(f"/proc/{n1.process.pid}/fd/{fd}"), "/dev/null")
+        lock = n1.socket.parent / "meshd.lock"
+        self.assertNotIn("registry", lock.read_text())
+        n1.signal(signal.SIGTERM)
+        self.assertEqual(n1.ended(), 0)
+
 
 if __name__ == "__main__":
     main()
