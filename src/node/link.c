@@ -390,9 +390,12 @@ static void on_goodbye(struct node *n, struct link *l, const Meshd__V1__Goodbye 
 {
     char text[LIMIT_STATUS_TEXT + 1];
 
-    l->quiet = goodbye->reason == GOODBYE(DUPLICATE) || goodbye->reason == GOODBYE(REPLACED);
+    l->quiet = goodbye->reason == GOODBYE(DUPLICATE) || goodbye->reason == GOODBYE(REPLACED) ||
+               goodbye->reason == GOODBYE(LEAVING);
     if (goodbye->reason == GOODBYE(LEAVING) && l->has_session &&
         l->incarnation == l->peer->incarnation) {
+        for (struct link *other = l->peer->links; other; other = other->next)
+            other->quiet = true; /* it leaves all of them */
         peer_gone(n, l->peer, "left");
         return;
     }

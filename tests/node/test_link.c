@@ -202,6 +202,8 @@ Test(node_link, goodbye_leaving_takes_the_entries_along_at_once)
     cr_assert_eq(registry_tombstones(st.registry, 1, &tombstones), 1);
     cr_expect_str_eq(tombstones->why, "left");
     free(tombstones);
+    cr_expect_eq(st.events[NODE_PEER_GONE], 1);
+    cr_expect_eq(st.events[NODE_LINK_LOST], 0, "who leaves in order is not lost");
 }
 
 Test(node_link, goodbye_duplicate_takes_nothing_along)
