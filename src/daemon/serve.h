@@ -46,9 +46,10 @@ struct serve {
     struct pages pages;
     struct limits limits;
     const char *peer_id;
-    char address[64]; /* the mesh port, as bound */
-    char admin[64];   /* the admin port, as bound; "": off */
-    uint64_t started_s, started_ms;
+    char address[64];   /* the mesh port, as bound */
+    char admin[64];     /* the admin port, as bound; "": off */
+    uint64_t started_s; /* by the clock as it was then */
+    uint64_t started_ms;
     bool draining;       /* main loop only */
     atomic_ulong posted; /* calls that wait for the main loop */
 };

@@ -310,6 +310,15 @@ static bool fill_tls(struct tls_keeper *keeper, struct arena *arena, Meshd__V1__
     return true;
 }
 
+/* By the wall clock as it is now: of a time that it showed before it was set, readers would make
+ * ages that never were. */
+static uint64_t ago_s(uint64_t ms)
+{
+    uint64_t now_ms = clock_wall_us() / 1000;
+
+    return now_ms > ms ? (now_ms - ms) / 1000 : 0;
+}
+
 static bool fill_link(struct arena *arena, const struct node_link_info *from, uint64_t now_ms,
                       bool tls, Meshd__V1__LinkRow *out)
 {
@@ -329,7 +338,7 @@ static bool fill_link(struct arena *arena, const struct node_link_info *from, ui
     out->state = (char *)from->state;
     out->session_id = arena_strdup(arena, session);
     out->silent_ms = from->silent_ms;
-    out->since = (clock_wall_us() / 1000 - (now_ms - from->since_ms)) / 1000;
+    out->since = ago_s(now_ms - from->since_ms);
     out->last_error = arena_strdup(arena, from->last_error);
     out->attempts = from->attempts;
     out->rtt_us = from->rtt_us;
@@ -386,6 +395,14 @@ bool serve_ready(struct serve *serve, char *out_why, size_t size)
     return !serve->draining && (!first || late);
 }
 
+/* Otherwise the same number each time. */
+static uint64_t started_s(const struct serve *serve)
+{
+    uint64_t now_s = ago_s(clock_ms() - serve->started_ms), was_s = serve->started_s;
+
+    return now_s > was_s + 1 || now_s + 1 < was_s ? now_s : was_s;
+}
+
 static bool fill_node(struct serve *serve, const struct figures *all, struct arena *arena,
                       size_t room, Meshd__V1__NodeInfo *info)
 {
@@ -394,7 +411,7 @@ static bool fill_node(struct serve *serve, const struct figures *all, struct are
     info->incarnation = node_incarnation(serve->node);
     info->version = node_version(serve->node);
     info->software = (char *)"meshd " MESHD_VERSION;
-    info->started = serve->started_s;
+    info->started = started_s(serve);
     info->uptime_ms = clock_ms() - serve->started_ms;
     info->wire_version_min = WIRE_VERSION_MIN;
     info->wire_version_max = WIRE_VERSION_MAX;

@@ -1,0 +1,66 @@
+#!/usr/bin/python3
+"""The wall clock of a node that runs is set: nothing is lost, and no age is made of it."""
+import json
+import os
+import struct
+import time
+import urllib.request
+
+from harness import HEARTBEAT_MS, MeshTest, always, main, until
+
+HOURS = 7200
+ADMIN = 7480
+
+
+class Clock(MeshTest):
+    def setUp(self):
+        super().setUp()
+        self.shift_file = self.mesh.dir / "shift"
+        self.shift_file.write_bytes(bytes(8))
+        self.n2 = self.mesh.node("n2", services=["web:127.0.0.1:80"]).start()
+        self.n1 = self.mesh.node("n1", peers=[self.n2], ADMIN_ADDR=f"{self.mesh.net}.1:{ADMIN}",
+                                 LD_PRELOAD=os.environ["MESHD_CLOCK_SHIFT"], CLOCK_SHIFT=self.shift_file).start()
+        until("they are linked", lambda: len(self.n1.reachable()) == 1)
+        self.n1.local("offer", "job", "127.0.0.1:81", "--ttl", "600")
+
+    def shift(self, seconds):
+        with open(self.shift_file, "r+b") as file:
+            file.write(struct.pack("q", seconds))
+        self.shifted = seconds
+
+    def staleness(self):
+        with urllib.request.urlopen(f"http://{self.n1.host}:{ADMIN}/metrics", timeout=10) as page:
+            line = next(line for line in page.read().decode().splitlines()
+                        if line.startswith("meshd_peer_staleness_seconds{"))
+        return float(line.split()[-1])
+
+    def heard(self):
+        return self.n1.counters()["node_heartbeats_received"]
+
+    def test_it_goes_forth_and_back_while_all_stays_and_ages_are_true(self):
+        up = self.n1.info()["uptime_ms"]
+        for seconds in HOURS, -HOURS, 0:
+            self.shift(seconds)
+            before = self.heard()
+            until("the peer was heard", lambda: self.heard() > before + 1)
+            info = self.n1.info()
+            now = time.time() + seconds
+            self.assertLess(abs(now - info["uptime_ms"] / 1000 - info["started"]), 3)
+            self.assertGreater(info["uptime_ms"], up)
+            link = info["links"][0]
+            self.assertLess(abs(now - link["since"]), info["uptime_ms"] / 1000 + 3)
+            self.assertEqual((link["state"], self.n1.counters()["node_links_lost"]), ("live", 0))
+            self.assertLess(abs(now - self.n1.rows()[f"web@{self.n2.host}"]["last_seen"]), 5)
+            self.assertLess(self.staleness(), 5)
+            explained = json.loads(self.n1.cat("explain", "web", "--format", "json").stdout)
+            self.assertLess(explained["candidates"][0]["seen_s_ago"], 5)
+        always("nothing is lost", lambda: set(self.n1.reachable()) == {"job@local", f"web@{self.n2.host}"},
+               2 * HEARTBEAT_MS / 1000)
+
+    def test_what_was_started_is_the_same_number_each_time(self):
+        said = {self.n1.info()["started"] for _ in range(20)}
+        self.assertEqual(len(said), 1)
+
+
+if __name__ == "__main__":
+    main()
