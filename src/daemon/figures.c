@@ -24,6 +24,7 @@ void figures_of_loop(struct serve *serve, struct figures *out)
 {
     node_counters(serve->node, &out->node);
     ports_counters(serve->ports, &out->ports);
+    out->reload = serve->reload->counters;
     out->draining = serve->draining;
 }
 

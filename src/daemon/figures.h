@@ -2,12 +2,14 @@
 #ifndef DAEMON_FIGURES_H
 #define DAEMON_FIGURES_H
 
+#include "daemon/reload.h"
 #include "daemon/serve.h"
 
 struct figures {
     /* only the main loop may ask for these */
     struct node_counters node;
     struct ports_counters ports;
+    struct reload_counters reload;
     bool draining;
     /* any thread */
     struct registry_counters registry;

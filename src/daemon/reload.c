@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/clock.h"
 #include "daemon/listen.h"
 #include "daemon/mailbox.h"
 
@@ -156,6 +157,18 @@ static void tell(const struct report *report)
              report->changed.n);
 }
 
+static void count(struct reload_counters *counters, const struct report *report)
+{
+    counters->last_taken = report->errors.n == 0;
+    if (report->errors.n) {
+        counters->refused++;
+        return;
+    }
+    counters->taken++;
+    counters->taken_s = clock_wall_us() / 1000000;
+    counters->waiting = report->restart.n;
+}
+
 int reload_now(struct reload *reload, struct report *out_report)
 {
     const struct reload_from *from = &reload->from;
@@ -185,6 +198,7 @@ int reload_now(struct reload *reload, struct report *out_report)
     if (in_force(reload)->log.level > before)
         log_set_level(in_force(reload)->log.level);
     tell(out_report);
+    count(&reload->counters, out_report);
     log_set_level(in_force(reload)->log.level);
     from->applied(from->ctx);
     notify_reloaded(from->notify);
@@ -221,6 +235,8 @@ int reload_init(struct reload *reload, uv_loop_t *loop)
     if (r == 0)
         r = uv_timer_init(loop, &reload->look);
     reload->hup.data = reload->look.data = reload;
+    reload->counters =
+        (struct reload_counters){.last_taken = 1, .taken_s = clock_wall_us() / 1000000};
     if (r == 0)
         r = uv_signal_start(&reload->hup, on_hup, SIGHUP);
     return r;

@@ -29,9 +29,17 @@ struct reload_from {                 /* all borrowed until reload_stop */
     void *ctx;
 };
 
+struct reload_counters {
+    uint64_t taken, refused; /* of those that were asked for */
+    uint64_t last_taken;     /* 1: the last one was, or there was none; 0: it was refused */
+    uint64_t taken_s;        /* unix time of the last that was, or of the start */
+    uint64_t waiting;        /* settings that wait for the next start, as of then */
+};
+
 struct reload {
     struct reload_from from;
     struct config *config; /* that was taken last; NULL: the start's */
+    struct reload_counters counters;
     bool running;
     uv_signal_t hup;
     uv_timer_t look;

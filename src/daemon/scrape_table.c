@@ -25,6 +25,16 @@
     }
 
 const struct scrape_row scrape_rows[] = {
+    /* the settings */
+    COUNTERS("config_reloads_total", "Times that the settings were asked to be read again.",
+             "outcome", "taken", reload.taken),
+    MORE("outcome", "refused", reload.refused),
+    GAUGE("config_last_reload_successful", "1: the settings that were read last are in force.",
+          reload.last_taken),
+    GAUGE("config_last_reload_success_timestamp_seconds",
+          "When settings were taken last, in unix time.", reload.taken_s),
+    GAUGE("config_settings_waiting", "Settings that are in force from the next start on.",
+          reload.waiting),
     /* the maps */
     COUNTER("registry_changes_total", "Changes of the maps; each is a revision.", registry.changes),
     COUNTERS("registry_rows_total", "Entries that came, changed or went.", "change", "added",

@@ -205,6 +205,22 @@ class Figures(MetricsTest):
         until("it grows stale", lambda: scrape(self.n1).by("meshd_peer_staleness_seconds", "peer").get("n2", 0) >= 2)
         until("it goes, with its series", lambda: not scrape(self.n1).by("meshd_peer_connected", "peer"))
 
+    def test_settings_that_were_refused_or_wait_are_seen(self):
+        file = self.mesh.dir / "n1.yaml"
+        file.write_text("log: {level: info}\n")
+        n1 = self.mesh.node("n1", MESHD_CONFIG=file, ADMIN_ADDR=f"{self.mesh.net}.1:{ADMIN}").start()
+        start = scrape(n1).get("meshd_config_last_reload_success_timestamp_seconds")
+        for text, outcome, ok, waiting in (("log: {level: loud}", "refused", 0, 0),
+                                           ("timing: {dial_timeout: 3s}", "taken", 1, 1), ("", "taken", 1, 0)):
+            file.write_text(text)
+            before = scrape(n1).get("meshd_config_reloads_total", outcome=outcome)
+            n1.local("reload", check=False)
+            now = scrape(n1)
+            self.assertEqual(now.get("meshd_config_reloads_total", outcome=outcome), before + 1)
+            self.assertEqual((now.get("meshd_config_last_reload_successful"),
+                              now.get("meshd_config_settings_waiting")), (ok, waiting), text)
+        self.assertGreaterEqual(now.get("meshd_config_last_reload_success_timestamp_seconds"), start)
+
     def test_a_backend_that_does_not_answer_is_seen_at_both_ends(self):
         self.pair()
         self.n1.local("offer", "sick", "127.0.0.1:9", "--check", "tcp", "--check-interval", "0.1")

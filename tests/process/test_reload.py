@@ -94,6 +94,8 @@ class WhatChanges(ReloadTest):
         code, said, _ = self.reload("--format", "json")
         self.assertEqual(json.loads(said[0]), {
             "errors": [], "changed": [], "restart": ["timing.dial_timeout", "limits.message_bytes"]})
+        counters = self.n1.counters()
+        self.assertEqual([counters[f"reload_{name}"] for name in ("taken", "refused", "waiting")], [2, 0, 2])
         self.n1.local("offer", "x", "127.0.0.1:1")
         until("the maps are printed as a summary", lambda: self.n1.out.read_text().endswith(
             "[registry] services peer_id=n1 svc_map={total=2}\n"
