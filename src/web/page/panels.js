@@ -106,7 +106,8 @@ renderers.checks = () => {
     return make("li", {}, word, ` ${c.name} `, make("span", { class: "code" }, c.backend_addr),
       make("span", { class: "quiet" }, `${c.why ? ` – ${c.why}` : ""}${c.since ? `, since ${clockText(c.since)}` : ""}`));
   });
-  const none = checks.length ? `All ${many(checks.length, "backend")} looked at answer.` : "No backend of this node is known to fail.";
+  const well = checks.length === 1 ? "The one backend that is looked at answers." : `All ${count(checks.length)} backends that are looked at answer.`;
+  const none = checks.length ? well : "No backend of this node is known to fail.";
   list.replaceChildren(...(items.length ? items : [make("li", { class: "none" }, none)]));
 };
 
