@@ -34,6 +34,7 @@
 #define LIMIT_FIRST_BYTES 16384u   /* of a client, in one Forward */
 #define LIMIT_FORWARDS 262144u     /* bytes of one message of Forwards */
 #define LIMIT_CHECK_PATH 256u      /* bytes of the path that a check asks for */
+#define LIMIT_NEIGHBOURS 64u       /* links that a peer tells of; links over which that is asked */
 
 /* --- constants of this node --- */
 #define LIMIT_CERT_NAMES 8u      /* names of one certificate that are looked at */

@@ -147,7 +147,12 @@ static void tell_node(struct admin *admin, uint64_t number, bool tombstones)
 }
 
 static void answer_node(struct admin *admin, uint64_t number) { tell_node(admin, number, true); }
-static void answer_live(struct admin *admin, uint64_t number) { tell_node(admin, number, false); }
+
+static void answer_live(struct admin *admin, uint64_t number)
+{
+    node_look_at_mesh(admin->serve->node);
+    tell_node(admin, number, false);
+}
 
 static void answer_metrics(struct admin *admin, uint64_t number)
 {

@@ -322,6 +322,28 @@ static uint64_t ago_s(uint64_t ms)
     return now_ms > ms ? (now_ms - ms) / 1000 : 0;
 }
 
+static bool fill_neighbours(struct arena *arena, const struct node_link_info *from,
+                            Meshd__V1__LinkRow *out)
+{
+    size_t n = from->n_neighbours;
+    Meshd__V1__Neighbour *rows = arena_alloc(arena, (n + 1) * sizeof *rows);
+
+    out->neighbours = arena_alloc(arena, (n + 1) * sizeof *out->neighbours);
+    if (!rows || !out->neighbours)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        meshd__v1__neighbour__init(&rows[i]);
+        rows[i].peer_id = arena_strdup(arena, from->neighbours[i].peer_id);
+        if (!rows[i].peer_id)
+            return false;
+        rows[i].state = (char *)node_link_states[from->neighbours[i].state];
+        rows[i].rtt_us = from->neighbours[i].rtt_us;
+        out->neighbours[out->n_neighbours++] = &rows[i];
+    }
+    out->neighbours_total = from->neighbours_total;
+    return true;
+}
+
 static bool fill_link(struct arena *arena, const struct node_link_info *from, uint64_t now_ms,
                       bool tls, Meshd__V1__LinkRow *out)
 {
@@ -346,7 +368,8 @@ static bool fill_link(struct arena *arena, const struct node_link_info *from, ui
     out->attempts = from->attempts;
     out->rtt_us = from->rtt_us;
     out->tls = tls; /* all are, or none */
-    return out->peer_id && out->address && out->configured && out->session_id && out->last_error;
+    return fill_neighbours(arena, from, out) && out->peer_id && out->address && out->configured &&
+           out->session_id && out->last_error;
 }
 
 /* As many as have room in the reply; *room: what is left of it. */

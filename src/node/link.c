@@ -104,6 +104,7 @@ void link_send_heartbeat(struct node *n, struct link *l, uint64_t probe, uint64_
     beat.probe = probe;
     beat.echo = echo;
     measure_beat_out(n, l, &beat);
+    beat.neighbours_wanted = neighbours_wanted(n);
     if (link_send(n, l, NODE_URGENT, KIND(HEARTBEAT), &beat.base) == 0)
         n->counters.heartbeats_sent++;
 }
@@ -138,6 +139,7 @@ void link_gone(struct node *n, struct link *l, const char *why)
     if (l->dialer)
         dialer_on_link_end(n, l->dialer, l, text);
     sync_fini(n, l);
+    neighbours_forget(l);
     free(l);
     dialer_unpark_all(n);
 }
@@ -380,6 +382,8 @@ static void on_heartbeat(struct node *n, struct link *l, const Meshd__V1__Heartb
         n->port->link_data_wish(n->port->ctx, l->number, beat->data_wanted);
     if (beat->probe != 0)
         link_send_heartbeat(n, l, 0, beat->probe);
+    if (beat->neighbours_wanted)
+        neighbours_tell(n, l);
     if (beat->incarnation == p->incarnation)
         sync_on_heartbeat(n, l, beat);
     if (beat->echo != 0)
@@ -427,6 +431,10 @@ static void handle(struct node *n, struct link *l, Meshd__V1__LinkKind kind,
     case KIND(HEARTBEAT):
         on_heartbeat(n, l, (const Meshd__V1__Heartbeat *)body);
         break;
+    case KIND(NEIGHBOURS):
+        if (!neighbours_on_message(n, l, (const Meshd__V1__Neighbours *)body))
+            bad(n, l, "neighbours that make no sense");
+        break;
     case KIND(GOODBYE):
         on_goodbye(n, l, (const Meshd__V1__Goodbye *)body);
         break;
@@ -448,6 +456,8 @@ static const ProtobufCMessageDescriptor *descriptor_of(Meshd__V1__LinkKind kind)
         return &meshd__v1__sync_wanted__descriptor;
     case KIND(HEARTBEAT):
         return &meshd__v1__heartbeat__descriptor;
+    case KIND(NEIGHBOURS):
+        return &meshd__v1__neighbours__descriptor;
     case KIND(GOODBYE):
         return &meshd__v1__goodbye__descriptor;
     default:
@@ -566,6 +576,7 @@ void link_tick(struct node *n, struct link *l)
     sample_bytes(n, l);
     if (n->port->link_spoke(n->port->ctx, l->number))
         sign_of_life(n, l);
+    neighbours_tick(n, l);
     why = overdue(n, l);
     if (why) {
         link_end(n, l, why);

@@ -5,6 +5,7 @@
 #include "node/table.h"
 #include "node/node.h"
 #include "node/measure.h"
+#include "node/neighbours.h"
 #include "node/sync.h"
 
 struct dialer;
@@ -34,6 +35,7 @@ struct link {
     uint64_t bytes, bytes_ms;        /* received so far, and when that was looked at */
     uint64_t beat_ms;                /* next heartbeat */
     struct measure measure;
+    struct neighbours neighbours;
     struct sync_out out;
     struct sync_in in;
     UT_hash_handle hh;

@@ -88,6 +88,7 @@ void node_free(struct node *n)
     {
         HASH_DEL(n->links, l);
         sync_fini(n, l);
+        neighbours_forget(l);
         free(l);
     }
     peer_free_all(n);
@@ -154,6 +155,13 @@ void node_retry(struct node *n)
         return;
     enter(n);
     dialer_retry_all(n);
+    leave(n);
+}
+
+void node_look_at_mesh(struct node *n)
+{
+    enter(n);
+    neighbours_look(n);
     leave(n);
 }
 

@@ -158,6 +158,12 @@ enum node_link_state {
 };
 extern const char *const node_link_states[N_NODE_LINK_STATES]; /* dialling, opening, ... */
 
+struct node_neighbour {
+    char peer_id[LIMIT_PEER_ID + 1];
+    enum node_link_state state;
+    uint64_t rtt_us; /* 0: not known */
+};
+
 struct node_link_info {
     char peer_id[LIMIT_PEER_ID + 1], configured[LIMIT_NAME + 8];
     struct node_addr address;
@@ -168,7 +174,15 @@ struct node_link_info {
     char last_error[LIMIT_STATUS_TEXT + 1];
     uint32_t attempts;
     uint64_t rtt_us; /* the way there and back; 0: not known yet */
+    /* What the peer has links with, as it said last. Borrowed until the next call of node that may
+     * change something. */
+    const struct node_neighbour *neighbours;
+    size_t n_neighbours;
+    uint32_t neighbours_total; /* how many it has */
 };
+/* Somebody looks at the whole mesh: for the next ten seconds peers are asked for what they have
+ * links with, where they are LIMIT_NEIGHBOURS at most. */
+void node_look_at_mesh(struct node *node);
 /* Writes at most max rows; returns how many there are. */
 size_t node_links(const struct node *node, struct node_link_info *out_links, size_t max);
 

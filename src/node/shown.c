@@ -19,6 +19,9 @@ static void describe_link(const struct node *n, const struct link *l, struct nod
     out->silent_ms = n->now_ms - l->life_ms;
     out->since_ms = l->since_ms;
     out->rtt_us = l->measure.rtt_us;
+    out->neighbours = l->neighbours.at;
+    out->n_neighbours = l->neighbours.n;
+    out->neighbours_total = l->neighbours.total;
 }
 
 static void describe_dialer(const struct node *n, const struct dialer *d,

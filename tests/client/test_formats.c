@@ -189,7 +189,8 @@ Test(formats, jsonl_of_node_is_a_line_for_it_and_each_link_limit_and_counter)
         "total\":0}\n"
         "{\"kind\":\"link\",\"peer_id\":\"n2\",\"address\":\"\",\"configured\":\"\","
         "\"state\":\"live\",\"session_id\":\"\",\"silent_ms\":0,\"since\":0,\"last_error\":\"\","
-        "\"attempts\":0,\"tls\":false,\"rtt_us\":0}\n"
+        "\"attempts\":0,\"tls\":false,\"rtt_us\":0,"
+        "\"neighbours\":[],\"neighbours_total\":0}\n"
         "{\"kind\":\"limit\",\"name\":\"peers\",\"limit\":4096,\"used\":0,\"unit\":\"\"}\n"
         "{\"kind\":\"counter\",\"name\":\"calls\",\"value\":9}\n",
         "node", "--format", "jsonl");

@@ -47,6 +47,8 @@ static const ProtobufCMessageDescriptor *const descriptors[] = {
     &meshd__v1__sync_ack__descriptor,
     &meshd__v1__sync_wanted__descriptor,
     &meshd__v1__heartbeat__descriptor,
+    &meshd__v1__neighbour__descriptor,
+    &meshd__v1__neighbours__descriptor,
     &meshd__v1__goodbye__descriptor,
     &meshd__v1__watch_request__descriptor,
     &meshd__v1__watch_event__descriptor,

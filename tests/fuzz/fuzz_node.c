@@ -182,6 +182,7 @@ static void step(unsigned what, const uint8_t *data, size_t len)
         break;
     case 8:
         world.now_ms += (what >> 4) * 1000;
+        node_look_at_mesh(world.node);
         node_tick(world.node);
         break;
     case 9:
@@ -202,7 +203,9 @@ static void step(unsigned what, const uint8_t *data, size_t len)
     default:
         if ((what & 15) < 8)
             say((Meshd__V1__LinkKind)(what & 15), data, len);
-        else if ((what & 15) < 15)
+        else if (what & 128)
+            say(MESHD__V1__LINK_KIND__LINK_KIND_NEIGHBOURS, data, len);
+        else
             say((Meshd__V1__LinkKind)((what & 15) - 4), data, len);
     }
 }

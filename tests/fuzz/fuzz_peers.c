@@ -27,7 +27,7 @@ enum op {
     OP_ACK,
     OP_BEAT,
     OP_GOODBYE,
-    OP_WANTED,
+    OP_WANTED, /* ... or Neighbours */
     OP_TIME,
     OP_DOWN,
     OP_DEREGISTER,
@@ -254,6 +254,7 @@ static void do_beat(struct link *link, uint8_t what, unsigned wrong)
     beat.probe = what & 2;
     beat.echo = wrong == 3 ? what : 0;
     beat.data_wanted = what;
+    beat.neighbours_wanted = what & 4;
     beat.clock_us = what;
     beat.echo_clock_us = wrong == 3 ? UINT64_MAX : what; /* the node's own began with 1 */
     beat.echo_held_us = wrong == 2 ? UINT64_MAX - what : what / 2;
@@ -267,6 +268,21 @@ static void do_goodbye(struct link *link, uint8_t what)
     goodbye.reason = (Meshd__V1__GoodbyeReason)(what % 6);
     goodbye.text = (char *)"\x1b[2J";
     say(link, KIND(GOODBYE), &goodbye.base);
+}
+
+static void do_neighbours(struct link *link, uint8_t what, unsigned wrong)
+{
+    Meshd__V1__Neighbour row = MESHD__V1__NEIGHBOUR__INIT, *rows[LIMIT_NEIGHBOURS + 1];
+    Meshd__V1__Neighbours said = MESHD__V1__NEIGHBOURS__INIT;
+
+    row.peer_id = (char *)(wrong == 1 ? "no peer" : peer_ids[what % PEERS]);
+    row.state = (char *)(wrong == 2 ? "" : node_link_states[what % N_NODE_LINK_STATES]);
+    for (size_t i = 0; i <= LIMIT_NEIGHBOURS; i++)
+        rows[i] = &row;
+    said.n_neighbours = said.total = what % (LIMIT_NEIGHBOURS + 2);
+    said.total -= wrong == 3;
+    said.neighbours = rows;
+    say(link, KIND(NEIGHBOURS), &said.base);
 }
 
 static void do_wanted(struct link *link, uint8_t what)
@@ -356,6 +372,8 @@ static void on_link(enum op op, unsigned who, uint8_t what, unsigned wrong)
         do_beat(link, what, wrong);
     else if (op == OP_GOODBYE)
         do_goodbye(link, what);
+    else if (what & 128)
+        do_neighbours(link, what & 127, wrong);
     else
         do_wanted(link, what);
 }
@@ -374,6 +392,8 @@ static void step(enum op op, unsigned who, uint8_t what, unsigned wrong)
         break;
     case OP_TIME:
         world.now_ms += what * (wrong == 1 ? 10u : 100u);
+        if (wrong == 2)
+            node_look_at_mesh(world.node);
         node_tick(world.node);
         break;
     case OP_DOWN:

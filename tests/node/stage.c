@@ -103,6 +103,7 @@ static const ProtobufCMessageDescriptor *const kinds[] = {
     &meshd__v1__sync_wanted__descriptor,
     &meshd__v1__heartbeat__descriptor,
     &meshd__v1__goodbye__descriptor,
+    [KIND(NEIGHBOURS)] = &meshd__v1__neighbours__descriptor,
 };
 
 static int link_send(void *ctx, uint64_t link, enum node_urgency urgency,

@@ -1,6 +1,7 @@
 /* Many nodes: they find each other, agree, and agree again after whatever happens to them. */
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <string.h>
 #include "sim/scene.h"
 
 #define LAN                                                                                        \
@@ -47,6 +48,36 @@ Test(mesh, ten_nodes_that_all_dial_each_other_keep_one_link_per_pair)
     cr_assert(scene_agrees(NULL));
     for (size_t i = 0; i < 10; i++)
         cr_expect_null(node_waits_for(scene_host(i)->node, &(size_t){0}));
+}
+
+/* n0 looks; n1 lies between it and n2, and dials n3, which is down. */
+static bool n0_sees_beyond_n1(void *ctx)
+{
+    struct node *n0 = scene_host(0)->node;
+    struct node_link_info link;
+    bool n2 = false, n3 = false;
+
+    node_look_at_mesh(n0);
+    cr_assert_eq(node_links(n0, &link, 1), 1);
+    for (size_t i = 0; i < link.n_neighbours; i++) {
+        const struct node_neighbour *far = &link.neighbours[i];
+
+        n2 |= strcmp(far->peer_id, "n2") == 0 && far->state == NODE_LIVE;
+        n3 |= strcmp(far->peer_id, "n3") == 0 && far->state == NODE_DIALLING;
+    }
+    return n2 && n3 && link.n_neighbours == 2 && link.neighbours_total == 2;
+}
+
+Test(mesh, who_looks_sees_the_links_between_its_peers_and_others)
+{
+    scene_add(4);
+    scene_dial(0, 1);
+    scene_dial(1, 2);
+    scene_dial(1, 3);
+    scene_boot_all();
+    cr_assert(fakenet_run_until(net, 2000, scene_agrees, NULL));
+    fakenet_kill(scene_host(3));
+    cr_assert(fakenet_run_until(net, 20000, n0_sees_beyond_n1, NULL));
 }
 
 Test(mesh_wan, hundred_nodes_converge_on_a_slow_and_lossy_net)

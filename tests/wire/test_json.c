@@ -36,7 +36,7 @@ Test(json, empty_message_prints_every_field)
                   "\"local_digest\":0,\"local_total\":0}");
     EXPECT(beat, "{\"incarnation\":0,\"version\":0,\"digest\":0,\"count\":0,\"draining\":false,"
                  "\"probe\":0,\"echo\":0,\"data_wanted\":0,\"clock_us\":0,\"echo_clock_us\":0,"
-                 "\"echo_held_us\":0}");
+                 "\"echo_held_us\":0,\"neighbours_wanted\":false}");
 }
 
 #define NO_FORWARDS                                                                                \
