@@ -97,6 +97,24 @@ class Live(PageTest):
         until("n2 is gone", lambda: page.column("peers-table", 0) == [])
         page.until_text("#change-list", "timed out")
 
+    def test_the_links_between_others_are_drawn(self):
+        n4 = self.mesh.node("n4").start()
+        n2 = self.mesh.node("n2", peers=[self.n1, n4]).start()
+        self.mesh.node("n3", peers=[self.n1, n2]).start()
+        self.open(self.n1)
+        speaks = lambda peer, *words: lambda: all(w in (page.attribute(f"[data-peer={peer}]", "aria-label") or "") for w in words)
+        until("n2 tells of both", speaks("n2", "n2, live", "also linked with n3", "n4"))
+        until("n3 tells of n2", speaks("n3", "n3, live", "also linked with n2"))
+        until("n4 is known from n2", speaks("n4", "n4, no link with this node", "also linked with n2"))
+        self.assertEqual(page.attribute("[data-peer=n4]", "data-link"), "far")
+        lines = lambda state: page.attribute(f".chord[data-link={state}]", "d").count("M")
+        until("two lines are drawn", lambda: lines("live") == 2)
+        page.shot("mesh")
+        n4.kill()
+        until("the lost link is seen from here", speaks("n2", "also linked with n4 dialling, n3"))
+        self.assertEqual([lines("live"), lines("dialling")], [1, 1])
+        page.shot("mesh-lost")
+
     def test_a_lost_node_is_said_and_found_again(self):
         self.allowed_errors = ("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING",
                                "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE")

@@ -1,10 +1,12 @@
-// mesh - the drawing: this node in the middle, its peers around it. Each peer is a button: the
-// arrow keys walk from one to the next, Enter shows it alone in the tables.
+// mesh - the drawing: this node in the middle, its peers around it, and those that they have links
+// with. Each is a button: the arrow keys walk from one to the next, Enter shows it alone in the
+// tables.
 
 const SVG = "http://www.w3.org/2000/svg";
 const GROUP_ABOVE = 100, LABELS_BESIDE = 16;
 const LABEL_PITCH = 12; // between two labels that go outwards
-const mesh = { at: 0, nodes: [] };
+const OTHERS_NAMED = 6, BEND = 0.14; // of a line between two peers, so that it leaves the middle
+const mesh = { at: 0, nodes: [], between: [] };
 
 function svg(tag, attributes = {}, text = "") {
   const element = document.createElementNS(SVG, tag);
@@ -30,16 +32,41 @@ function shorten(text, most) { // names tend to differ at their end
   return text.length > most ? `${text.slice(0, most - 1 - half)}…${text.slice(-half)}` : text;
 }
 
+// What a peer has links with besides this node, the bad ones first.
+function othersText(id) {
+  const of = mesh.between.filter((b) => b.ends.includes(id)).map((b) => ({ other: b.ends[b.ends[0] === id ? 1 : 0], ...b }));
+  if (!of.length) return "";
+  of.sort((a, b) => LINK_ORDER.indexOf(b.state) - LINK_ORDER.indexOf(a.state) || (a.other < b.other ? -1 : 1));
+  const named = of.slice(0, OTHERS_NAMED).map((b) => `${b.other} ${b.state === "live" ? rttText(b.rtt) : b.state}`.trim());
+  return `, also linked with ${named.join(", ")}${of.length > named.length ? ` and ${count(of.length - named.length)} more` : ""}`;
+}
+
+function peerNode(row) {
+  return {
+    id: row.peer, label: row.peer, link: row.link, pressed: view.peer === row.peer,
+    edge: row.link === "live" ? rttText(row.rtt) : row.state, note: many(row.services, "service"),
+    speak: `${row.peer}, ${row.state}, ${many(row.services, "service")}${row.rtt ? `, round trip ${rttText(row.rtt)}` : ""}${row.error ? `, ${row.error}` : ""}${othersText(row.peer)}`,
+    choose: () => choosePeer(view.peer === row.peer ? "" : row.peer),
+  };
+}
+
+function farNode(id) { // only peers speak of it
+  return {
+    id, label: id, link: "far", pressed: view.peer === id, edge: "", note: "no link from here",
+    speak: `${id}, no link with this node${othersText(id)}`,
+    choose: () => choosePeer(view.peer === id ? "" : id),
+  };
+}
+
 // Above a hundred peers: one node for each state.
 function meshNodes() {
   const rows = [...peerRows].sort((a, b) => (a.peer < b.peer ? -1 : 1));
-  if (rows.length <= GROUP_ABOVE)
-    return rows.map((r) => ({
-      id: r.peer, label: r.peer, link: r.link, pressed: view.peer === r.peer,
-      edge: r.link === "live" ? rttText(r.rtt) : r.state, note: many(r.services, "service"),
-      speak: `${r.peer}, ${r.state}, ${many(r.services, "service")}${r.rtt ? `, round trip ${rttText(r.rtt)}` : ""}${r.error ? `, ${r.error}` : ""}`,
-      choose: () => choosePeer(view.peer === r.peer ? "" : r.peer),
-    }));
+  mesh.between = rows.length <= GROUP_ABOVE ? linksBetween() : [];
+  if (rows.length <= GROUP_ABOVE) {
+    const near = new Set(rows.map((row) => row.peer)), far = new Set(mesh.between.flatMap((b) => b.ends).filter((id) => !near.has(id)));
+    const nodes = rows.map(peerNode).concat([...far].slice(0, GROUP_ABOVE - rows.length).map(farNode));
+    return nodes.sort((a, b) => (a.id < b.id ? -1 : 1));
+  }
   const groups = Map.groupBy ? Map.groupBy(rows, (r) => r.link) : groupBy(rows);
   return [...groups].map(([link, of]) => ({
     id: `=${link}`, label: many(of.length, "peer"), link, pressed: view.tables.peers.filter.value === link,
@@ -104,7 +131,7 @@ function placeSelf(centre, nodes) {
   text.setAttribute("y", centre.y + 4.5);
   setText(text, id);
   self.setAttribute("aria-pressed", chosen);
-  self.setAttribute("aria-label", `${model.hello?.peer_id ?? ""}, this node, with ${many(nodes.length, "peer")} around it`);
+  self.setAttribute("aria-label", `${model.hello?.peer_id ?? ""}, this node, with ${many(nodes.filter((node) => node.link !== "far").length, "peer")} around it`);
 }
 
 function drawMesh() {
@@ -128,8 +155,21 @@ function drawMesh() {
   mesh.nodes = nodes;
   mesh.at = Math.min(mesh.at, Math.max(0, nodes.length - 1));
   nodes.forEach((node, i) => drawNode(node, i, points[i], centre, beside, labelled));
+  drawBetween(new Map(nodes.map((node, i) => [node.id, points[i]])));
   placeSelf(centre, nodes);
   setText(byId("mesh-hint"), nodes.length ? "Arrow keys walk the peers, Enter shows one alone." : model.node ? "No peers: none is configured, and none has come." : "");
+}
+
+// One path for each state, however many lines it has.
+function drawBetween(at) {
+  const paths = new Map([...mesh.chords.children].map((path) => [path.dataset.link, ""]));
+  for (const { ends, link } of mesh.between) {
+    const [a, b] = ends.map((id) => at.get(id));
+    if (!a || !b || !paths.has(link)) continue;
+    const x = (a.x + b.x) / 2 - (b.y - a.y) * BEND, y = (a.y + b.y) / 2 + (b.x - a.x) * BEND;
+    paths.set(link, `${paths.get(link)}M${a.x} ${a.y}Q${x} ${y} ${b.x} ${b.y}`);
+  }
+  for (const path of mesh.chords.children) path.setAttribute("d", paths.get(path.dataset.link));
 }
 
 function drawNode(node, i, point, centre, beside, labelled) {
@@ -169,12 +209,14 @@ function walkMesh(event) {
 }
 
 function makeMesh() {
+  mesh.chords = svg("g", { "aria-hidden": "true" });
+  for (const state of new Set(LINK_ORDER.map(drawnLink))) mesh.chords.append(svg("path", { class: "edge chord", "data-link": state }));
   mesh.edges = svg("g", { "aria-hidden": "true" });
   mesh.g = svg("g");
   mesh.self = svg("g", { class: "node self", role: "button", tabindex: 0 });
   mesh.self.append(svg("rect"), svg("text", { "text-anchor": "middle" }));
   mesh.self.addEventListener("click", () => choosePeer(view.peer === model.hello?.peer_id ? "" : model.hello?.peer_id ?? ""));
-  byId("drawing").append(mesh.edges, mesh.self, mesh.g);
+  byId("drawing").append(mesh.chords, mesh.edges, mesh.self, mesh.g);
   byId("drawing").addEventListener("keydown", walkMesh);
   renderers.mesh = drawMesh;
   new ResizeObserver(() => touch("mesh")).observe(byId("drawing"));

@@ -127,10 +127,27 @@ function peerRow(peer, link, now) {
     ip: peer?.peer_ip ?? link?.address ?? "",
     services: peer?.services_total ?? 0,
     state: peer?.draining && state === "live" ? "draining" : state,
-    link: state === "opening" || state === "syncing" ? "dialling" : state,
+    link: drawnLink(state),
     seen, sync: peer?.last_sync || 0, rtt: link?.rtt_us ?? 0,
     error: up ? "" : link?.last_error ?? "",
   };
+}
+
+const drawnLink = (state) => (state === "opening" || state === "syncing" ? "dialling" : state);
+
+// The links between others, as the peers say: the best of what one end says, the worse of both ends.
+function linksBetween() {
+  const self = model.hello?.peer_id, between = new Map(), worse = (a, b) => LINK_ORDER.indexOf(a) > LINK_ORDER.indexOf(b);
+  for (const link of bestLinks().values()) {
+    const said = new Map();
+    for (const { peer_id, state, rtt_us } of link.neighbours)
+      if (peer_id !== self && (!said.has(peer_id) || worse(said.get(peer_id).state, state))) said.set(peer_id, { state, rtt: rtt_us });
+    for (const [other, { state, rtt }] of said) {
+      const ends = [link.peer_id, other].sort(), key = ends.join("\n"), known = between.get(key);
+      if (!known || worse(state, known.state)) between.set(key, { ends, state, link: drawnLink(state), rtt });
+    }
+  }
+  return [...between.values()];
 }
 
 function makePeerRows() {
