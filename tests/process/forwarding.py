@@ -182,12 +182,6 @@ class ForwardTest(MeshTest):
         super().setUp()
         self.mesh.flags += self.flags
 
-    def set(self, **settings):
-        """Settings of the nodes to come: drain_timeout="1s"."""
-        flags = {key.replace("_", "-"): value for key, value in settings.items()}
-        self.mesh.flags = [f for f in self.mesh.flags if f.lstrip("-").split("=")[0] not in flags] + \
-                          [f"--{key}={value}" for key, value in flags.items()]
-
     def ingress(self, n, *mapped):
         host = f"{self.mesh.net}.{n}"
         ports = [f"{host}:{AUTO}"] + [f"{host}:{MAPPED + i}={name}" for i, name in enumerate(mapped)]

@@ -129,7 +129,7 @@ class Node:
 
     def start(self):
         self.spawn()
-        until(f"{self.name} answers", self.answers_or_ended)
+        until(f"{self.name} answers", self.answers_or_ended, 30)
         if self.process.poll() is not None:
             raise AssertionError(f"{self.name} ended with {self.process.returncode} at its start")
         return self
@@ -283,6 +283,12 @@ class MeshTest(unittest.TestCase):
         self.random = random.Random(SEED)
         self.mesh = Mesh()
         self.addCleanup(self.mesh.close)
+
+    def set(self, **settings):
+        """Settings of the nodes to come: drain_timeout="1s"."""
+        flags = {key.replace("_", "-"): value for key, value in settings.items()}
+        self.mesh.flags = [f for f in self.mesh.flags if f.lstrip("-").split("=")[0] not in flags] + \
+                          [f"--{key}={value}" for key, value in flags.items()]
 
     def tearDown(self):
         result = self._outcome.result

@@ -147,6 +147,7 @@ class Choice(Owners):
             held.append((client, self.backends[1].accept(), 1))
 
     def test_owner_that_is_lost_gets_nobody_while_another_is_there(self):
+        self.set(peer_timeout="60s")
         self.three()
         self.owners[0].kill()
         until("the loss is seen", lambda: not self.n1.rows()[f"web@{self.owners[0].host}"]["connected"])
@@ -157,7 +158,7 @@ class Choice(Owners):
         until("the loss is seen", lambda: not self.n1.rows()[f"web@{self.owners[1].host}"]["connected"])
         self.assertEqual(self.ask_web().status, 503)
         self.owners[0].start()
-        until("it is back", lambda: self.n1.rows()[f"web@{self.owners[0].host}"]["connected"], 20)
+        until("it is back", lambda: f"web@{self.owners[0].host}" in self.n1.reachable(), 20)
         self.backends[0].serve(b"from n2")
         self.assertEqual(self.ask_web().text, "from n2")
 

@@ -6,9 +6,10 @@ import signal
 from harness import MeshTest, PEER_TIMEOUT_MS, always, main, until
 
 
-class ThreeNodes(MeshTest):
+class Three(MeshTest):
     def setUp(self):
         super().setUp()
+        self.settings()
         m = self.mesh
         self.n1 = m.node("n1", services=["web:127.0.0.1:80", "db:127.0.0.1:5432"])
         self.n2 = m.node("n2", services=["web:10.0.0.2:80"], peers=[self.n1])
@@ -17,6 +18,11 @@ class ThreeNodes(MeshTest):
             node.start()
         m.until_agreed()
 
+    def settings(self):
+        pass
+
+
+class ThreeNodes(Three):
     def test_keys_sources_and_owners_are_as_documented(self):
         rows = self.n2.rows()
         self.assertEqual(set(rows), {"web@local", f"web@{self.n1.host}", f"db@{self.n1.host}",
@@ -55,16 +61,47 @@ class ThreeNodes(MeshTest):
         key = f"mail@{self.n3.host}"
         self.n3.kill()
         for node in (self.n1, self.n2):
-            row = until(f"{node.name} calls it stale",
-                        lambda: (r := node.rows().get(key)) and r["stale"] and r)
-            self.assertFalse(row["connected"])
-            self.assertTrue(node.peer_rows()["n3"]["stale"])
+            maps = until(f"{node.name} calls it stale", lambda: (m := node.try_maps()) and any(
+                r["key"] == key and r["stale"] and not r["connected"] for r in m["services"]) and m)
+            self.assertEqual([p["stale"] for p in maps["peer_services"] if p["peer_id"] == "n3"], [True])
         for node in (self.n1, self.n2):
             until(f"{node.name} forgets it", lambda: node.rows() and key not in node.rows(),
-                  PEER_TIMEOUT_MS / 1000 + 3)
+                  PEER_TIMEOUT_MS / 1000 + 10)
             self.assertNotIn("n3", node.peer_rows())
         self.n3.start()
         self.mesh.until_agreed()
+
+    def test_node_stopped_for_longer_than_the_grace_agrees_again(self):
+        key = f"web@{self.n2.host}"
+        self.n2.signal(signal.SIGSTOP)
+        for node in (self.n1, self.n3):
+            until(f"{node.name} forgets it", lambda: node.rows() and key not in node.rows(),
+                  PEER_TIMEOUT_MS / 1000 + 10)
+        self.n2.signal(signal.SIGCONT)
+        self.mesh.until_agreed()
+
+    def test_restart_with_another_list_replaces_the_old_one(self):
+        self.n2.kill()
+        self.n2.services = ["api:10.0.0.2:8080"]
+        self.n2.start()
+        self.mesh.until_agreed()
+
+    def test_repeats_change_nothing_and_print_nothing(self):
+        def seen():
+            return [(n.maps()["revision"], n.out.stat().st_size) for n in self.mesh.nodes]
+
+        def rest():  # what was known at last is being printed still
+            looks = [seen() for _ in range(5)]
+            return looks[0] if looks.count(looks[0]) == len(looks) else None
+        before = until("all is printed", rest)
+        always("no revision moves and nothing is printed", lambda: seen() == before, 2)
+
+
+class Patient(Three):
+    """Nobody is forgotten while the test looks."""
+
+    def settings(self):
+        self.set(peer_timeout="60s")
 
     def test_stopped_node_is_stale_and_agrees_again_when_it_goes_on(self):
         key = f"web@{self.n2.host}"
@@ -74,35 +111,15 @@ class ThreeNodes(MeshTest):
         self.n2.signal(signal.SIGCONT)
         self.mesh.until_agreed()
 
-    def test_node_stopped_for_longer_than_the_grace_agrees_again(self):
-        key = f"web@{self.n2.host}"
-        self.n2.signal(signal.SIGSTOP)
-        for node in (self.n1, self.n3):
-            until(f"{node.name} forgets it", lambda: node.rows() and key not in node.rows(),
-                  PEER_TIMEOUT_MS / 1000 + 5)
-        self.n2.signal(signal.SIGCONT)
-        self.mesh.until_agreed()
-
     def test_node_that_leaves_is_gone_at_once(self):
         for _ in range(4):  # its last word must not be overtaken by the end of the connection
             self.n2.signal(signal.SIGTERM)
             self.assertEqual(self.n2.ended(), 0)
             for node in (self.n1, self.n3):
                 until(f"{node.name} knows", lambda: (m := node.try_maps()) and not any(
-                    r["peer_id"] == "n2" for r in m["services"] + m["peer_services"]), 2)
+                    r["peer_id"] == "n2" for r in m["services"] + m["peer_services"]))
             self.n2.start()
             self.mesh.until_agreed()
-
-    def test_restart_with_another_list_replaces_the_old_one(self):
-        self.n2.kill()
-        self.n2.services = ["api:10.0.0.2:8080"]
-        self.n2.start()
-        self.mesh.until_agreed()
-
-    def test_repeats_change_nothing_and_print_nothing(self):
-        before = [(n.maps()["revision"], n.out.stat().st_size) for n in self.mesh.nodes]
-        always("no revision moves and nothing is printed", lambda: before == [
-            (n.maps()["revision"], n.out.stat().st_size) for n in self.mesh.nodes], 2)
 
 
 class OtherShapes(MeshTest):
@@ -132,7 +149,7 @@ class OtherShapes(MeshTest):
         self.assertTrue(keys["a"] == f"web@{a.host}#a" or keys["b"] == f"web@{b.host}#b", keys)
         label = keys["b"]
         a.kill()
-        until("a is gone", lambda: "a" not in n1.peer_rows(), PEER_TIMEOUT_MS / 1000 + 3)
+        until("a is gone", lambda: "a" not in n1.peer_rows(), PEER_TIMEOUT_MS / 1000 + 10)
         self.assertEqual({r["key"] for r in n1.rows().values()}, {label}, "nobody is relabelled")
 
     def test_two_nodes_that_dial_each_other_keep_the_link_of_the_lower_id(self):

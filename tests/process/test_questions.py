@@ -73,6 +73,7 @@ class Asker:
 class Questions(MeshTest):
     def setUp(self):
         super().setUp()
+        self.set(peer_timeout="60s")  # who is stale stays so
         self.pb = load(self.mesh.dir)
         self.n1 = self.mesh.node("n1", services=["web:127.0.0.1:80"]).start()
 
