@@ -30,6 +30,7 @@ class Drain(ForwardTest):
             with self.subTest(ends=name):
                 self.mesh.close()
                 self.setUp()
+                self.set(peer_timeout="60s")
                 self.pair()
                 node, other = (self.n1, self.n2) if name == "n1" else (self.n2, self.n1)
                 flows = [self.flow(way, "name") for way in self.ALL.values() if way[0] == name or way in
@@ -45,10 +46,8 @@ class Drain(ForwardTest):
                 self.assertTrue(node.alive())
                 flows[0].client.close()
                 flows[0].backend.close()
-                since = time.monotonic()
-                self.assertEqual(node.ended(), 0)
-                self.assertLess(time.monotonic() - since, 3 * SLOW)
-                until("its entries went at once", lambda: name not in other.peer_rows(), 1)
+                self.assertEqual(node.ended(), 0)  # long before its time is over
+                until("its entries went at once", lambda: name not in other.peer_rows())
 
     def test_new_clients_are_refused_and_go_elsewhere(self):
         self.pair()
@@ -135,7 +134,7 @@ class Drain(ForwardTest):
         self.until_draining(self.n1, self.n2)
         self.passes(flow)
         self.term(self.n1)
-        self.n1.ended(3)
+        self.n1.ended()
         self.assertTrue(breaks(flow.client))
         self.assertTrue(breaks(flow.backend))
 
@@ -147,7 +146,7 @@ class Drain(ForwardTest):
             since = time.monotonic()
             self.term(node)
             self.assertEqual(node.ended(), 0)
-            self.assertLess(time.monotonic() - since, 2.5 * SLOW)
+            self.assertLess(time.monotonic() - since, 2.9 * SLOW)  # where it would be cut short
 
 
 class Changes(ForwardTest):

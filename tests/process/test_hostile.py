@@ -158,10 +158,12 @@ class Slow(Hostile):
     def test_a_thousand_slow_clients_hold_up_nobody(self):
         n1 = self.node_with_web()
         firsts = {n1.port: b"MSHD\x01\x01\x40\x00" + b"n" * 60, AUTO: b"GET / HTTP/1.1\r\nHost: web\r\n"}
+        longest, began = 0, time.monotonic()
         slow = [(self.dial(n1, port, i), port) for i in range(500) for port in firsts]
         until("all are there", lambda: n1.counters()["gate_half_open"] == 500)
-        self.assertGreaterEqual(n1.counters()["forward_unrouted"], 400)
-        longest, began = 0, time.monotonic()
+        unrouted = n1.counters()["forward_unrouted"]
+        if time.monotonic() - began < 1.8:  # before the first has been told that it is too slow
+            self.assertEqual(unrouted, 500)
         for at in range(12):
             for sock, port in slow:
                 with contextlib.suppress(OSError):
@@ -171,15 +173,18 @@ class Slow(Hostile):
             self.assertEqual(n1.cat("ping").returncode, 0)
             self.assertEqual(n1.local("ping").returncode, 0)
             longest = max(longest, time.monotonic() - before)
-        self.assertLess(longest, 3.0 * SLOW)
+        self.assertLess(longest, 8.0 * SLOW)  # who waits for a slow one waits for ten seconds
         # Their head is due in time, however often a byte of it comes.
         for sock, port in slow:
             if port == AUTO:
                 self.assertIn(b" 408 ", hear_out(sock))
-        self.assertLess(time.monotonic() - began, 15 * SLOW)
         for sock, _ in slow:
             sock.close()
-        self.grown(n1, forward_end_too_slow=500, gate_closed_bad_first_bytes=500)
+        after = self.settled(n1)
+        ends = {name: after[name] - self.before[name]  # on a busy machine their ten seconds may be over
+                for name in ("gate_closed_bad_first_bytes", "gate_closed_first_bytes_late")}
+        self.assertEqual(sum(ends.values()), 500)
+        self.grown(n1, forward_end_too_slow=500, **ends)
 
     def test_silent_strangers_of_one_address_leave_room_for_who_speaks(self):
         n1 = self.node_with_web()
@@ -243,15 +248,21 @@ class Files(Hostile):
     def check(self, text):
         file = self.mesh.dir / "bomb.yaml"
         file.write_bytes(text)
-        began = time.monotonic()
+        used = self.used()
         done = subprocess.run(
-            [MESHD, "--check", "-c", str(file)], env=clean_environment(), capture_output=True, timeout=60,
+            [MESHD, "--check", "-c", str(file)], env=clean_environment(), capture_output=True, timeout=60 * SLOW,
             preexec_fn=self.little_memory)
-        self.assertLess(time.monotonic() - began, 5 * SLOW)
+        self.assertLess(self.used() - used, 5 * SLOW)
         self.assertEqual(done.returncode, 2, done.stderr[:1000])
         self.assertLess(len(done.stderr), 64 * 1024)
         self.assertTrue(all(32 <= c < 127 or c == 10 for c in done.stderr), done.stderr[:300])
         return done.stderr.decode()
+
+    @staticmethod
+    def used():
+        """The seconds of processor time that what was started has used, however busy the machine is."""
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
 
     @staticmethod
     def little_memory():
@@ -302,9 +313,12 @@ class Tunnels(Hostile):
 
 
 class Peers(Hostile):
-    flags = ("--open-timeout=1s", "--limit=data_warm_per_link=0")
+    # Whom the test plays says no more than it makes them; a Forward waits for its DATA, and DATA for its
+    # Forward, for so long.
+    flags = ("--open-timeout=4s", "--limit=data_warm_per_link=0")
 
     def pair_with_raw(self):
+        self.set(heartbeat="10s", peer_timeout="60s")
         n1 = self.node_with_web()
         n2 = self.mesh.node("n2", services=["theirs:127.0.0.1:9"], peers=[n1]).start()
         self.mesh.until_agreed()
@@ -338,7 +352,7 @@ class Peers(Hostile):
         n1, n2 = self.pair_with_raw()
         self.peer.link.sendall(struct.pack(">Q", GIB) + b"\0\0\0\1")
         hear_out(self.peer.link)
-        until("its rows have gone", lambda: "n9" not in n1.peer_rows())
+        until("its link has ended", lambda: not n1.peer_rows()["n9"]["connected"])
         self.assertTrue(n1.peer_rows()["n2"]["connected"])
         Hostile.grown(self, n1, gate_closed_too_big=1, node_links_lost=1)
 
@@ -346,8 +360,6 @@ class Peers(Hostile):
         n1, _ = self.pair_with_raw()
         backend = Backend(self)
         n1.local("offer", "tunnel", backend.address)
-        ids = []
-
         # Once, as it should be.
         used = self.peer.forward("tunnel", first=b"hello")
         flow = backend.accept()
@@ -357,24 +369,22 @@ class Peers(Hostile):
             self.peer.joined(sock, used)
             sock.sendall(b"more")
             self.assertEqual(receive(flow, 4), b"more")
-            # While it is joined: nobody waits for it any more.
-            ids.append(used)
-            again = self.peer.data(used, 5)
-            self.assertEqual(receive_all_but_preamble(again), b"")
+            # While it is joined nobody waits for it any more; nor for one that was guessed.
+            wrong = [self.peer.data(used, 5), self.peer.data(os.urandom(16))]
+            for again in wrong:
+                self.assertEqual(receive_all_but_preamble(again), b"")
             sock.sendall(b"still")
             self.assertEqual(receive(flow, 5), b"still")
         flow.close()
 
-        # After its end, guessed, and after it was given up.
+        # After its end, and after it was given up.
         late = self.peer.forward("tunnel", remaining_ms=300)
         flow = backend.accept()
         self.assertEqual(self.peer.refusal(late), self.pb.REFUSAL_NONE)
-        self.peer.beat()
         self.assertEqual(flow.recv(1) if not resets(flow) else b"", b"")
-        for forward_id in (used, os.urandom(16), late):
-            ids.append(forward_id)
-            self.peer.beat()
-            self.assertEqual(receive_all_but_preamble(self.peer.data(forward_id)), b"")
+        wrong += [self.peer.data(used), self.peer.data(late)]
+        for again in wrong[2:]:
+            self.assertEqual(receive_all_but_preamble(again), b"")
         self.assertTrue(backend.idle())
 
         # In the name of a session that is not its own.
@@ -382,7 +392,7 @@ class Peers(Hostile):
             self.assertEqual(receive(sock, 6), b"MSHD\x01\x10")
             hear_out(sock)
         n1.local("withdraw", "tunnel")
-        self.grown(n1, forward_data_late=len(ids), forward_data_unexpected=1)
+        self.grown(n1, forward_data_late=len(wrong), forward_data_unexpected=1)
 
 
 def resets(sock):

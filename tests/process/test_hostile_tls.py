@@ -60,7 +60,7 @@ class Secure(Hostile, TrustTest):
                 sock.sendall(HELLO)
                 self.assertEqual(sock.recv(8), HELLO_BACK)
             longest = max(longest, time.monotonic() - now)
-        self.assertLess(longest, 3.0 * SLOW)
+        self.assertLess(longest, 8.0 * SLOW)  # who waits for a slow one waits for ten seconds
         if time.monotonic() - began < 9:
             self.assertGreaterEqual(node.counters()["gate_half_open"], 2 * EACH)
         for sock, _ in slow:

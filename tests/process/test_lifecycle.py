@@ -137,17 +137,18 @@ class InTheWay(MeshTest):
 
 
 class Signals(MeshTest):
-    def took(self, node, *numbers):
+    def ends(self, node, number):
+        """By itself, in what it says of two seconds; on a busy machine it may be most of the three
+        after which it would be cut short, and leave its socket."""
         began = time.monotonic()
-        for number in numbers:
-            node.signal(number)
+        node.signal(number)
         self.assertEqual(node.ended(), 0)
-        return time.monotonic() - began
+        self.assertLess(time.monotonic() - began, 2.9 * SLOW)
 
     def test_term_and_int_end_with_0_within_two_seconds(self):
         for number in (signal.SIGTERM, signal.SIGINT):
             n1 = self.mesh.node("n1").start()
-            self.assertLess(self.took(n1, number), 2 * SLOW)
+            self.ends(n1, number)
 
     def test_term_with_live_links_ends_with_0_within_two_seconds(self):
         n1 = self.mesh.node("n1", services=["web:127.0.0.1:80"]).start()
@@ -155,23 +156,32 @@ class Signals(MeshTest):
         n3 = self.mesh.node("n3", peers=[n1, n2]).start()
         self.mesh.until_agreed()
         for node in (n1, n2, n3):
-            self.assertLess(self.took(node, signal.SIGTERM), 2 * SLOW)
+            self.ends(node, signal.SIGTERM)
 
     def test_term_beside_a_peer_that_does_not_read_ends_within_two_seconds(self):
         n1 = self.mesh.node("n1").start()
         n2 = self.mesh.node("n2", services=["db:127.0.0.1:81"], peers=[n1]).start()
         self.mesh.until_agreed()
         n1.signal(signal.SIGSTOP)
-        self.assertLess(self.took(n2, signal.SIGTERM), 2 * SLOW)
+        self.ends(n2, signal.SIGTERM)
 
     def test_second_signal_ends_at_once(self):
+        """Whatever it waits for: here, for a client to finish and a peer that does not read."""
+        self.set(drain_timeout="60s")
         n1 = self.mesh.node("n1").start()
-        n2 = self.mesh.node("n2", services=["db:127.0.0.1:81"], peers=[n1]).start()
-        self.mesh.until_agreed()
-        n1.signal(signal.SIGSTOP)
-        n2.signal(signal.SIGTERM)
-        until("the first was heard", lambda: not n2.alive() or "second one ends at once" in n2.err.read_text())
-        self.assertLess(self.took(n2, signal.SIGTERM), 0.5 * SLOW)
+        with socket.create_server((f"{self.mesh.net}.200", 0)) as backend:
+            n2 = self.mesh.node("n2", services=["db:%s:%d" % backend.getsockname()], peers=[n1])
+            n2.env["INGRESS_ADDR"] = f"{n2.host}:7480=db"
+            n2.start()
+            self.mesh.until_agreed()
+            with socket.create_connection((n2.host, 7480), 10 * SLOW), backend.accept()[0]:
+                n1.signal(signal.SIGSTOP)
+                n2.signal(signal.SIGTERM)
+                until("the first was heard", lambda: "second one ends at once" in n2.err.read_text())
+                self.assertTrue(n2.alive())
+                n2.signal(signal.SIGTERM)
+                self.assertEqual(n2.ended(), 0)
+        self.assertIn("a second signal: ending at once", n2.err.read_text())
 
     def test_term_as_soon_as_the_port_answers_ends_with_0(self):
         n1 = self.mesh.node("n1")
@@ -185,12 +195,12 @@ class Signals(MeshTest):
         for _ in range(5):
             n1.spawn()
             until("it listens", answers)
-            self.assertLess(self.took(n1, signal.SIGTERM), 2 * SLOW)
+            self.ends(n1, signal.SIGTERM)
             self.assertEqual([p.name for p in n1.socket.parent.iterdir()], ["meshd.lock"])
 
     def test_term_while_names_are_being_resolved_ends_with_0(self):
         n1 = self.mesh.node("n1", peers=[f"no-such-host-{i}.invalid:7400" for i in range(100)]).start()
-        self.assertLess(self.took(n1, signal.SIGTERM), 2 * SLOW)
+        self.ends(n1, signal.SIGTERM)
 
     def test_term_while_the_node_is_asked_about_itself_ends_with_0(self):
         n1 = self.mesh.node("n1").start()
@@ -204,7 +214,7 @@ class Signals(MeshTest):
             worker.start()
         try:
             until("it was asked", lambda: n1.counters()["rpc_calls"] > 20)
-            self.assertLess(self.took(n1, signal.SIGTERM), 2 * SLOW)
+            self.ends(n1, signal.SIGTERM)
         finally:
             stop.set()
             for worker in workers:
@@ -227,8 +237,7 @@ class Signals(MeshTest):
             n1.local("offer", "web", "127.0.0.1:80")
             until("they are linked", lambda: f"web@{n1.host}" in n2.rows())
             n2.signal(signal.SIGSTOP)  # nor does its peer read
-            # Below the 3 s after which it would be cut short; on a busy machine, not by much.
-            self.assertLess(self.took(n1, signal.SIGTERM), 2.9 * SLOW)
+            self.ends(n1, signal.SIGTERM)
         finally:
             os.close(reader)
             os.close(writer)
