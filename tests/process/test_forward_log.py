@@ -35,7 +35,8 @@ class ForwardLog(ForwardTest):
     def lines(self, node, n=0):
         """Those about forwards, once there are n."""
         def look():
-            found = [line for line in node.err.read_text().splitlines() if "[forward] id=" in line]
+            whole = node.err.read_text().rpartition("\n")[0]
+            found = [line for line in whole.splitlines() if "[forward] id=" in line]
             return (found,) if len(found) >= n else None
         return until(f"{n} lines of {node.name}", look)[0]
 
@@ -85,10 +86,11 @@ class ForwardLog(ForwardTest):
                                   env=clean_environment(), timeout=20, check=False).stdout
         until("redis answers", lambda: redis(MAPPED + 1) == "PONG\n")
         self.assertEqual(redis(MAPPED), "PONG\n")
-        last = [fields(line) for line in self.lines(n3, 2)]
-        one_hop = next(f for f in reversed(last) if f["name"] == "own")
-        two_hops = next(f for f in last if f["name"] == "cache")
-        other = next(f for f in map(fields, self.lines(self.n2, 1)) if f["name"] == "cache")
+
+        def done(node, name):
+            return until(f"{node.name} tells of {name}", lambda: next(
+                (f for f in map(fields, self.lines(node)) if f["name"] == name and f["end"] == "done"), None))
+        one_hop, two_hops, other = done(n3, "own"), done(n3, "cache"), done(self.n2, "cache")
         self.assertEqual((one_hop.get("peer"), one_hop["backend"]), (None, f"{self.mesh.net}.200:{port}"))
         self.assertEqual(two_hops["id"], other["id"])
         self.assertNotEqual(one_hop["id"], two_hops["id"])
@@ -99,6 +101,7 @@ class ForwardLog(ForwardTest):
         self.assertEqual(ask(self.connect(self.n1), head_for("two")).text, "two")
         self.connect(self.n1).close()
         self.assertEqual(ask(self.connect(self.n1), head_for("gone")).status, 502)
+        self.lines(self.n1, 1)  # two workers tell in no order
         self.assertEqual(ask(self.connect(self.n1), head_for("nobody")).status, 404)
         here, there = self.lines(self.n1, 2), self.lines(self.n2, 1)
         self.assertEqual([line.split()[0] for line in here + there], ["warn"] * 3)
@@ -132,7 +135,7 @@ class ForwardLog(ForwardTest):
         until("they have ended", lambda: self.n1.counters()["forward_clients"] == 0)
         for node in (self.n1, self.n2):
             self.assertEqual(node.err.read_text(), "")
-            self.assertIn("svc_map={total=3}", node.out.read_text())  # maps are no log lines
+            until("maps are no log lines", lambda: "svc_map={total=3}" in node.out.read_text())
 
     def test_json_has_fields_and_numbers_that_are_numbers(self):
         self.mesh_of("all", LOG_FORMAT="json")
@@ -140,7 +143,8 @@ class ForwardLog(ForwardTest):
         self.assertEqual(ask(self.connect(self.n1), head_for("gone")).status, 502)
 
         def records(node):
-            return [r for r in map(json.loads, node.err.read_text().splitlines()) if r["room"] == "forward"]
+            whole = node.err.read_text().rpartition("\n")[0]
+            return [r for r in map(json.loads, whole.splitlines()) if r["room"] == "forward"]
         until("all are told", lambda: len(records(self.n1)) == len(records(self.n2)) == 2)
         for one in records(self.n1) + records(self.n2):
             self.assertEqual(set(one), NUMBERS | {"time", "level", "room", "id", "name", "role", "client", "port",
@@ -177,13 +181,13 @@ class ForwardLog(ForwardTest):
         if time.monotonic() - begun < 9:  # before the next 200 could begin
             self.assertEqual(sum("end=no_such_name" in line for line in self.lines(self.n1)), 200)
         until("what was left out is told", lambda: summed_up.search(self.n1.err.read_text()), 20)
+        begun = time.monotonic()
         for _ in range(250):
             ask(self.connect(self.n1), head_for("nobody"))
         self.n1.signal(signal.SIGTERM)
         self.assertEqual(self.n1.ended(), 0)
-        self.n1.signal(signal.SIGTERM)
-        self.assertEqual(self.n1.ended(), 0)
-        self.assertEqual(len(summed_up.findall(self.n1.err.read_text())), 2)
+        if time.monotonic() - begun < 9:
+            self.assertEqual(len(summed_up.findall(self.n1.err.read_text())), 2)
 
     def test_a_stream_that_is_broken_off_is_told_by_both(self):
         self.mesh_of("all")

@@ -19,7 +19,7 @@ class Printed(MeshTest):
             lines = re.sub(r"last_sync=\d+", "last_sync=N", node.out.read_text())
             return bool(lines) and pictures(lines)[-1] == text
         try:
-            until("the picture is printed", newest, 5)
+            until("the picture is printed", newest)
         except AssertionError:
             self.assertEqual(node.out.read_text(), text)
 

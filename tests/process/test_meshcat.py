@@ -95,6 +95,7 @@ class Meshcat(MeshTest):
             with socket.create_connection((host, int(auto.rpartition(":")[2])), 10 * SLOW) as client:
                 client.sendall(f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
                 self.assertIn(status, client.makefile("rb").readline())
+        until("each client has one end", lambda: (c := n3.counters())["forward_clients"] == 0 and c)
         node = json.loads(n3.cat("node", "--format", "json").stdout)
         counters = {c["name"]: c["value"] for c in node["node"]["counters"]}
         limits = {limit["name"]: limit["limit"] for limit in node["limits"]}
