@@ -377,9 +377,10 @@ class Member:
             forward_id=forward_id, name=service, remaining_ms=remaining_ms, client_ip=bytes([127, 0, 0, 1]),
             client_port=1, server_ip=bytes([127, 0, 0, 1]), server_port=2, first_bytes=first)]))
 
-    def data(self, forward_id, first=b"", offset=0, session=None, leaf=None, name=None):
-        """A DATA connection for that Forward, first said in it. Its answer is not read yet."""
-        sock = self.test.dial(self.node, leaf or self.leaf)
+    def data(self, forward_id, first=b"", offset=0, session=None, name=None, line=None):
+        """A DATA connection for that Forward, first said in it; line: one that was dialled before. Its
+        answer is not read yet."""
+        sock = line or self.test.dial(self.node, self.leaf)
         sock.sendall(preamble(DATA, name or self.name, (session or self.session) + b"\x01") +
                      forward_id + struct.pack(">Q", offset) + first)
         return sock

@@ -85,7 +85,7 @@ class BadWire(HostsTest):
         self.until_healed()
         n3.offer("far", "127.0.0.1:82")
         n1.offer("near", "127.0.0.1:81")
-        self.mesh.until_agreed(seconds=3)
+        self.mesh.until_agreed()
 
         def steady():
             return [(n.counters()["node_links_lost"], n.counters()["registry_changes"])

@@ -196,13 +196,13 @@ class Figures(MetricsTest):
         self.n2.local("offer", "later", "127.0.0.1:1")
         now = until("it is visible, and how soon was measured",
                     lambda: (s := scrape(self.n1)).get("meshd_change_visibility_seconds_count") == 1 and s)
-        self.assertLess(now.get("meshd_change_visibility_seconds_sum"), 2)
+        self.assertLess(now.get("meshd_change_visibility_seconds_sum"), 10)
         self.assertEqual(now.by("meshd_peer_services", "peer"), {"n2": 2})
         self.n2.kill()
         now = until("its peer is stale", lambda: (s := scrape(self.n1)).get("meshd_peers", state="stale") == 1 and s)
         self.assertEqual(now.get("meshd_services", source="remote", state="stale"), 2)
         self.assertEqual(now.by("meshd_peer_connected", "peer"), {"n2": 0})
-        until("it grows stale", lambda: scrape(self.n1).by("meshd_peer_staleness_seconds", "peer").get("n2", 0) >= 2)
+        until("it grows stale", lambda: scrape(self.n1).by("meshd_peer_staleness_seconds", "peer").get("n2", 0) >= 1)
         until("it goes, with its series", lambda: not scrape(self.n1).by("meshd_peer_connected", "peer"))
 
     def test_settings_that_were_refused_or_wait_are_seen(self):

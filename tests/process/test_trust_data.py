@@ -23,12 +23,15 @@ def gone(sock):
         return True
 
 
-class Played(TrustTest):
+class PlayedTest(TrustTest):
     """n3 is played; n1 offers `one` and is a node."""
+
+    open_timeout = "10s"
 
     def setUp(self):
         super().setUp()
-        self.set(open_timeout="1s", heartbeat="2s", peer_timeout="20s")
+        # Whom the test plays says no more than it makes them.
+        self.set(open_timeout=self.open_timeout, heartbeat="10s", peer_timeout="60s")
         self.pb = load(self.mesh.dir)
         self.one = Backend(self)
         self.n1 = self.mesh.node("n1", services=[f"one:{self.one.address}"], INGRESS_ADDR=self.ingress(1, "one")).start()
@@ -46,8 +49,9 @@ class Played(TrustTest):
         """A client of n3's own, through n1; both ends."""
         forward_id = forward_id or self.draw()
         n3.beat()
+        line = self.dial(n3.node, n3.leaf)  # before its time runs
         n3.forward(forward_id, "one", b"first ")
-        data = n3.data(forward_id, b"second", offset=6)
+        data = n3.data(forward_id, b"second", offset=6, line=line)
         backend = self.one.accept()
         self.assertEqual(receive(backend, 12), b"first second")
         answered(data)
@@ -77,43 +81,13 @@ class Played(TrustTest):
     def backend_of(self, way):
         return self.one
 
+
+class Played(PlayedTest):
     def test_a_member_is_carried_to_what_a_node_offers(self):
         n3 = self.opened()
         self.serves(n3)
         counters = self.n1.counters()
         self.assertEqual((counters["forward_data_unexpected"], counters["forward_data_late"]), (0, 0))
-
-    def test_an_id_that_nobody_gave_reaches_nobody(self):
-        n3, before = self.opened(), self.n1.counters()
-        self.assertTrue(gone(n3.data(self.draw(), b"GET / HTTP/1.1\r\n\r\n")))
-        self.grows("forward_data_late", before)
-        self.assertTrue(self.one.idle())
-        self.serves(n3)
-
-    def test_a_used_id_reaches_nobody_again(self):
-        n3, before, used = self.opened(), self.n1.counters(), self.draw()
-        data, backend = self.carried(n3, used)
-        again = n3.data(used, b"again")  # while it runs,
-        self.assertTrue(gone(again))
-        self.assertTrue(self.one.idle())
-        backend.sendall(b"more")
-        self.assertEqual(receive(data, 4), b"more")
-        data.close()
-        self.assertTrue(breaks(backend))
-        self.assertTrue(gone(n3.data(used, b"again")))  # and after it has ended
-        self.assertTrue(self.one.idle())
-        self.grows("forward_data_late", before)
-        self.serves(n3)
-
-    def test_an_id_whose_time_is_over_reaches_nobody(self):
-        n3, before, late = self.opened(), self.n1.counters(), self.draw()
-        n3.forward(late, "one", remaining_ms=700)
-        backend = self.one.accept()
-        self.assertTrue(gone(backend))  # given up
-        self.assertTrue(gone(n3.data(late, b"late")))
-        self.grows("forward_data_late", before)
-        self.assertTrue(self.one.idle())
-        self.serves(n3)
 
     def test_a_session_is_of_use_to_its_own_peer_only(self):
         n3, n4 = self.opened("n3"), self.opened("n4")
@@ -158,6 +132,44 @@ class Played(TrustTest):
         self.grows("node_tokens_refused", before)
         self.grows("gate_tls_failed_identity", before)
         self.serves(self.opened("n3"))
+
+
+class Nobody(PlayedTest):
+    """DATA that no Forward waits for: whether one comes behind it is seen within the open timeout."""
+
+    open_timeout = "2s"
+
+    def test_an_id_that_nobody_gave_reaches_nobody(self):
+        n3, before = self.opened(), self.n1.counters()
+        self.assertTrue(gone(n3.data(self.draw(), b"GET / HTTP/1.1\r\n\r\n")))
+        self.grows("forward_data_late", before)
+        self.assertTrue(self.one.idle())
+        self.serves(n3)
+
+    def test_a_used_id_reaches_nobody_again(self):
+        n3, before, used = self.opened(), self.n1.counters(), self.draw()
+        data, backend = self.carried(n3, used)
+        again = n3.data(used, b"again")  # while it runs,
+        self.assertTrue(gone(again))
+        self.assertTrue(self.one.idle())
+        backend.sendall(b"more")
+        self.assertEqual(receive(data, 4), b"more")
+        data.close()
+        self.assertTrue(breaks(backend))
+        self.assertTrue(gone(n3.data(used, b"again")))  # and after it has ended
+        self.assertTrue(self.one.idle())
+        self.grows("forward_data_late", before)
+        self.serves(n3)
+
+    def test_an_id_whose_time_is_over_reaches_nobody(self):
+        n3, before, late = self.opened(), self.n1.counters(), self.draw()
+        n3.forward(late, "one", remaining_ms=700)
+        backend = self.one.accept()
+        self.assertTrue(gone(backend))  # given up
+        self.assertTrue(gone(n3.data(late, b"late")))
+        self.grows("forward_data_late", before)
+        self.assertTrue(self.one.idle())
+        self.serves(n3)
 
 
 class Impostor(TrustTest):
