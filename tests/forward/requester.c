@@ -14,7 +14,6 @@ void requester_setup(void)
     rig_init(&rig);
     rig.settings.workers = 1;
     rig.limits.data_warm_per_link = 0;
-    rig.settings.open_ms = 400;
     random_bytes(id, sizeof id);
 }
 

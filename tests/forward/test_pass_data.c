@@ -67,6 +67,7 @@ Test(requester, of_two_data_connections_the_younger_is_taken)
 {
     int first, data, backend;
 
+    rig.settings.open_ms = 1000;
     requester_start(false);
     first = dial_with_header(&peer, 5);
     RIG_WAIT(&rig, DIALLER, data_waiting, 1);
@@ -310,6 +311,7 @@ Test(requester, a_guessed_id_waits_in_vain)
 {
     int data;
 
+    rig.settings.open_ms = 1000;
     requester_start(false);
     data = dial_with_header(&peer, 0);
     cr_assert(net_has_ended(data));

@@ -206,6 +206,7 @@ Test(refusals, a_cancel_resets_the_backend)
 {
     int backend, data;
 
+    rig.settings.open_ms = 1000;
     requester_start(false);
     forward_with("first", 5, false);
     backend = net_accept(backend_fd);
@@ -256,7 +257,7 @@ Test(refusals, nobody_who_comes_for_it_ends_it_in_time)
     int backend;
 
     requester_start(false);
-    forward.remaining_ms = 200;
+    forward.remaining_ms = 1000;
     peer_forward(&peer, &forward);
     backend = net_accept(backend_fd);
     expect_accepted();

@@ -294,7 +294,7 @@ Test(warm, a_loss_costs_no_more_time_than_the_forward_had)
     int client, data;
 
     rig.settings.route_ms = 60000;
-    rig.settings.open_ms = 400;
+    rig.settings.open_ms = 1500;
     start(false);
     data = park();
     client = ask(DIALLER);
