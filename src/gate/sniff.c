@@ -62,8 +62,9 @@ static void welcome(struct listener *listener, int fd, const struct sockaddr_sto
         conn_close(conn);
 }
 
-/* Without a descriptor the connection would stay in the queue and wake the loop for ever. */
-static void turn_away(struct listener *listener)
+/* Without a descriptor the connection would stay in the queue and wake the loop for ever. False:
+ * there is none, which the kernel does not say as long as there is no descriptor. */
+static bool turn_away(struct listener *listener)
 {
     struct gate *gate = listener->gate;
     int fd;
@@ -76,6 +77,7 @@ static void turn_away(struct listener *listener)
         close(fd);
     }
     gate->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    return fd >= 0;
 }
 
 static void on_listener(uv_poll_t *poll, int status, int events)
@@ -88,12 +90,14 @@ static void on_listener(uv_poll_t *poll, int status, int events)
         int fd =
             accept4(listener->fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
-        if (fd >= 0)
+        if (fd >= 0) {
             welcome(listener, fd, &from);
-        else if (errno == EMFILE || errno == ENFILE)
-            turn_away(listener);
-        else if (errno != ECONNABORTED && errno != EINTR)
+        } else if (errno == EMFILE || errno == ENFILE) {
+            if (!turn_away(listener))
+                return;
+        } else if (errno != ECONNABORTED && errno != EINTR) {
             return;
+        }
     }
 }
 
