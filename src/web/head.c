@@ -222,8 +222,12 @@ static bool take_field(struct request *req, struct span line, struct head_error 
         return false;
     value = trimmed(value);
     req->n_records++;
-    if (is_named(name, "Cookie"))
+    if (is_named(name, "Cookie")) {
         req->n_records += 1 + count(value, ",;");
+        /* libmicrohttpd takes both ends of a quoted value off, and here they are one. */
+        if (value.len >= 2 && memcmp(value.at + value.len - 2, "=\"", 2) == 0)
+            return refuse(out_error, 400, "a cookie ends with a quote that was not closed");
+    }
     if (is_named(name, "Content-Length"))
         req->has_body |= !is(value, "0");
     if (is_named(name, "Transfer-Encoding") || is_named(name, "Expect"))

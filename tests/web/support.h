@@ -9,6 +9,9 @@
 #include "web/web.h"
 
 #define WAIT_MS 10000
+#define NOWHERE                                                                                    \
+    "nothing is here; there are / /events /healthz /readyz /metrics /v1/services /v1/peers "       \
+    "/v1/node /v1/explain"
 
 struct rig {
     struct web *web;

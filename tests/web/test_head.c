@@ -110,6 +110,7 @@ Test(web_head, whatever_else_there_is_is_refused)
         {"GET / HTTP/1.0\r\nContent-Length: 99999999999999999999999\r\n\r\n", 400},
         {"GET / HTTP/1.0\r\nContent-Length: 0\r\nContent-Length: 1\r\n\r\n", 400},
         {"GET / HTTP/1.0\r\ntransfer-encoding: identity\r\n\r\n", 400},
+        {"GET / HTTP/1.0\r\nCookie: a=b; c=\" \r\n\r\n", 400},
         {"GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n", 400},
     };
 

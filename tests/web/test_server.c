@@ -1,4 +1,4 @@
-/* The server: what is asked and how it is answered, what is refused, and who is cut off when. */
+/* The server: what is asked and how it is answered, and who is cut off when. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,11 +7,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "support.h"
-#include "web/head.h"
-
-#define NOWHERE                                                                                    \
-    "nothing is here; there are / /events /healthz /readyz /metrics /v1/services /v1/peers "       \
-    "/v1/node /v1/explain"
 
 static struct rig rig;
 
@@ -108,184 +103,6 @@ Test(web, a_head_asks_for_the_head_alone)
     RIG_WAIT(&rig, c.followers == 0);
 }
 
-Test(web, a_connection_carries_one_request_and_says_so)
-{
-    struct reply reply;
-    char end;
-    int fd;
-
-    rig_start(&rig);
-    fd = rig_connect(&rig, NULL);
-    send_text(fd, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n"
-                  "GET /v1/node HTTP/1.1\r\nHost: evil.example\r\n\r\nrubbish");
-    reply = reply_read(fd, false);
-    cr_expect_str_eq(reply.body, "{\"health\":\"\"}\n");
-    cr_expect(strstr(reply.head, "\r\nConnection: close\r\n"));
-    cr_expect_eq(recv(fd, &end, 1, 0), 0);
-    cr_expect_eq(rig_count(&rig).requests, 1);
-    reply_fini(&reply);
-    close(fd);
-}
-
-Test(web, other_methods_bodies_and_nobodys_requests_are_refused_and_the_connection_ends)
-{
-    static const struct {
-        const char *text;
-        int status;
-        const char *in_head;
-    } cases[] = {
-        {"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc", 405,
-         "\r\nAllow: GET, HEAD\r\n"},
-        {"DELETE /v1/services HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, ""},
-        {"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, ""},
-        {"get /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, ""},
-        {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc", 400, ""},
-        {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-         "3\r\nabc\r\n0\r\n\r\n",
-         400, ""},
-        {"GET /healthz HTTP/1.1\r\n\r\n", 400, ""},
-        {"GET /healthz HTTP/1.1\r\nHost : localhost\r\n\r\n", 400, ""},
-        {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n", 400, ""},
-        {"GET /healthz%00 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, ""},
-        {"GET /healthz\r\n\r\n", 400, ""},
-        {"rubbish\r\n\r\n", 400, ""},
-        {"\x16\x03\x01\x02", 400, ""},
-        {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, ""},
-    };
-
-    rig_start(&rig);
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        int fd = rig_connect(&rig, NULL);
-        struct reply reply;
-
-        send_text(fd, cases[i].text);
-        reply = reply_read(fd, false);
-        cr_expect_eq(reply.status, cases[i].status, "%s%d", cases[i].text, reply.status);
-        cr_expect(strstr(reply.head, cases[i].in_head));
-        cr_expect(strstr(reply.head, "\r\nContent-Type: application/json\r\n"));
-        cr_expect_eq(strncmp(reply.body, "{\"error\":{", 10), 0, "%s", reply.body);
-        cr_expect_eq(reply.body[reply.len - 1], '\n');
-        cr_expect(is_closed(fd));
-        reply_fini(&reply);
-        close(fd);
-    }
-    cr_expect_eq(atomic_load(&rig.asked), 0);
-    cr_expect_eq(rig_count(&rig).requests, sizeof cases / sizeof *cases);
-    cr_expect_eq(rig_count(&rig).refused, sizeof cases / sizeof *cases);
-}
-
-/* For each of them, libmicrohttpd keeps a record: it must never lack room for one. */
-Test(web, a_head_with_as_many_records_as_may_be_is_answered)
-{
-    static const char *const lines[] = {"a:\n", "Cookie: a", "GET /healthz?"};
-    char text[HEAD_BYTES + 1], *at;
-    struct reply reply;
-
-    rig_start(&rig);
-    for (size_t i = 0; i < 3; i++) {
-        int fd = rig_connect(&rig, NULL);
-
-        at = stpcpy(text, i == 2 ? lines[2] : "GET /healthz HTTP/1.0\n");
-        for (size_t n = 1; i != 1 && n < HEAD_RECORDS; n++)
-            at = stpcpy(at, i == 2 ? "&" : lines[0]);
-        if (i == 1) { /* and as many bytes, which are kept twice */
-            at = stpcpy(at, lines[1]);
-            for (size_t n = 3; n < HEAD_RECORDS; n++)
-                at = stpcpy(at, ";a=b");
-            memset(at, 'c', (size_t)(text + HEAD_BYTES - 2 - at));
-            at = text + HEAD_BYTES - 2;
-        }
-        strcpy(at, i == 2 ? " HTTP/1.0\n\n" : "\n\n");
-        send_text(fd, text);
-        reply = reply_read(fd, false);
-        cr_expect_eq(reply.status, i == 2 ? 400 : 200, "%zu: %d %s", i, reply.status, reply.body);
-        cr_expect(strstr(reply.head, "\r\nContent-Type: application/json\r\n"));
-        reply_fini(&reply);
-        close(fd);
-    }
-}
-
-/* While there are bytes that nobody has read, closing would be a reset. */
-Test(web, who_is_refused_in_the_middle_of_a_long_body_still_reads_why)
-{
-    static char body[1 << 20];
-    struct reply reply;
-    int fd;
-
-    rig.times.leave = 60000;
-    rig_start(&rig);
-    fd = rig_connect(&rig, NULL);
-    memset(body, 'a', sizeof body - 1);
-    send_text(fd, "POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048575\r\n\r\n");
-    send_text(fd, body);
-    reply = reply_read(fd, false);
-    cr_expect_eq(reply.status, 405);
-    cr_expect(strstr(reply.body, "GET and HEAD"));
-    reply_fini(&reply);
-    RIG_WAIT(&rig, c.connections == 1);
-    close(fd);
-    RIG_WAIT(&rig, c.connections == 0);
-}
-
-Test(web, who_is_refused_and_does_not_go_is_cut_off)
-{
-    struct reply reply;
-    int fd;
-
-    rig.times.leave = 300;
-    rig_start(&rig);
-    fd = rig_connect(&rig, NULL);
-    send_text(fd, "rubbish\n\n");
-    reply = reply_read(fd, false);
-    cr_expect_eq(reply.status, 400);
-    reply_fini(&reply);
-    RIG_WAIT(&rig, c.connections == 0);
-    close(fd);
-}
-
-Test(web, an_absolute_target_is_a_path_of_its_host)
-{
-    rig_start(&rig);
-    expect("http://127.0.0.1:7480/v1/explain?name=web", "{\"explain\":\"web\"}\n");
-    expect_error(&rig, "http://localhost/", "X: y\r\nHost: a\r\n", 400,
-                 "the head has more than one Host");
-    expect_error(&rig, "http://localhost/http://localhost/", "", 404, NOWHERE);
-}
-
-Test(web, heads_and_paths_that_are_too_long_are_refused)
-{
-    char *path = calloc(1, 9002), *more = calloc(1, 17002);
-
-    rig_start(&rig);
-    memset(path, 'a', 9000);
-    *path = '/';
-    memset(more, 'b', 17000);
-    memcpy(more, "X: ", 3);
-    memcpy(more + 16998, "\r\n", 2);
-    expect_error(&rig, path, "", 414, "the path is longer than 8192 bytes");
-    expect_error(&rig, "/healthz", more, 431, "the head is longer than 16384 bytes");
-    free(path);
-    free(more);
-}
-
-Test(web, a_head_that_does_not_end_takes_no_more_memory_than_one_connection_may)
-{
-    static char head[1 << 20];
-    struct reply reply;
-    int fd;
-
-    rig_start(&rig);
-    fd = rig_connect(&rig, NULL);
-    memset(head, 'a', sizeof head - 1);
-    memcpy(head, "GET /", 5);
-    send(fd, head, sizeof head - 1, MSG_NOSIGNAL);
-    reply = reply_read(fd, false);
-    cr_expect(reply.status == 414 || reply.status == 431 || reply.status == 0, "%d", reply.status);
-    reply_fini(&reply);
-    close(fd);
-    expect("/healthz", "{\"health\":\"\"}\n");
-}
-
 Test(web, a_host_of_anothers_is_refused_on_loopback)
 {
     int fd;
@@ -322,22 +139,6 @@ Test(web, elsewhere_a_node_has_names_that_it_does_not_know)
     close(fd);
 }
 
-Test(web, a_request_may_come_a_byte_at_a_time)
-{
-    const char *text = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    struct reply reply;
-    int fd;
-
-    rig_start(&rig);
-    fd = rig_connect(&rig, NULL);
-    for (const char *c = text; *c; c++)
-        cr_assert_eq(send(fd, c, 1, MSG_NOSIGNAL), 1);
-    reply = reply_read(fd, false);
-    cr_expect_eq(reply.status, 200);
-    reply_fini(&reply);
-    close(fd);
-}
-
 Test(web, when_the_main_loop_does_not_answer_the_node_is_not_well)
 {
     rig.times.health = 300;
@@ -367,30 +168,6 @@ Test(web, an_answer_for_who_has_gone_is_dropped)
     RIG_WAIT(&rig, atomic_load(&rig.dropped) == 1 && c.connections == 0);
 }
 
-/* As `nc -N` does. */
-Test(web, who_sends_no_more_after_the_request_is_answered)
-{
-    struct reply reply;
-    int fd;
-
-    rig_start(&rig);
-    for (int i = 0; i < 2; i++) {
-        atomic_store(&rig.hold, i > 0);
-        fd = rig_connect(&rig, NULL);
-        send_text(fd, "GET /healthz HTTP/1.0\r\n\r\n");
-        shutdown(fd, SHUT_WR);
-        if (i > 0) {
-            RIG_WAIT(&rig, atomic_load(&rig.asked) == 2);
-            rig_answer_held(&rig);
-        }
-        reply = reply_read(fd, false);
-        cr_expect_eq(reply.status, 200, "%d: %d", i, reply.status);
-        cr_expect(is_closed(fd));
-        reply_fini(&reply);
-        close(fd);
-    }
-}
-
 Test(web, who_is_asking_when_it_stops_is_cut_off)
 {
     int fd, idle;
@@ -407,51 +184,6 @@ Test(web, who_is_asking_when_it_stops_is_cut_off)
     close(fd);
     close(idle);
     rig_answer_held(&rig); /* what comes after the end is dropped with it */
-}
-
-Test(web, a_head_has_its_time_in_all_whatever_drips)
-{
-    int fd, silent;
-    uint64_t begun = rig_now_ms();
-
-    rig.times.head = 700;
-    rig_start(&rig);
-    fd = rig_connect(&rig, NULL);
-    silent = rig_connect(&rig, NULL);
-    while (rig_count(&rig).closed_late < 2 && rig_now_ms() - begun < WAIT_MS) {
-        send(fd, "G", 1, MSG_NOSIGNAL);
-        rig_nap();
-    }
-    cr_expect_eq(rig_count(&rig).closed_late, 2);
-    cr_expect(is_closed(fd));
-    cr_expect(is_closed(silent));
-    close(fd);
-    close(silent);
-}
-
-/* As on a busy machine: half a head and the end are there before anybody looks. */
-Test(web, who_has_left_before_it_was_accepted_is_not_waited_for)
-{
-    int gone[3], fd;
-    struct reply reply;
-
-    rig.times.head = 60000;
-    rig_listen(&rig);
-    for (int i = 0; i < 3; i++) {
-        gone[i] = rig_connect(&rig, NULL);
-        if (i > 0)
-            send_text(gone[i], "GET /healthz HTTP/1.1\r\nHost: loc");
-        close(gone[i]);
-    }
-    fd = rig_connect(&rig, NULL);
-    send_text(fd, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    rig_start(&rig);
-    reply = reply_read(fd, false);
-    cr_expect_eq(reply.status, 200);
-    reply_fini(&reply);
-    RIG_WAIT(&rig, c.connections == 0);
-    cr_expect_eq(rig_count(&rig).closed_late, 0);
-    close(fd);
 }
 
 Test(web, at_the_limit_of_an_address_the_one_that_has_waited_longest_goes)
