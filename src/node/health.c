@@ -159,6 +159,21 @@ void health_end(struct node *n, struct health *health)
 
 /* ---- looks ---- */
 
+/* NULL: it went while it was looked at; the answer may be as long in coming. */
+static bool is_doubtful(const struct health *health)
+{
+    return !health || !health->healthy || !health->proven || health->streak;
+}
+
+static size_t doubtful_looks(const struct healths *all)
+{
+    size_t found = 0;
+
+    for (size_t i = 0; i < all->n_looks; i++)
+        found += is_doubtful(all->looks[i].of);
+    return found;
+}
+
 static void look(struct node *n, struct health *health)
 {
     struct healths *all = &n->local.healths;
@@ -183,9 +198,11 @@ static uint64_t start_looks(struct node *n)
 {
     struct healths *all = &n->local.healths;
     struct health *health, *next, *last = all->first->prev;
+    size_t doubtful = doubtful_looks(all);
     uint64_t next_ms = UINT64_MAX;
     bool more = true;
 
+    all->passed_over = false;
     /* Those looked at go behind the one that was last. */
     for (health = all->first; more; health = next) {
         more = health != last;
@@ -196,8 +213,12 @@ static uint64_t start_looks(struct node *n)
             next_ms = health->due_ms < next_ms ? health->due_ms : next_ms;
         else if (all->n_looks == HEALTH_LOOKS)
             return n->now_ms;
-        else
+        else if (!is_doubtful(health))
             look(n, health);
+        else if (doubtful++ < HEALTH_LOOKS_DOUBTFUL)
+            look(n, health);
+        else
+            all->passed_over = true; /* an answer makes room */
     }
     return next_ms;
 }
@@ -293,12 +314,15 @@ static bool says_nothing(int error)
 enum health_turn health_looked(struct node *n, uint64_t number, int error, const char *text,
                                struct health **out_health)
 {
-    bool was_full = n->local.healths.n_looks == HEALTH_LOOKS, first;
+    struct healths *all = &n->local.healths;
+    bool was_full = all->n_looks == HEALTH_LOOKS, first;
     struct health *health = take_look(n, number);
     enum health_turn result;
 
     *out_health = health;
-    if (was_full)
+    if (all->passed_over)
+        all->next_ms = n->now_ms;
+    if (was_full || all->passed_over)
         node_due(n, n->now_ms); /* who waits for room is due */
     if (!health)
         return HEALTH_STAYS;

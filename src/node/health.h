@@ -10,7 +10,9 @@
  * through, and the looks that failed go on counting.
  *
  * Looks at one backend do not overlap, and are spread; of all at most HEALTH_LOOKS are under way,
- * and who waited longest is next. All records are gone through to find what is due, but the more
+ * and who waited longest is next. Of them, at most HEALTH_LOOKS_DOUBTFUL are at backends of which
+ * the last answer was not good: each may take its whole time-out, and many such would leave the
+ * others without a look for minutes. All records are gone through to find what is due, but the more
  * there are, the more seldom.
  */
 #ifndef NODE_HEALTH_H
@@ -23,6 +25,7 @@
 #include "node/node.h"
 
 #define HEALTH_LOOKS 64u
+#define HEALTH_LOOKS_DOUBTFUL 48u /* who answers does so in milliseconds: the rest is plenty */
 
 struct node;
 
@@ -47,6 +50,7 @@ struct healths { /* zeroed to begin with */
         struct health *of; /* NULL: it went meanwhile */
     } looks[HEALTH_LOOKS];
     size_t n, n_looks;
+    bool passed_over;  /* one in doubt is due: as many as may are looked at */
     uint64_t next_ms;  /* no look is due before */
     uint64_t again_ms; /* they are not gone through before */
 };

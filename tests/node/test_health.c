@@ -169,7 +169,7 @@ Test(node_health, at_most_so_many_looks_are_under_way_and_each_gets_its_turn)
     }
     own_set(100, services);
     stage_wait(5000);
-    cr_assert_eq(st.n_looks, 64);
+    cr_assert_eq(st.n_looks, 48, "nothing is known of them");
     for (; answered < 250; answered++) {
         uint64_t number = st.looks[answered].number;
 
@@ -181,6 +181,56 @@ Test(node_health, at_most_so_many_looks_are_under_way_and_each_gets_its_turn)
     }
     for (int i = 0; i < 100; i++)
         cr_expect_geq(looked[i], 2, "s%d was looked at %u times", i, looked[i]);
+}
+
+/* Answers all that is looked at from *from on: the silent ones with text, NULL: not at all. How
+ * many it was of each kind. */
+static void answer_looks(size_t *from, const char *text, size_t *out_silent, size_t *out_well)
+{
+    for (; *from < st.n_looks; ++*from) {
+        bool silent = st.looks[*from].backend[0] == 's';
+
+        *(silent ? out_silent : out_well) += 1;
+        if (!silent)
+            node_checked(st.node, st.looks[*from].number, 0, "");
+        else if (text)
+            node_checked(st.node, st.looks[*from].number, -ETIMEDOUT, text);
+    }
+}
+
+Test(node_health, backends_that_are_silent_leave_looks_for_those_that_answer)
+{
+    struct node_service services[110];
+    char names[110][8], backends[110][16];
+    size_t from = 0, silent = 0, well = 0, last;
+
+    for (int i = 0; i < 110; i++) {
+        snprintf(names[i], sizeof(names[i]), "n%d", i);
+        snprintf(backends[i], sizeof(backends[i]), "%c:%d", i < 100 ? 's' : 'w', i + 1);
+        services[i] = (struct node_service){
+            .name = names[i], .backend = backends[i], .check = {.kind = TCP, .interval_ms = 1000}};
+    }
+    own_set(110, services);
+    while (silent + well < 110) {
+        stage_wait(10);
+        answer_looks(&from, "timed out", &silent, &well);
+    }
+    cr_assert_eq(own_counters().backends_unhealthy, 100);
+    silent = well = 0;
+    for (int i = 0; i < 1000; i++) {
+        stage_wait(10);
+        answer_looks(&from, NULL, &silent, &well);
+    }
+    cr_expect_eq(silent, 48);
+    cr_expect_geq(well, 85, "%zu looks at 10 backends in 10 s, one a second", well);
+    /* Each answer makes room for the silent one that has waited longest. */
+    for (last = from - 1; st.looks[last].backend[0] != 's'; last--)
+        ;
+    node_checked(st.node, st.looks[last].number, -ETIMEDOUT, "timed out");
+    silent = 0;
+    stage_wait(10);
+    answer_looks(&from, NULL, &silent, &well);
+    cr_expect_eq(silent, 1);
 }
 
 Test(node_health, looks_at_what_is_offered_together_are_spread)
