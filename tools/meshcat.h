@@ -77,8 +77,7 @@ struct meshcat_opts {
     uint32_t count, interval_ms, delay_ms; /* 0: not given */
     uint32_t recv_max;                     /* bytes */
     uint64_t ttl_ms;                       /* 0: not given */
-    Meshd__V1__Check check;                /* of offer; what is not given is 0, kind above all */
-    Meshd__V1__ProxyProtocol proxy;        /* likewise */
+    struct mesh_offer offer;               /* what is not given is NULL or 0 */
     uint32_t limit;                        /* 0: not given */
     const char *lease, *name_glob, *peer;
     Meshd__V1__RowState state;

@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/hash.h"
 #include "base/limits.h"
+#include "client/offered.h"
 #include "meshcat.h"
 #include "meshcat_ask.h"
 #include "meshcat_format.h"
@@ -36,25 +37,22 @@ int run_offer(const struct meshcat_opts *opts)
 {
     CLEANUP(session_fini) struct session s = {.conn = NULL};
     CLEANUP(call_reply_freep) struct call_reply *reply = NULL;
-    Meshd__V1__OfferRequest request = MESHD__V1__OFFER_REQUEST__INIT;
-    Meshd__V1__Check check = opts->check;
-    char name[LIMIT_NAME + 1], backend[LIMIT_BACKEND + 1], lease[LIMIT_PEER_ID + 1];
+    Meshd__V1__OfferRequest request;
+    struct offered offered;
+    char name[LIMIT_NAME + 1], lease[LIMIT_PEER_ID + 1];
     int code = name_arg(opts, name);
 
     if (code)
         return code;
-    if (backend_canon(opts->args[1], strlen(opts->args[1]), backend) < 0)
+    /* Of the rest the options are known to be sound. */
+    if (offered_read(name, opts->args[1], &opts->offer, &offered) != MESH_OK)
         return show_error(opts, EXIT_USAGE, -1,
                           "'%s' is no address of a service; write host:port or [v6]:port",
                           opts->args[1]);
     default_lease(name, lease);
+    offered_request(&offered, &request);
     request.lease_id = opts->lease ? (char *)opts->lease : lease;
-    request.name = name;
-    request.backend_addr = backend;
     request.ttl_ms = opts->ttl_ms;
-    if (check.kind)
-        request.check = &check;
-    request.proxy_protocol = opts->proxy;
     code = session_begin(&s, opts, true);
     if (code == 0)
         code = ask(&s, "Offer", &request.base, &reply);
@@ -63,9 +61,10 @@ int run_offer(const struct meshcat_opts *opts)
     if (format_is_message(opts))
         format_message(opts, reply->message, reply->packed, reply->packed_len);
     else
-        show_offer(opts, (const Meshd__V1__OfferReply *)reply->message, request.lease_id, backend);
+        show_offer(opts, (const Meshd__V1__OfferReply *)reply->message, request.lease_id,
+                   offered.backend);
     if (opts->verbose)
-        show_note(opts, "%s offers %s at %s now", s.url, name, backend);
+        show_note(opts, "%s offers %s at %s now", s.url, name, offered.backend);
     return EXIT_FOUND;
 }
 

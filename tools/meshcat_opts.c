@@ -209,9 +209,9 @@ static void set_seconds(struct parser *p, const struct opt_spec *spec, const cha
     else if (spec->id == OPT_DELAY)
         o->delay_ms = ms;
     else if (spec->id == OPT_CHECK_INTERVAL)
-        o->check.interval_ms = ms;
+        o->offer.check_interval_ms = ms;
     else if (spec->id == OPT_CHECK_TIMEOUT)
-        o->check.timeout_ms = ms;
+        o->offer.check_timeout_ms = ms;
     else
         o->ttl_ms = ms;
 }
@@ -233,9 +233,9 @@ static void set_number(struct parser *p, const struct opt_spec *spec, const char
         bad_value(p, spec, value, "a number from 1");
     else if (spec->id == OPT_DAYS && !number_valid(value, 1, CA_DAYS_MAX, &o->days))
         bad_value(p, spec, value, "days, 1 to 36500");
-    else if (spec->id == OPT_CHECK_RISE && !number_valid(value, 1, 100, &o->check.rise))
+    else if (spec->id == OPT_CHECK_RISE && !number_valid(value, 1, 100, &o->offer.check_rise))
         bad_value(p, spec, value, "a number, 1 to 100");
-    else if (spec->id == OPT_CHECK_FALL && !number_valid(value, 1, 100, &o->check.fall))
+    else if (spec->id == OPT_CHECK_FALL && !number_valid(value, 1, 100, &o->offer.check_fall))
         bad_value(p, spec, value, "a number, 1 to 100");
     else if (spec->id == OPT_FROM && !place_valid(value, &o->from_epoch, &o->from_revision))
         bad_value(p, spec, value, "EPOCH:REVISION, as a synced line of watch has it");
@@ -277,7 +277,7 @@ static void set_choice(struct parser *p, const struct opt_spec *spec, const char
     else if (spec->id == OPT_INPUT)
         o->binary_input = i == 1;
     else if (spec->id == OPT_PROXY)
-        o->proxy = (Meshd__V1__ProxyProtocol)i;
+        o->offer.proxy_protocol = i;
     else
         o->state = (Meshd__V1__RowState)i;
 }
@@ -312,17 +312,12 @@ static void set_text(struct parser *p, const struct opt_spec *spec, const char *
 
 static void set_check(struct parser *p, const struct opt_spec *spec, const char *value)
 {
-    Meshd__V1__Check *check = &p->opts->check;
     const char *path, *why;
 
-    if (check_parse(value, &path, &why) < 0) {
+    if (check_parse(value, &path, &why) < 0)
         complain(p, "--%s: '%.100s' %s; it takes tcp, or http:/path", spec->name, value, why);
-        return;
-    }
-    check->kind =
-        path ? MESHD__V1__CHECK_KIND__CHECK_KIND_HTTP : MESHD__V1__CHECK_KIND__CHECK_KIND_TCP;
-    if (path)
-        check->path = (char *)path;
+    else
+        p->opts->offer.check = value;
 }
 
 static void set_tls(struct parser *p, const struct opt_spec *spec, const char *value)
@@ -553,7 +548,7 @@ int opts_parse(int argc, char **argv, struct meshcat_opts *out_opts,
         .timeout_ms = TIMEOUT_DEFAULT_MS,
         .recv_max = CALL_MESSAGE_MAX,
         .tls.size = sizeof(struct mesh_tls),
-        .check = MESHD__V1__CHECK__INIT,
+        .offer.size = sizeof(struct mesh_offer),
         .args = argv + 1,
     };
     out_complaint->text[0] = '\0';

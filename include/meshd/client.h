@@ -150,9 +150,43 @@ enum mesh_status mesh_explain(struct mesh_client *client, const char *name, int 
  * the node was away, the offer is made again. */
 enum mesh_status mesh_register(struct mesh_client *client, const char *name, const char *address,
                                int deadline_ms, struct mesh_lease **out_lease);
+
+/* How a service is offered. A field that is 0 or NULL is as in brackets, and then the offer is that
+ * of mesh_register. */
+struct mesh_offer {
+    size_t size; /* sizeof(struct mesh_offer): later versions may have more behind it, which must be
+                    0 for a library that does not know it */
+    /* How the node finds out whether the backend answers: "tcp": it accepts a connection;
+     * "http:/path": it answers GET with a status of 200 to 399. [clients alone show it] */
+    const char *check;
+    unsigned check_interval_ms; /* from one look to the next, 100 to 3600000 [5000] */
+    unsigned check_timeout_ms;  /* of one look, 50 to 60000 [2000] */
+    unsigned check_rise;        /* so many good looks in a row make it healthy again [2] */
+    unsigned check_fall;        /* so many bad ones make it unhealthy [3]; of all looks the first
+                                   decides at once when it is bad */
+    int proxy_protocol; /* 1 or 2: the backend is told of the client first, by a header of that
+                           version of the PROXY protocol [none] */
+    int draining;       /* not 0: it takes no new clients: not yet, or not any more. Those that it
+                           has go on */
+};
+/* As mesh_register; offer, which is copied, may be NULL. MESH_INVALID: something in it cannot be.
+ */
+enum mesh_status mesh_register_with(struct mesh_client *client, const char *name,
+                                    const char *address, const struct mesh_offer *offer,
+                                    int deadline_ms, struct mesh_lease **out_lease);
+/* Offers the same name under the same lease at another address or in another way, in one step; what
+ * is NULL stays. What is known of a backend that stays is kept, and so are clients. MESH_REFUSED,
+ * MESH_INVALID: it stands as it did. MESH_TIMEOUT, MESH_GONE: it is tried on. */
+enum mesh_status mesh_lease_change(struct mesh_lease *lease, const char *address,
+                                   const struct mesh_offer *offer, int deadline_ms);
 /* How it stands: MESH_OK; MESH_GONE: the node is away, it is tried on; MESH_REFUSED: it turned the
  * renewal down, it is tried on. */
 enum mesh_status mesh_lease_state(struct mesh_lease *lease);
+/* What the node said of the service when it was offered last, at most 5 s ago while the lease
+ * stands: MESH_HEALTHY; MESH_DRAINING, by this offer or by hand (meshcat drain). Without
+ * MESH_HEALTHY, mesh_error_text() is what the last look or client met: "answered 503". A watch of
+ * the name tells it at once, of the instance that is MESH_LOCAL. */
+unsigned mesh_lease_service(struct mesh_lease *lease);
 /* Withdraws the offer; waits for that at most 1 s. */
 void mesh_lease_close(struct mesh_lease *lease);
 

@@ -7,9 +7,7 @@
 #include <meshd/v1/mesh.pb-c.h>
 #include "wire/status.h"
 
-#define TEXT_MAX 512u
-
-static _Thread_local char last[TEXT_MAX];
+static _Thread_local char last[ERROR_TEXT];
 
 /* As much of it as fits, made safe for terminals and logs. UTF-8 stays. */
 static void keep(const char *text)
@@ -31,7 +29,7 @@ static void keep(const char *text)
 
 enum mesh_status error_set(enum mesh_status status, const char *format, ...)
 {
-    char text[TEXT_MAX];
+    char text[ERROR_TEXT];
     va_list ap;
 
     va_start(ap, format);

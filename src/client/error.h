@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <meshd/client.h>
 
+#define ERROR_TEXT 512u /* bytes of a text, with its NUL */
+
 /* Whose text it is: format is ours, what it is given may be a stranger's; control bytes become
  * \xNN. */
 enum mesh_status error_set(enum mesh_status status, const char *format, ...)

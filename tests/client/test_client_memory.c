@@ -116,10 +116,13 @@ static enum mesh_status fetch(struct mesh_client *client)
 
 static enum mesh_status offer(struct mesh_client *client)
 {
+    const struct mesh_offer as = {.size = sizeof(as), .check = "http:/up"};
     struct mesh_lease *lease = NULL;
-    enum mesh_status status = mesh_register(client, "web", "127.0.0.1:80", SOON, &lease);
+    enum mesh_status status = mesh_register_with(client, "web", "127.0.0.1:80", &as, SOON, &lease);
 
     cr_expect_eq(lease != NULL, status == MESH_OK);
+    if (lease)
+        cr_expect_eq(mesh_lease_change(lease, "127.0.0.1:81", NULL, SOON), MESH_OK);
     mesh_lease_close(lease);
     return status;
 }

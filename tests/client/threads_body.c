@@ -91,6 +91,8 @@ static void serve_leases(struct fake *fake, int fd)
 
 static void *lease(void *arg)
 {
+    const struct mesh_offer drained = {.size = sizeof(drained), .check = "tcp", .draining = 1};
+
     for (int round = 0; round < LEASE_ROUNDS; round++) {
         struct mesh_lease *lease;
 
@@ -99,7 +101,12 @@ static void *lease(void *arg)
             atomic_fetch_add(&wrong, 1);
             return NULL;
         }
+        if (mesh_lease_change(lease, NULL, &drained, DEADLINE_MS) != MESH_OK) {
+            fprintf(stderr, "lease: %s\n", mesh_error_text());
+            atomic_fetch_add(&wrong, 1);
+        }
         mesh_lease_state(lease);
+        mesh_lease_service(lease);
         mesh_lease_close(lease);
     }
     return NULL;
