@@ -36,6 +36,7 @@ FILES = [
     "share/doc/meshd/LICENSE",
     "share/doc/meshd/README.md",
     "share/doc/meshd/examples/find.c",
+    "share/doc/meshd/examples/offer.c",
     "share/doc/meshd/examples/low-ports.conf",
     "share/doc/meshd/meshd.yaml",
     "share/meshd/monitoring/alerts.yml",

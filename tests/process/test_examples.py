@@ -3,12 +3,14 @@
 import os
 import pathlib
 import re
+import shutil
 import socket
 import struct
 import subprocess
 import unittest
 
 from harness import MESHCAT, MeshTest, SLOW, SOURCE, _die_with_parent, clean_environment, main, until
+from test_health import PATH, Nginx
 from test_strangers import generate
 
 EXAMPLES = SOURCE / "tools" / "examples"
@@ -154,6 +156,54 @@ class Examples(MeshTest):
         until("it is offered", lambda: "late@local" in self.n1.rows())
         process.communicate(b"\n")
         self.assertEqual(process.returncode, 0)
+        self.assertNotIn("late@local", self.n1.rows())
+
+    @unittest.skipUnless(os.environ.get("MESHD_LIB"), "libmeshd is not built, or with a sanitizer")
+    @unittest.skipUnless(shutil.which("nginx", path=PATH), "nginx is not installed")
+    def test_offer_c_keeps_a_service_that_its_node_looks_at(self):
+        backend = Nginx(self, "late", 7490)
+        n2 = self.mesh.node("n2", peers=[self.n1]).start()
+        out = self.mesh.dir / "offer.out"
+        with open(out, "wb") as stdout:
+            program = subprocess.Popen(
+                [self.compile("offer", (EXAMPLES / "offer.c").read_text("utf-8")), "late", backend.address, "http:/healthz"],
+                stdin=subprocess.PIPE, stdout=stdout, text=True, preexec_fn=_die_with_parent,
+                env=self.environment() | {"MESHD_ADDR": f"ipc://{self.n1.socket}"})
+        for end in (program.stdin.close, program.wait, program.kill):
+            self.addCleanup(end)
+
+        def told(line):
+            until(f"it says: {line}", lambda: out.read_text("ascii").splitlines()[-1:] == [line], 20)
+            row = lambda: next((r for r in n2.reachable().values() if r["name"] == "late"), {})
+            until(f"n2 sees it {line}", lambda: row().get("healthy") == (not line.startswith("un")) and
+                  row().get("draining") == ("draining" in line))
+
+        def say(word):
+            program.stdin.write(f"{word}\n")
+            program.stdin.flush()
+
+        told("healthy, draining")
+        say("ready")
+        told("healthy")
+        backend.well(False)
+        told("unhealthy: answered 503")
+        backend.well(True)
+        told("healthy")
+        backend.kill()
+        told("unhealthy: Connection refused")
+        say("drain")
+        told("unhealthy, draining: Connection refused")
+        self.n1.kill()
+        self.n1.start()
+        told("unhealthy, draining: Connection refused")
+        check = self.n1.info()["checks"][0]["check"]
+        self.assertEqual((check["path"], check["interval_ms"]), ("/healthz", 500))
+        backend.start()
+        told("healthy, draining")
+        say("ready")
+        told("healthy")
+        program.stdin.close()
+        self.assertEqual(program.wait(60 * SLOW), 0)
         self.assertNotIn("late@local", self.n1.rows())
 
     # ---- wait-for.sh ----
