@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "process"))
-from harness import MESHCAT, MESHD, Mesh, MeshTest, SOURCE, _die_with_parent, clean_environment, main  # noqa: E402
+from harness import MESHCAT, MESHD, Mesh, MeshTest, SOURCE, _die_with_parent, clean_environment, main, until  # noqa: E402
 
 LIBRARY = pathlib.Path("/usr/share/bash-completion/bash_completion")
 FOLDER = SOURCE / "tools" / "completion"
@@ -107,6 +107,13 @@ class Completion(MeshTest):
         self.assertEqual(self.completed("meshcat", f"lookup -x {other.socket} "), {"cache"})
         other.kill()
         self.assertEqual(self.completed("meshcat", f"--dial {other.url} lookup "), set())
+
+    def test_only_a_service_of_the_node_itself_is_drained(self):
+        other = self.mesh.node("n2", services=["cache:127.0.0.1:83"], peers=[self.node]).start()
+        until("it knows others", lambda: len(other.reachable()) > 1)
+        for command in ("withdraw", "drain", "enable"):
+            self.assertEqual(self.completed("meshcat", f"-x {other.socket} {command} "), {"cache"})
+        self.assertIn("web", self.completed("meshcat", f"-x {other.socket} explain "))
 
     def test_words_of_ca_and_files(self):
         self.assertEqual(self.completed("meshcat", "ca "), {"init", "issue", "revoke", "show"})
