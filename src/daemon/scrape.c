@@ -150,6 +150,15 @@ static enum state state_of(const struct registry_state *state)
     return state->draining ? DRAINING : CONNECTED;
 }
 
+/* Of one that somebody has drained, so that its backend can be worked on, it is no news that the
+ * backend does not answer. */
+static enum state entry_state(const struct row *row, enum state owner)
+{
+    if (owner == DRAINING || row->flags & ROW_DRAINING)
+        return DRAINING;
+    return row->flags & ROW_UNHEALTHY ? UNHEALTHY : CONNECTED;
+}
+
 /* A stale owner's entries are stale, whatever they are besides. */
 static void count_list(const struct list *list, enum state owner, uint64_t of[N_STATES])
 {
@@ -162,7 +171,7 @@ static void count_list(const struct list *list, enum state owner, uint64_t of[N_
     }
     list_iter_init(&iter, list);
     while ((row = list_iter_next(&iter)))
-        of[row->flags & ROW_UNHEALTHY ? UNHEALTHY : row->flags & ROW_DRAINING ? DRAINING : owner]++;
+        of[entry_state(row, owner)]++;
 }
 
 static void services(const struct snapshot *snap, struct metrics *out)
@@ -174,8 +183,8 @@ static void services(const struct snapshot *snap, struct metrics *out)
     for (size_t i = 0; i < snap->n_peers; i++)
         count_list(snap->peers[i].list, state_of(&snap->peers[i].state), of[1]);
     metrics_family(out, METRICS_GAUGE, "meshd_services",
-                   "Entries of the services map, by whose they are and the worst that is to be "
-                   "said of them.");
+                   "Entries of the services map, by whose they are and their state, as meshcat has "
+                   "it.");
     for (size_t i = 0; i < 2; i++) {
         for (size_t state = 0; state < (i == 0 ? UNCONNECTED : N_STATES); state++) {
             const struct metrics_label labels[] = {{"source", sources[i]},

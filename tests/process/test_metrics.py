@@ -233,6 +233,10 @@ class Figures(MetricsTest):
         self.assertEqual((now.get("meshd_backends_unhealthy"), now.get("meshd_services_draining")), (1, 1))
         self.assertGreaterEqual(now.get("meshd_backend_checks_failed_total"), 1)
         self.assertEqual(now.by("meshd_backend_changes_total", "to"), {"unhealthy": 1, "healthy": 0})
+        self.n1.local("drain", "sick")  # to be worked on, say: nobody need be told that it does not answer
+        until("n1 shows it as draining", lambda: of(self.n1, "local") == [0, 0, 2])
+        until("so does n2", lambda: of(self.n2, "remote") == [0, 0, 2])
+        self.assertEqual(scrape(self.n1).get("meshd_backends_unhealthy"), 1)
 
     def test_the_process_is_shown_as_the_kernel_has_it(self):
         self.pair()
