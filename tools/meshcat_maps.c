@@ -250,6 +250,13 @@ static void check_cell(struct table *t, const Meshd__V1__Check *check)
     table_cell(t, text);
 }
 
+static const char *check_state(const Meshd__V1__CheckRow *row)
+{
+    if (!row->healthy)
+        return row->draining ? "unhealthy, draining" : "unhealthy";
+    return row->draining ? "draining" : "healthy";
+}
+
 static void checks_table(const Meshd__V1__NodeInfo *node)
 {
     CLEANUP(table_freep)
@@ -261,7 +268,7 @@ static void checks_table(const Meshd__V1__NodeInfo *node)
         table_cell(t, row->name);
         table_cell(t, row->backend_addr);
         check_cell(t, row->check);
-        table_state(t, !row->healthy ? "unhealthy" : row->draining ? "draining" : "healthy");
+        table_state(t, check_state(row));
         table_time(t, row->since);
         table_cell(t, row->why);
     }

@@ -103,12 +103,25 @@ void table_colors(const struct meshcat_opts *opts)
 static const struct {
     const char *state, *style;
 } styles[] = {
-    {"connected", "\033[32m"}, {"live", "\033[32m"},     {"up", "\033[32m"},
-    {"changed", "\033[33m"},   {"draining", "\033[33m"}, {"stale", "\033[33m"},
-    {"dialling", "\033[33m"},  {"opening", "\033[33m"},  {"syncing", "\033[33m"},
-    {"suspect", "\033[33m"},   {"down", "\033[31m"},     {"parked", "\033[31m"},
-    {"refused", "\033[31m"},   {"valid", "\033[32m"},    {"ending", "\033[33m"},
-    {"expired", "\033[31m"},   {"revoked", "\033[31m"},  {"unhealthy", "\033[31m"},
+    {"connected", "\033[32m"},
+    {"live", "\033[32m"},
+    {"up", "\033[32m"},
+    {"changed", "\033[33m"},
+    {"draining", "\033[33m"},
+    {"stale", "\033[33m"},
+    {"dialling", "\033[33m"},
+    {"opening", "\033[33m"},
+    {"syncing", "\033[33m"},
+    {"suspect", "\033[33m"},
+    {"down", "\033[31m"},
+    {"parked", "\033[31m"},
+    {"refused", "\033[31m"},
+    {"valid", "\033[32m"},
+    {"ending", "\033[33m"},
+    {"expired", "\033[31m"},
+    {"revoked", "\033[31m"},
+    {"unhealthy", "\033[31m"},
+    {"unhealthy, draining", "\033[31m"},
 };
 
 const char *table_style(const char *state)

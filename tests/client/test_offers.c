@@ -201,11 +201,12 @@ Test(offers, node_shows_how_its_backends_are)
 {
     static const char table[] =
         "\n"
-        "SERVICE  BACKEND       CHECK     STATE      SINCE                 WHY\n"
-        "api      127.0.0.1:80  http:/up  unhealthy  2009-02-13T23:31:30Z  answered 503\n"
-        "db       127.0.0.1:80  -         unhealthy  -                     connection refused\n"
-        "mq       127.0.0.1:80  tcp       healthy    -                     -\n"
-        "web      127.0.0.1:80  -         draining   -                     -\n"
+        "SERVICE  BACKEND       CHECK     STATE                SINCE                 WHY\n"
+        "api      127.0.0.1:80  http:/up  unhealthy, draining  2009-02-13T23:31:30Z  answered 503\n"
+        "db       127.0.0.1:80  -         unhealthy            -                     connection "
+        "refused\n"
+        "mq       127.0.0.1:80  tcp       healthy              -                     -\n"
+        "web      127.0.0.1:80  -         draining             -                     -\n"
         "\n";
 
     RUN(&run, "node", "--dial", fake.url);

@@ -170,6 +170,8 @@ class Live(PageTest):
         self.n1.local("offer", "dead", "127.0.0.1:1", "--check", "tcp", "--check-interval", "0.2")
         page.until_text("#check-list", "dead 127.0.0.1:1")
         until("its row says so", lambda: page.rows("services-table")[0][4] == "unhealthy")
+        self.n1.local("drain", "dead")
+        page.until_text("#check-list", "unhealthy, draining dead 127.0.0.1:1")
 
     def test_what_strangers_say_is_text(self):
         said = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'

@@ -103,7 +103,8 @@ renderers.checks = () => {
   const items = checks.filter((c) => !c.healthy || c.draining).map((c) => {
     const word = make("span");
     setState(word, c.healthy ? "draining" : "unhealthy");
-    return make("li", {}, word, ` ${c.name} `, make("span", { class: "code" }, c.backend_addr),
+    const also = c.draining && !c.healthy ? ", draining" : "";
+    return make("li", {}, word, also, ` ${c.name} `, make("span", { class: "code" }, c.backend_addr),
       make("span", { class: "quiet" }, `${c.why ? ` – ${c.why}` : ""}${c.since ? `, since ${clockText(c.since)}` : ""}`));
   });
   const well = checks.length === 1 ? "The one backend that is looked at answers." : `All ${count(checks.length)} backends that are looked at answer.`;
