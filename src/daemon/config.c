@@ -241,6 +241,55 @@ static void check_own_id(struct config_reading *r)
     }
 }
 
+/* Every address of a host is one that has. */
+static bool host_covers(const char *host, const char *other)
+{
+    bool v6 = strchr(other, ':') != NULL;
+
+    return !host[0] || strcmp(host, other) == 0 || (strcmp(host, "0.0.0.0") == 0 && !v6) ||
+           (strcmp(host, "::") == 0 && v6);
+}
+
+struct listener {
+    const char *whose; /* for an error */
+    const char *host;
+    uint16_t port;
+};
+
+/* Told of the second. */
+static void check_listener(struct config_reading *r, const struct listener *one,
+                           const struct listener *other, enum setting_id id,
+                           const struct where *where)
+{
+    if (one->port != other->port || !one->port ||
+        (!host_covers(one->host, other->host) && !host_covers(other->host, one->host)))
+        return;
+    config_error(r, where, &settings[id],
+                 "port %u is %s there; allowed: another port, or another address", one->port,
+                 one->whose);
+}
+
+/* What could never be bound. */
+static void check_listeners(struct config_reading *r)
+{
+    const struct config *c = r->config;
+    const struct listener mesh = {"the mesh port", c->bind_host, c->bind_port};
+    const struct listener admin = {"the admin port", c->admin_host, c->admin_port};
+
+    if (r->bad[SETTING_BIND] || r->bad[SETTING_ADMIN])
+        return;
+    if (c->admin)
+        check_listener(r, &mesh, &admin, SETTING_ADMIN, &r->where[SETTING_ADMIN]);
+    for (size_t i = 0; i < c->n_ingress && !r->bad[SETTING_INGRESS]; i++) {
+        const struct where *where = &r->lists[LIST_INGRESS].where[i];
+        const struct listener port = {"", c->ingress[i].host, c->ingress[i].port};
+
+        check_listener(r, &mesh, &port, SETTING_INGRESS, where);
+        if (c->admin && !r->bad[SETTING_INGRESS])
+            check_listener(r, &admin, &port, SETTING_INGRESS, where);
+    }
+}
+
 int config_reading_finish(struct config_reading *r, struct config **out_config)
 {
     const struct limits *limits = &r->config->limits;
@@ -256,6 +305,7 @@ int config_reading_finish(struct config_reading *r, struct config **out_config)
     check_count(r, SETTING_SERVICES, SETTING_LIMIT_services_total, limits->services_total);
     check_rules(r);
     check_own_id(r);
+    check_listeners(r);
     if (r->no_memory)
         return -ENOMEM;
     if (r->n_errors)

@@ -1,6 +1,7 @@
 /* config: ports where clients connect, and what backends are told first. */
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "daemon/config_parts.h"
@@ -274,4 +275,37 @@ Test(config_ingress, workers_are_at_most_256)
     config_free(c);
     load_bad(LOAD(.flags = {"--workers", "257"}),
              "--workers: '257' is too large; allowed: 0 (one per core) to 256\n");
+}
+
+Test(config_ingress, what_listens_twice_could_never_be_bound)
+{
+    static const struct {
+        const char *bind, *admin, *ingress, *told;
+    } cases[] = {
+        {"127.0.0.1:1", "127.0.0.1:1", "2", "--admin: port 1 is the mesh port"},
+        {"127.0.0.1:1", "127.0.0.1:2", "1", "--ingress: port 1 is the mesh port"},
+        {"127.0.0.1:1", "127.0.0.1:2", "0.0.0.0:2=db", "--ingress: port 2 is the admin port"},
+        {"[::1]:1", ":2", "[::]:1", "--ingress: port 1 is the mesh port"},
+        {"[::1]:1", ":1", "3", "--admin: port 1 is the mesh port"},
+    };
+    static const struct {
+        const char *bind, *admin, *ingress;
+    } good[] = {
+        {"127.0.0.1:1", "127.0.0.2:1", "127.0.0.3:1"},
+        {"127.0.0.1:1", "[::1]:1", "[::2]:1"},
+        {"127.0.0.1:1", "off", "[::]:1"},
+        {"127.0.0.1:0", "127.0.0.1:0", "0"},
+    };
+    char told[256];
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        snprintf(told, sizeof(told), "%s there; allowed: another port, or another address\n",
+                 cases[i].told);
+        load_bad(LOAD(.flags = {"--bind", cases[i].bind, "--admin", cases[i].admin, "--ingress",
+                                cases[i].ingress}),
+                 told);
+    }
+    for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++)
+        config_free(load_good(LOAD(.flags = {"--bind", good[i].bind, "--admin", good[i].admin,
+                                             "--ingress", good[i].ingress})));
 }
