@@ -318,6 +318,8 @@ int check_parse(const char *text, const char **out_path, const char **out_why)
         *out_why = "is neither tcp nor http:/path";
     else if (path[0] != '/')
         *out_why = "has no path that begins with / behind http:";
+    else if (path[1] == '/') /* which would be asked for as a path, in vain */
+        *out_why = "has a URL where a path belongs; the backend's address is known";
     else if (!check_path_valid(path))
         *out_why = "has a path of more than 256 bytes, or with bytes that are not printable ASCII";
     else {

@@ -188,6 +188,8 @@ Test(service_addr, a_check_is_tcp_or_a_path_of_http)
         {"https:/a", NULL, "is neither tcp nor http:/path"},
         {"http:", NULL, "has no path that begins with / behind http:"},
         {"http:a", NULL, "has no path that begins with / behind http:"},
+        {"http://host:80/up", NULL,
+         "has a URL where a path belongs; the backend's address is known"},
         {"http:/a b", NULL,
          "has a path of more than 256 bytes, or with bytes that are not printable ASCII"},
         {"http:/\r\n", NULL,
