@@ -165,6 +165,19 @@ static bool addr_text(const struct sockaddr *sa, uint16_t port, struct node_addr
     return inet_ntop(sa->sa_family, raw, out->ip, sizeof out->ip) != NULL;
 }
 
+/* Of what the resolver says, as an errno: whether there is no such name, or nobody who knows. */
+static int resolve_error(int status)
+{
+    switch (status) {
+    case UV_EAI_AGAIN:
+        return -EAGAIN;
+    case UV_EAI_MEMORY:
+        return -ENOMEM;
+    default: /* the resolver's are no errno of the system's; 0: it found none of a kind for us */
+        return status == 0 || status <= UV_EAI_ADDRFAMILY ? -ENOENT : status;
+    }
+}
+
 static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *found)
 {
     struct resolve *r = CONTAINER_OF(req, struct resolve, req);
@@ -177,7 +190,7 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *foun
     if (status < 0 || !n)
         r->ports->counters.resolves_failed++;
     if (status != UV_ECANCELED)
-        node_resolved(r->ports->node, r->ask, status < 0 ? status : n ? 0 : -ENOENT, addrs, n);
+        node_resolved(r->ports->node, r->ask, n ? 0 : resolve_error(status), addrs, n);
     uv_freeaddrinfo(found);
     free(r);
 }

@@ -81,9 +81,13 @@ static void fail(struct node *n, struct dialer *d, const char *why, bool refused
         d->backoff.next_ms = d->backoff.max_ms;
     text_copy(d->last_error, sizeof(d->last_error), text);
     if (strcmp(d->told_error, text) != 0) {
+        enum node_event_kind kind = refused ? NODE_LINK_REFUSED : NODE_DIAL_FAILED;
+
         text_copy(d->told_error, sizeof(d->told_error), text);
-        node_event(n, refused ? NODE_LINK_REFUSED : NODE_DIAL_FAILED, d->met,
-                   d->addr.ip[0] ? &d->addr : NULL, text);
+        if (d->addr.ip[0])
+            node_event(n, kind, d->met, &d->addr, text);
+        else /* its name has no address yet */
+            node_event_at(n, kind, d->met, d->configured, text);
     }
     wait_for(n, d, backoff_next(&d->backoff, node_random(n)));
 }
@@ -237,7 +241,7 @@ void dialer_start(struct node *n, struct dialer *d) { begin(n, d); }
 void dialer_on_resolved(struct node *n, struct dialer *d, int error, const struct node_addr *addrs,
                         size_t n_addrs)
 {
-    char text[128];
+    char text[128] = "its name has no address";
 
     d->ask = 0;
     if (error == 0 && n_addrs > 0) {
@@ -250,8 +254,10 @@ void dialer_on_resolved(struct node *n, struct dialer *d, int error, const struc
         call(n, d);
         return;
     }
-    snprintf(text, sizeof(text), "the name has no address%s%s", error ? ": " : "",
-             error ? strerror(-error) : "");
+    if (error == -EAGAIN)
+        snprintf(text, sizeof(text), "its name cannot be looked up now: no name server answers");
+    else if (error < 0 && error != -ENOENT)
+        snprintf(text, sizeof(text), "its name cannot be looked up: %s", strerror(-error));
     fail(n, d, text, false);
 }
 

@@ -30,6 +30,14 @@ void node_due(struct node *n, uint64_t at_ms)
         n->next_ms = at_ms;
 }
 
+void node_event_at(struct node *n, enum node_event_kind kind, const char *peer_id,
+                   const char *address, const char *text)
+{
+    n->port->event(
+        n->port->ctx,
+        &(struct node_event){.kind = kind, .peer_id = peer_id, .address = address, .text = text});
+}
+
 void node_event(struct node *n, enum node_event_kind kind, const char *peer_id,
                 const struct node_addr *addr, const char *text)
 {
@@ -38,9 +46,7 @@ void node_event(struct node *n, enum node_event_kind kind, const char *peer_id,
     if (addr)
         snprintf(address, sizeof(address), strchr(addr->ip, ':') ? "[%s]:%u" : "%s:%u", addr->ip,
                  addr->port);
-    n->port->event(
-        n->port->ctx,
-        &(struct node_event){.kind = kind, .peer_id = peer_id, .address = address, .text = text});
+    node_event_at(n, kind, peer_id, address, text);
 }
 
 void node_changed(struct node *n, const struct registry_change *change)

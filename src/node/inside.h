@@ -58,6 +58,9 @@ uint64_t node_silence_ms(const struct node *n);
 void node_due(struct node *n, uint64_t at_ms);
 void node_event(struct node *n, enum node_event_kind kind, const char *peer_id,
                 const struct node_addr *addr, const char *text);
+/* The address as text; "": none. */
+void node_event_at(struct node *n, enum node_event_kind kind, const char *peer_id,
+                   const char *address, const char *text);
 void node_changed(struct node *n, const struct registry_change *change);
 void node_reply(struct node *n, uint64_t call, enum status status, int reason, const char *text,
                 const ProtobufCMessage *message);

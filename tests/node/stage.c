@@ -199,6 +199,7 @@ static void event(void *ctx, const struct node_event *e)
 {
     st.events[e->kind]++;
     snprintf(st.text[e->kind], sizeof(st.text[0]), "%s", e->text);
+    snprintf(st.at[e->kind], sizeof(st.at[0]), "%s", e->address ? e->address : "");
 }
 
 /* ---- the stage ---- */

@@ -93,6 +93,7 @@ struct stage {
     size_t n_looks;
     uint32_t events[NODE_EVENTS];
     char text[NODE_EVENTS][LIMIT_STATUS_TEXT + 1];
+    char at[NODE_EVENTS][LIMIT_NAME + 8]; /* ... and of its address */
 };
 
 /* A session with a peer that the test plays; incarnation and version are what it says. */

@@ -410,8 +410,19 @@ Test(node_dialer, a_name_without_an_address_is_told)
     node_resolved(st.node, st.ask, -ENOENT, NULL, 0);
     cr_expect_eq(st.n_calls, 0);
     cr_expect_eq(st.events[NODE_DIAL_FAILED], 1);
+    cr_expect_str_eq(st.text[NODE_DIAL_FAILED], "its name has no address");
+    cr_expect_str_eq(st.at[NODE_DIAL_FAILED], "10.0.0.9:7400", "as it is configured");
+}
+
+Test(node_dialer, a_name_that_nobody_answers_for_is_told_as_that)
+{
+    node_resolved(st.node, st.ask, -EAGAIN, NULL, 0);
     cr_expect_str_eq(st.text[NODE_DIAL_FAILED],
-                     "the name has no address: No such file or directory");
+                     "its name cannot be looked up now: no name server answers");
+    stage_wait(1000);
+    node_resolved(st.node, st.ask, -ENOMEM, NULL, 0);
+    cr_expect_str_eq(st.text[NODE_DIAL_FAILED],
+                     "its name cannot be looked up: Cannot allocate memory");
 }
 
 Test(node_dialer, an_answer_that_makes_no_sense_is_refused)

@@ -242,6 +242,13 @@ class Signals(MeshTest):
             os.close(reader)
             os.close(writer)
 
+    def test_a_peer_whose_name_is_not_known_is_told_by_that_name(self):
+        n1 = self.mesh.node("n1", peers=["no-such-host.invalid:7400"]).start()
+        line = until("it is told", lambda: next((line for line in n1.err.read_text().splitlines()
+                                                 if "cannot reach" in line), None), 60)
+        self.assertRegex(line, r"^warn \[link\] cannot reach no-such-host\.invalid:7400, trying on: its name "
+                               r"(has no address|cannot be looked up now: no name server answers)$")
+
     def test_closed_output_does_not_end_a_node(self):
         n1 = self.mesh.node("n1")
         with subprocess.Popen([MESHD, *self.mesh.flags], env=n1.environment(), text=True,
