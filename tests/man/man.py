@@ -86,6 +86,20 @@ def check_file(work):
         failures.append(f"meshd.yaml, the example: {done.stderr}")
 
 
+def check_commands():
+    """Settings that the examples start a node with are such that one starts; their files are not here."""
+    text = section(pathlib.Path(FOLDER, "meshd.8").read_text("utf-8"), "EXAMPLES").replace("\\e\n", "")
+    found = [line.rstrip(" &") for line in re.findall(r"^\$ (.*\bmeshd\b.*)", text, re.M) if "/" not in line]
+    for line in found:
+        variables, words = line.split("meshd", 1)
+        argv = ["env", "-i", *variables.split(), MESHD, *words.split(), "--print-config"]
+        done = subprocess.run(argv, capture_output=True, text=True)
+        if done.returncode:
+            failures.append(f"meshd, the example {line!r}: {done.stderr}")
+    if len(found) < 3:
+        failures.append(f"meshd, examples: {found}")
+
+
 def check_references():
     known = {"nngcat 1", "systemd 1", "sd_notify 3", "systemd.service 5"}
     pages = {page.name.rpartition(".")[::2] for page in pathlib.Path(FOLDER).iterdir()}
@@ -112,6 +126,7 @@ if not shutil.which("mandoc"):
     sys.exit(77)
 check_meshd()
 check_meshcat()
+check_commands()
 check_references()
 lint(pathlib.Path(FOLDER, "meshd-metrics.7"))
 with tempfile.TemporaryDirectory() as folder:
