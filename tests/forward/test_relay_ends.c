@@ -227,6 +227,14 @@ static int unread(int fd)
     return n;
 }
 
+static bool unacknowledged(int fd)
+{
+    int n = 0;
+
+    cr_assert_eq(ioctl(fd, TIOCOUTQ, &n), 0);
+    return n > 0;
+}
+
 Test(forward_relay_ends, an_answer_that_nobody_takes_makes_no_reset_of_the_backends_end)
 {
     int error = -1, before;
@@ -238,7 +246,9 @@ Test(forward_relay_ends, an_answer_that_nobody_takes_makes_no_reset_of_the_backe
     before = unread(joined.backend_leg);
     talks[1].send += 1000; /* not read, as what came before it is held */
     send_until_blocked(&talks[1], 0);
-    while (unread(joined.backend_leg) <= before) /* what comes after the close is reset */
+    /* What comes after the close is reset. Of what came before, some may be read meanwhile. */
+    while (unread(joined.backend_leg) <= before &&
+           (trust_wanted_of("backend") || unacknowledged(joined.backend)))
         poll(NULL, 0, 1);
     reset(&joined.client);
     expect_end(FORWARD_CLIENT_RESET);
