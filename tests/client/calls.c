@@ -5,12 +5,13 @@
 
 struct fake fake;
 struct mesh_client *client;
-sem_t seen;
+sem_t seen, answered;
 
 void calls_setup(void)
 {
     alarm(100);
     sem_init(&seen, 0, 0);
+    sem_init(&answered, 0, 0);
 }
 
 void calls_start(void (*serve)(struct fake *fake, int fd), void *ctx)

@@ -11,7 +11,7 @@
 
 extern struct fake fake;
 extern struct mesh_client *client;
-extern sem_t seen; /* posted by the fake: it has read a request */
+extern sem_t seen, answered; /* posted by the fake: it has read a request, answered one */
 
 void calls_setup(void);
 void calls_start(void (*serve)(struct fake *fake, int fd), void *ctx);

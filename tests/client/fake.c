@@ -3,6 +3,7 @@
 #include "client/fake.h"
 #include <arpa/inet.h>
 #include <endian.h>
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,15 +23,36 @@
     } while (0)
 #define REQUEST_MAX 1048576u
 
+/* A port that is wanted by its number stays this socket's when it listens no more, too; one that
+ * the kernel has chosen would be somebody else's soon. */
+static int bind_tcp(struct sockaddr_in *out_at)
+{
+    const struct sockaddr_in any = {.sin_family = AF_INET,
+                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd, r;
+
+    do {
+        socklen_t len = sizeof(any);
+
+        NEED((fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) >= 0);
+        NEED(bind(fd, (const struct sockaddr *)&any, len) == 0);
+        NEED(getsockname(fd, (struct sockaddr *)out_at, &len) == 0);
+        close(fd);
+        NEED((fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) >= 0);
+        r = bind(fd, (struct sockaddr *)out_at, len);
+        NEED(r == 0 || errno == EADDRINUSE);
+        if (r < 0)
+            close(fd);
+    } while (r < 0);
+    return fd;
+}
+
 static void listen_tcp(struct fake *fake, int backlog)
 {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(at);
+    struct sockaddr_in at;
 
-    NEED((fake->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) >= 0);
-    NEED(bind(fake->fd, (struct sockaddr *)&at, len) == 0);
+    fake->fd = bind_tcp(&at);
     NEED(listen(fake->fd, backlog) == 0);
-    NEED(getsockname(fake->fd, (struct sockaddr *)&at, &len) == 0);
     fake->port = ntohs(at.sin_port);
     snprintf(fake->url, sizeof(fake->url), "tcp://127.0.0.1:%u", (unsigned)fake->port);
 }
@@ -157,11 +179,10 @@ void fake_stop(struct fake *fake)
 
 uint16_t fake_free_port(void)
 {
-    struct fake fake;
+    struct sockaddr_in at;
 
-    begin(&fake, SP_TCP, 1);
-    close(fake.fd);
-    return fake.port;
+    bind_tcp(&at); /* left open on purpose */
+    return ntohs(at.sin_port);
 }
 
 void fake_send(int fd, const void *data, size_t len)

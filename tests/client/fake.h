@@ -37,7 +37,7 @@ void fake_start_many(struct fake *fake, enum sp_framing framing,
 /* Listens and never accepts; with a full backlog, so that not even a connect succeeds. */
 void fake_black_hole(struct fake *fake, enum sp_framing framing);
 void fake_stop(struct fake *fake);
-/* A port that nobody listens on. */
+/* A port that nobody listens on, nor can as long as the test's process lives. */
 uint16_t fake_free_port(void);
 
 struct fake_call {

@@ -319,7 +319,7 @@ Test(diff, a_node_that_fails_half_way_is_told_and_nothing_is_shown)
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         fake_start(&fakes[0], SP_TCP, serve, &a);
         fake_start(&fakes[1], SP_TCP, cases[i].serve, NULL);
-        GOLDEN(cases[i].code, "", "--timeout=0.3");
+        GOLDEN(cases[i].code, "", cases[i].code == 4 ? "--timeout=1" : "--timeout=20");
         cr_expect(strstr(run.err, fakes[1].url), "%s", run.err);
         stop();
     }

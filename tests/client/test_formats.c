@@ -503,6 +503,7 @@ static void says_nothing(struct fake *f, int fd)
  */
 static void all_fail(int code, const char *name)
 {
+    const char *timeout = code == 4 ? "0.3" : "20";
     static const char *const lines[][3] = {
         {"introspect"},     {"services"},       {"peers"},
         {"node"},           {"ping"},           {"lookup", "web"},
@@ -513,7 +514,7 @@ static void all_fail(int code, const char *name)
     for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++) {
         bool wrong = lines[i][1] && strcmp(lines[i][1], "Lokup") == 0;
         const char *args[] = {"--dial",    fake.url,    i % 2 ? "--format=jsonl" : "--format=json",
-                              "--timeout", "0.3",       lines[i][0],
+                              "--timeout", timeout,     lines[i][0],
                               lines[i][1], lines[i][2], NULL};
 
         run_meshcat(&run, args, NULL, STDOUT_READ);

@@ -61,6 +61,7 @@ static void tell_each(struct fake *f, int fd)
     while (fake_read(f, fd, &call)) {
         sem_post(&seen);
         answer_lookup(f, fd, &call);
+        sem_post(&answered);
         fake_call_fini(&call);
     }
 }
@@ -238,12 +239,13 @@ Test(client_pipeline, a_late_answer_is_dropped)
 Test(client_pipeline, an_answer_that_is_there_counts_although_the_time_is_over)
 {
     struct mesh_call *late;
-    uint64_t began = clock_ms();
+    uint64_t began;
 
     calls_start(tell_each, NULL);
+    began = clock_ms();
     late = calls_begin("late", 30);
     cr_assert_eq(mesh_client_flush(client), MESH_OK);
-    sem_wait(&seen);
+    sem_wait(&answered);
     while (clock_ms() < began + 60)
         poll(NULL, 0, 5);
     calls_expect(late, "late");
@@ -374,8 +376,8 @@ Test(client_pipeline, a_node_that_stays_away_is_gone_at_the_deadline)
 
     calls_start(one_connection_only, NULL);
     began = clock_ms();
-    cr_expect_eq(calls_lookup("web", 200), MESH_GONE);
-    cr_expect_geq(clock_ms() - began, 200);
+    cr_expect_eq(calls_lookup("web", 1000), MESH_GONE);
+    cr_expect_geq(clock_ms() - began, 1000);
     cr_expect(strstr(mesh_error_text(), "refused"), "%s", mesh_error_text());
     calls_stop();
 }
