@@ -47,6 +47,7 @@ static void setup(void)
     rig_init(&rig);
     rig.settings.workers = 1;
     rig.limits.data_warm_per_link = 0;
+    rig.settings.open_ms = rig.settings.dial_ms = 60000; /* until all are there */
 }
 
 TestSuite(crowd, .init = setup, .timeout = 60);

@@ -93,7 +93,7 @@ static void says_nothing(enum side from, enum side owner)
     struct sockaddr_in at;
     char hole_addr[32];
 
-    rig.settings.route_ms = 800;
+    rig.settings.route_ms = 1800;
     hole = net_listen_at(&at);
     listen(hole, 0);
     for (size_t i = 0; i < 8; i++) { /* until there is no room for another */

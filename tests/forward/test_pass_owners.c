@@ -329,14 +329,14 @@ static void silent_owner(uint16_t port, bool http)
     struct peer *peer;
     int client;
 
-    rig.settings.route_ms = 600;
+    rig.settings.route_ms = 1600;
     start(2, false);
     client = net_connect(http ? rig.sides[DIALLER].port : rig.sides[DIALLER].mapped);
     if (http)
         net_send(client, request, strlen(request));
     peer = asked(2);
     peer_next_forward(peer, &forward);
-    cr_assert_leq(forward.remaining_ms, 300);
+    cr_assert_leq(forward.remaining_ms, 800);
     peer_next_cancel(peer, forward.id);
     if (http) {
         is_answered(client, "504", "no answer in time");

@@ -559,7 +559,7 @@ Test(record, who_is_half_closed_and_silent_for_too_long)
 {
     int client, backend;
 
-    rig.settings.half_close_ms = 150;
+    rig.settings.half_close_ms = 500;
     join(&client, &backend);
     shutdown(client, SHUT_WR);
     one_ended(FORWARD_HALF_CLOSED);

@@ -356,7 +356,8 @@ Test(client, an_idle_stranger_is_closed_and_a_local_one_is_not, .init = setup, .
 {
     int fd, local;
 
-    rig.idle_ms = 500; /* longer than a request takes on a busy machine */
+    rig.idle_ms = 60;
+    rig.first_bytes_ms = 3000; /* thrice as long passes if it is not answered within 60 ms */
     rig_start(&rig);
     local = dial_unix(rig.unix_path);
     cr_assert(send_hello(local, SP_REQ0) && recv_hello(local, SP_REP0));
@@ -391,7 +392,7 @@ Test(client, a_request_that_comes_too_slowly_ends_the_connection, .init = setup,
     size_t n = make_request(out, 1, 20);
     int slow, good;
 
-    rig.first_bytes_ms = 300; /* enough for a hello on a busy machine; a message has thrice */
+    rig.first_bytes_ms = 500;
     rig_start(&rig);
     good = req_client(&rig);
     slow = req_client(&rig);
@@ -399,13 +400,13 @@ Test(client, a_request_that_comes_too_slowly_ends_the_connection, .init = setup,
     /* A request before it, and its answer, are no excuse. */
     cr_assert(send_message(slow, SP_TCP, out, n));
     cr_assert_eq(recv_message(slow, SP_TCP, in, sizeof(in)), (ssize_t)n);
-    sp_head_pack(SP_TCP, 1600, bytes); /* more than 1600 ms */
-    trickle(slow, bytes, 1608);
+    sp_head_pack(SP_TCP, 4800, bytes); /* another 300 ms */
+    trickle(slow, bytes, 4808);
     RIG_WAIT(&rig, c.closed_message_late == 1 && c.connections == 1);
     slow = dial_unix(rig.unix_path);
     cr_assert(send_hello(slow, SP_REQ0) && recv_hello(slow, SP_REP0));
-    sp_head_pack(SP_IPC, 1600, bytes);
-    trickle(slow, bytes, 1609);
+    sp_head_pack(SP_IPC, 4800, bytes);
+    trickle(slow, bytes, 4809);
     RIG_WAIT(&rig, c.closed_message_late == 2 && c.connections == 1);
     /* Who has begun nothing may rest. */
     cr_assert(send_message(good, SP_TCP, out, n));
@@ -421,7 +422,7 @@ Test(client, a_request_that_waits_behind_others_is_not_late, .init = setup, .fin
     size_t n, len = 0;
     int fd;
 
-    rig.first_bytes_ms = 300;
+    rig.first_bytes_ms = 500;
     rig.limits.requests_in_flight = 1;
     rig_start(&rig);
     atomic_store(&rig.rep.hold, true);
@@ -434,7 +435,7 @@ Test(client, a_request_that_waits_behind_others_is_not_late, .init = setup, .fin
     }
     cr_assert(send_all(fd, bytes, len));
     RIG_WAIT(&rig, c.requests == 1);
-    for (int i = 0; i < 400; i++)
+    for (uint64_t until = now_ms() + 1700; now_ms() < until;)
         nap();
     atomic_store(&rig.rep.hold, false);
     for (uint32_t i = 1; i <= 3; i++)

@@ -133,7 +133,7 @@ Test(tls_gate, who_takes_too_long_is_closed_wherever_it_stands, .init = world_se
     struct stock stock[3];
     int silent, half;
 
-    rig.first_bytes_ms = 1000; /* in which a handshake is done on any machine */
+    rig.first_bytes_ms = 2500; /* in which a handshake is done on any machine */
     world_run();
     silent = dial_plain(&rig);
     half = dial_plain(&rig);

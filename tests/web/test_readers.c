@@ -234,7 +234,7 @@ Test(slow_readers, one_who_takes_nothing_for_long_is_cut_off)
 {
     struct client deaf, other;
 
-    rig.times.unread = 700;
+    rig.times.unread = 1500;
     rig_start(&rig);
     deaf = ask_for("/events");
     other = ask_for("/events");

@@ -141,14 +141,14 @@ Test(web, elsewhere_a_node_has_names_that_it_does_not_know)
 
 Test(web, when_the_main_loop_does_not_answer_the_node_is_not_well)
 {
-    rig.times.health = 300;
-    rig.times.asked = 600;
+    rig.times.health = 1200;
+    rig.times.asked = 1500;
     rig_start(&rig);
     atomic_store(&rig.hold, true);
-    expect_error(&rig, "/healthz", "", 503, "the main loop has not answered for 0.3 s");
+    expect_error(&rig, "/healthz", "", 503, "the main loop has not answered for 1.2 s");
     rig_answer_held(&rig); /* too late: dropped */
     RIG_WAIT(&rig, atomic_load(&rig.dropped) == 1);
-    expect_error(&rig, "/v1/node", "", 503, "the node has not answered for 0.6 s");
+    expect_error(&rig, "/v1/node", "", 503, "the node has not answered for 1.5 s");
     atomic_store(&rig.hold, false);
     expect("/healthz", "{\"health\":\"\"}\n");
 }
