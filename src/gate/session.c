@@ -16,9 +16,9 @@
 #include "base/random.h"
 #include "wire/status.h"
 
-#define JOIN_MS 5000u   /* a pipe that is still being removed makes nng refuse the next */
-#define SETTLE_MS 2u    /* that refusal comes right after the hello */
-#define REFUSED_MS 200u /* ... or, on a busy machine, a little later */
+#define JOIN_MS 5000u    /* a pipe that is still being removed makes nng refuse the next */
+#define SETTLE_MS 2u     /* that refusal comes right after the hello */
+#define REFUSED_MS 1000u /* ... or, on a busy machine, a little later */
 #define RETRY_MIN_MS 2u
 #define RETRY_MAX_MS 100u
 #define TICK_MS 20u
