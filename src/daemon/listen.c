@@ -20,11 +20,12 @@ void listen_warn(const struct config *config)
     struct rlimit lim;
     uint64_t wanted = config->limits.control_connections + DESCRIPTORS_LEAST;
 
-    /* A client has two, its own and that towards its backend. */
+    /* A client has two, its own and that towards its backend; so has a request on the admin port.
+     */
     if (config->n_ingress)
         wanted += 2 * config->limits.ingress_connections;
     if (config->admin)
-        wanted += config->limits.admin_connections;
+        wanted += 2 * config->limits.admin_connections;
     if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < wanted)
         log_warn(
             "daemon",

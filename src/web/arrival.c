@@ -1,12 +1,15 @@
 /* arrival - from accept to a whole head, which is looked at in the kernel's buffer; then
- * libmicrohttpd has the connection, or whoever has sent it is told why not.
+ * libmicrohttpd has the connection, or whoever has sent it is told why not; and its leaving.
  *
  * libmicrohttpd answers what it does not like in its own way (head.h), and after an answer it reads
  * on by itself: so a connection carries one request, and no byte is read by it that was not looked
- * at before. Whom to accept is decided here too: its own limit is by exact address, and at it
- * nobody is accepted, so that whoever says nothing keeps all others out.
+ * at before. It closes as soon as the kernel has the answer, so it has a descriptor of its own: the
+ * connection is kept, and counted, until the other side has the answer too. Whom to accept is
+ * decided here: its own limit is by exact address, and at it nobody is accepted, so that whoever
+ * says nothing keeps all others out.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,6 +17,7 @@
 #include "base/origin.h"
 #include "web/head.h"
 #include "web/inside.h"
+#include "web/progress.h"
 
 #define ACCEPTS_AT_ONCE 16
 #define PAUSE_MS 100u /* no descriptors: until the next look */
@@ -28,7 +32,7 @@ static struct conn *oldest_waiting(struct web *web, const struct in6_addr *sourc
     for (struct ring *r = web->conns.next; r != &web->conns; r = r->next) {
         struct conn *conn = CONTAINER_OF(r, struct conn, ring);
 
-        if ((conn->state == CONN_HEAD || conn->state == CONN_REFUSED) && !conn->cut &&
+        if ((conn->state == CONN_HEAD || conn->state == CONN_LEAVING) && !conn->cut &&
             (!source || memcmp(&conn->source, source, sizeof *source) == 0))
             return conn;
     }
@@ -73,9 +77,10 @@ static void hand_over(struct conn *conn)
     static const struct sockaddr_in6 anybody = {.sin6_family = AF_INET6};
     struct web *web = conn->web;
 
+    conn->whole = false;
     web->adding = conn;
-    MHD_add_connection(web->mhd, conn->fd, (const struct sockaddr *)&anybody, sizeof anybody);
-    if (web->adding) /* it was not taken, and fd is closed */
+    MHD_add_connection(web->mhd, conn->theirs, (const struct sockaddr *)&anybody, sizeof anybody);
+    if (web->adding) /* it was not taken, and theirs is closed */
         conn_free(TAKE(&web->adding));
     server_turn(web);
 }
@@ -88,7 +93,8 @@ static void on_end(uv_handle_t *handle)
         hand_over(conn);
         return;
     }
-    close(conn->fd);
+    if (conn->whole)
+        close(conn->theirs);
     conn_free(conn);
 }
 
@@ -98,8 +104,6 @@ void arrival_end(struct conn *conn)
         uv_close((uv_handle_t *)&conn->poll, on_end);
 }
 
-/* ---- a head ---- */
-
 /* It is told of when there are more than so many bytes. */
 static void wait_for_more(struct conn *conn, size_t than)
 {
@@ -108,16 +112,52 @@ static void wait_for_more(struct conn *conn, size_t than)
     setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof least);
 }
 
-/* Until it ends the connection too, or in times.leave: if it were closed with bytes that have not
- * been read, the answer might be thrown away over there (RFC 9112 9.6). */
+/* ---- leaving ---- */
+
+/* Until it ends the connection too, or in times.leave after it has all: if it were closed with
+ * bytes that have not been read, the answer might be thrown away over there (RFC 9112 9.6). */
+static void leave(struct conn *conn)
+{
+    shutdown(conn->fd, SHUT_WR);
+    wait_for_more(conn, 0);
+    conn_state(conn, CONN_LEAVING);
+}
+
+void arrival_leave(struct conn *conn)
+{
+    conn->mhd = NULL;
+    if (conn->cut || uv_poll_init(&conn->web->loop, &conn->poll, conn->fd) < 0) {
+        conn_free(conn);
+        return;
+    }
+    leave(conn);
+    arrival_look_again(conn);
+}
+
 static void refuse(struct conn *conn, const struct head_error *error, bool head_only)
 {
     atomic_fetch_add(&conn->web->counters.requests, 1);
-    atomic_fetch_add(&conn->web->counters.refused, 1);
+    if (error->status != MHD_HTTP_SERVICE_UNAVAILABLE)
+        atomic_fetch_add(&conn->web->counters.refused, 1);
     reply_refusal(conn->fd, error->status, error->text, head_only);
-    shutdown(conn->fd, SHUT_WR);
+    leave(conn);
+}
+
+/* ---- a head ---- */
+
+static void take(struct conn *conn)
+{
+    static const struct head_error none = {MHD_HTTP_SERVICE_UNAVAILABLE,
+                                           "no descriptor for the answer; try again later"};
+
+    conn->theirs = fcntl(conn->fd, F_DUPFD_CLOEXEC, 0);
+    if (conn->theirs < 0) {
+        refuse(conn, &none, false);
+        return;
+    }
+    conn->whole = true;
     wait_for_more(conn, 0);
-    conn_state(conn, CONN_REFUSED);
+    arrival_end(conn);
 }
 
 static void look(struct conn *conn, const char *head, size_t n, bool ended)
@@ -126,9 +166,7 @@ static void look(struct conn *conn, const char *head, size_t n, bool ended)
     struct head_error error;
 
     if (len && head_take(head, len, conn->web->loopback, &error)) {
-        conn->whole = true;
-        wait_for_more(conn, 0);
-        arrival_end(conn);
+        take(conn);
     } else if (len || head_hopeless(head, n, ended, &error)) {
         refuse(conn, &error, head_is_head(head, n));
     } else if (n == conn->peeked) {
@@ -149,7 +187,9 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 
     if (status == 0 && n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    if (status < 0 || n <= 0)
+    if (n == 0 && conn->state == CONN_LEAVING && progress_of(conn->fd).untaken)
+        uv_poll_stop(poll); /* it has the answer still to read */
+    else if (status < 0 || n <= 0)
         arrival_end(conn);
     else if (conn->state == CONN_HEAD)
         look(conn, bytes, (size_t)n, events & UV_DISCONNECT);

@@ -43,21 +43,22 @@ void web_post(struct web *web, struct post *post); /* any thread */
 /* ---- server.c ---- */
 
 enum conn_state {
-    CONN_HEAD,    /* its request is awaited, or coming */
-    CONN_REFUSED, /* it has been told so; what it still sends is thrown away */
-    CONN_ASKED,   /* it is here */
-    CONN_ANSWER   /* what it is answered goes out */
+    CONN_HEAD,   /* its request is awaited, or coming */
+    CONN_ASKED,  /* it is here */
+    CONN_ANSWER, /* what it is answered goes out */
+    CONN_LEAVING /* it has been answered; what it still sends is thrown away */
 };
 
 struct conn {
     struct ring ring; /* of web->conns */
     struct web *web;
     int fd;
-    uv_poll_t poll;             /* until libmicrohttpd has it */
-    struct MHD_Connection *mhd; /* then */
+    uv_poll_t poll;             /* before and after libmicrohttpd has it */
+    struct MHD_Connection *mhd; /* meanwhile */
+    int theirs;                 /* its descriptor */
     struct in6_addr source;
     enum conn_state state;
-    bool whole;                /* its head is here, and good */
+    bool whole;                /* its head is here, and good; theirs is to be handed over */
     bool cut;                  /* has been ended */
     uint64_t since_ms;         /* in its state */
     size_t peeked, seen;       /* bytes of its head that are there; that were looked through */
@@ -109,13 +110,14 @@ void conn_resume(struct conn *conn);
 /* It goes, whatever it is doing. */
 void conn_cut(struct conn *conn);
 void conn_state(struct conn *conn, enum conn_state state);
-void conn_free(struct conn *conn); /* nobody has it, and its descriptor is closed */
+void conn_free(struct conn *conn); /* nobody has it; closes its descriptor */
 size_t conn_count(struct web *web, const struct in6_addr *source);
 
 /* ---- arrival.c ---- */
 
 int arrival_begin(struct web *web);         /* accepting */
 void arrival_look_again(struct conn *conn); /* if it is not libmicrohttpd's */
+void arrival_leave(struct conn *conn);      /* libmicrohttpd has let go of it */
 /* It goes to libmicrohttpd if its head is whole and it has not been cut, else it is closed; in a
  * moment. */
 void arrival_end(struct conn *conn);

@@ -6,7 +6,9 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#define CLOSE_WAIT 8 /* TCP_CLOSE_WAIT of <netinet/tcp.h> */
+/* Of <netinet/tcp.h>: TCP_CLOSE, TCP_CLOSE_WAIT. */
+#define CLOSED 7
+#define CLOSE_WAIT 8
 
 struct progress progress_of(int fd)
 {
@@ -17,7 +19,7 @@ struct progress progress_of(int fd)
         return (struct progress){0};
     return (struct progress){
         .taken = info.tcpi_bytes_acked,
-        .untaken = info.tcpi_unacked || info.tcpi_notsent_bytes,
+        .untaken = info.tcpi_state != CLOSED && (info.tcpi_unacked || info.tcpi_notsent_bytes),
         .half_closed = info.tcpi_state == CLOSE_WAIT,
     };
 }

@@ -7,7 +7,7 @@
 
 struct progress {
     uint64_t taken;   /* bytes of ours that the other side has acknowledged */
-    bool untaken;     /* there are some that it has not */
+    bool untaken;     /* there are some that it has not, and may */
     bool half_closed; /* the other side sends nothing any more */
 };
 struct progress progress_of(int fd);

@@ -44,6 +44,7 @@ void conn_free(struct conn *conn)
     if (!conn->cut)
         conn->web->n_conns--;
     atomic_fetch_sub(&conn->web->counters.connections, 1);
+    close(conn->fd);
     free(conn);
 }
 
@@ -55,12 +56,12 @@ void conn_cut(struct conn *conn)
         return;
     conn->cut = true;
     conn->web->n_conns--;
+    if (conn->state != CONN_HEAD) /* what it has not taken is not kept for it */
+        setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
     if (!conn->mhd) {
         arrival_end(conn);
         return;
     }
-    /* What it has not taken is not kept for it. */
-    setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
     shutdown(conn->fd, SHUT_RDWR);
     if (conn->exchange) /* libmicrohttpd looks away while it is suspended */
         exchange_cut(conn->exchange);
@@ -100,7 +101,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
         conn = *context = TAKE(&web->adding);
         conn->mhd = mhd;
     } else {
-        conn_free(conn);
+        arrival_leave(conn);
     }
 }
 
@@ -129,27 +130,21 @@ static void look_at(struct conn *conn, uint64_t now)
     struct web *web = conn->web;
     uint64_t waited = now - conn->since_ms;
 
-    switch (conn->state) {
-    case CONN_HEAD:
-        if (waited >= web->times.head) {
+    if (conn->state == CONN_ASKED) /* that has a time of its own */
+        return;
+    if (conn->state == CONN_HEAD) {
+        if (waited < web->times.head) {
+            arrival_look_again(conn);
+        } else {
             COUNT(web, closed_late);
             conn_cut(conn);
-        } else {
-            arrival_look_again(conn);
         }
-        return;
-    case CONN_REFUSED:
-        if (waited >= web->times.leave)
-            conn_cut(conn);
-        return;
-    case CONN_ASKED: /* that has a time of its own */
-        return;
-    case CONN_ANSWER:
-        if (is_over(conn, &seen, now)) {
-            COUNT(web, closed_unread);
-            conn_cut(conn);
-        }
-        return;
+    } else if (conn->state == CONN_LEAVING && !seen.untaken) {
+        if (seen.half_closed || waited >= web->times.leave)
+            arrival_end(conn);
+    } else if (is_over(conn, &seen, now)) {
+        COUNT(web, closed_unread);
+        conn_cut(conn);
     }
 }
 

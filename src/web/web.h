@@ -74,7 +74,7 @@ struct web_ops {
 
 struct web_times {   /* ms */
     uint32_t head;   /* from accept to the last byte of a head */
-    uint32_t leave;  /* for who is refused to close the connection */
+    uint32_t leave;  /* for who has its answer to close the connection */
     uint32_t unread; /* without taking a byte of what is there for it */
     uint32_t answer; /* a whole answer, or a follower's way to the newest: whoever reads slowly
                       * keeps a picture from going */

@@ -1,4 +1,5 @@
 /* From accept to a whole head: whose request is taken, and what the others are told. */
+#include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -155,6 +156,72 @@ Test(web_arrival, who_is_refused_and_does_not_go_is_cut_off)
     reply_fini(&reply);
     RIG_WAIT(&rig, c.connections == 0);
     close(fd);
+}
+
+/* With room for a small part of an answer. */
+static int connect_small(void)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(rig.port)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int small = 4096;
+
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    cr_assert_eq(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    return fd;
+}
+
+/* The kernel has all of it at once, and would keep it for whoever does not read. */
+Test(web_arrival, who_does_not_read_a_short_answer_is_counted_and_cut_off_too)
+{
+    struct reply whole, cut;
+    int fds[2];
+
+    rig.times.unread = 700;
+    rig_start(&rig);
+    whole = get(&rig, "/", "");
+    for (int i = 0; i < 2; i++) {
+        fds[i] = connect_small();
+        send_text(fds[i], "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        if (i == 1)
+            shutdown(fds[i], SHUT_WR);
+    }
+    RIG_WAIT(&rig, c.requests == 3);
+    cr_expect_eq(rig_count(&rig).connections, 2);
+    RIG_WAIT(&rig, c.closed_unread == 2 && c.connections == 0);
+    for (int i = 0; i < 2; i++) {
+        cut = reply_read(fds[i], false);
+        cr_expect_lt(cut.len, whole.len);
+        reply_fini(&cut);
+        close(fds[i]);
+    }
+    reply_fini(&whole);
+}
+
+Test(web_arrival, who_resets_the_connection_has_nothing_left_to_read)
+{
+    const struct linger none = {.l_onoff = 1};
+    static const char *const paths[] = {"/", "/events", "/v1/services"};
+    char many[4096], *at = many;
+
+    for (int i = 0; i < 200; i++)
+        at += sprintf(at, "s%d=h:1 ", i);
+    cr_assert_eq(put_text(rig.reg, "p3", "192.0.2.3", 1, many), 0);
+    rig_start(&rig);
+    for (unsigned i = 0; i < 3; i++) {
+        int fd = connect_small();
+        char text[64];
+
+        snprintf(text, sizeof text, "GET %s HTTP/1.0\r\n\r\n", paths[i]);
+        send_text(fd, text);
+        RIG_WAIT(&rig, c.requests == i + 1);
+        if (i == 1)
+            RIG_WAIT(&rig, atomic_load(&rig.asked) >= 1); /* it has been told of the maps */
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+        close(fd);
+    }
+    RIG_WAIT(&rig, c.connections == 0);
+    cr_expect_eq(rig_count(&rig).closed_unread, 0);
 }
 
 Test(web_arrival, an_absolute_target_is_a_path_of_its_host)
