@@ -109,6 +109,33 @@ class Admin(MeshTest):
         n1.local("offer", "late", "127.0.0.1:9", "--ttl", "60")
         self.assertEqual(self.curl(n1, "/v1/services", "-H", f"If-None-Match: {tag}")[0], 200)
 
+    def test_whatever_is_sent_there_is_one_answer_in_json(self):
+        n1 = self.admin_node("n1").start()
+        host, port = admin_of(n1).split(":")
+
+        def raw(request):
+            with socket.create_connection((host, int(port)), timeout=10 * SLOW) as client:
+                client.sendall(request)
+                client.shutdown(socket.SHUT_WR)  # as nc -N does
+                answer = b"".join(iter(lambda: client.recv(65536), b""))
+            self.assertEqual(answer.count(b"\r\nDate: "), 1, answer)
+            head, body = answer.split(b"\r\n\r\n", 1)
+            return int(head.split()[1]), json.loads(body)
+
+        self.assertEqual(raw(b"GET /healthz HTTP/1.0\r\n\r\n")[0], 200)
+        self.assertEqual(raw(b"GET http://localhost/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")[0], 200)
+        for status, request in (
+                (400, b"rubbish\r\n\r\n"), (400, b"GET /healthz\r\n\r\n"), (400, b"GET /healthz HTTP/1.0\r\n"),
+                (400, b"GET /healthz%00 HTTP/1.0\r\n\r\n"), (400, b"\x16\x03\x01\x02\x00\x01"),
+                (400, b"GET /healthz HTTP/1.0\r\nContent-Length: many\r\n\r\n"),
+                (400, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n"),
+                (403, b"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+                (431, b"GET /healthz?" + b"a&" * 4000 + b" HTTP/1.0\r\n\r\n"),
+                (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")):
+            with self.subTest(request[:40]):
+                got, body = raw(request)
+                self.assertEqual((got, body["error"]["status"]), (status, status))
+
     def test_ready_when_peers_were_live_and_no_more_when_it_drains(self):
         n2 = self.mesh.node("n2")
         n1 = self.admin_node("n1", peers=[n2], INGRESS_ADDR="127.0.0.1:0=slow", flags=["--drain-timeout=30s"])
@@ -172,7 +199,7 @@ class Admin(MeshTest):
         try:
             s.connect(address)
             s.setblocking(False)
-            what = draw.randrange(6)
+            what = draw.randrange(8)
             if what == 1:
                 s.send(b"GET /v1/services HTTP/1.1\r\nHost: loc")
             elif what == 2:
@@ -185,6 +212,11 @@ class Admin(MeshTest):
                 s.send(b"GET /v1/node HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 s.close()  # with a reset
+            elif what == 6:
+                s.send(b"POST / HTTP/1.1\r\n\r\n" + b"a" * 100000)
+            elif what == 7:
+                s.send(b"GET / HTTP/1.0\r\n\r\n")
+                s.shutdown(socket.SHUT_WR)  # and nothing is read
         except OSError:
             pass
         return s

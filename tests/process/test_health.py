@@ -143,6 +143,23 @@ class Health(ForwardTest):
         self.assertEqual(count["node_backends_unhealthy"], 1)
         self.assertGreaterEqual(count["node_checks_failed"], 6)
 
+    def test_clients_that_get_through_do_not_make_up_for_an_answer_of_503(self):
+        a = Nginx(self, "a", 7490)
+        self.nodes()
+        self.n1.local("offer", "web", a.address, "--check", "http:/healthz", *QUICK)
+        self.until_seen(self.n1)
+        until("a look was well", lambda: self.n1.counters()["node_checks"] > 1)
+        a.well(False)
+
+        def unhealthy_while_clients_come():
+            self.assertEqual(self.curl(node=self.n1), "a")
+            return not self.check_of(self.n1)["healthy"]
+
+        until("it is unhealthy", unhealthy_while_clients_come)
+        self.until_seen(self.n1, healthy=False)
+        self.assertEqual(self.curl(node=self.n1), "a", "there is no other")
+        self.assertFalse(self.check_of(self.n1)["healthy"])
+
     def test_clients_show_it_where_nobody_looks(self):
         """n1's own clients come to its backend first, and are brought to n2's when it does not answer."""
         b = Nginx(self, "b", 7491)
