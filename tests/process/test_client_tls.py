@@ -166,6 +166,12 @@ class Tls(ctypes.Structure):
                 ("key", ctypes.c_char_p), ("node", ctypes.c_char_p), ("insecure", ctypes.c_int)]
 
 
+class Offer(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t), ("check", ctypes.c_char_p), ("check_interval_ms", ctypes.c_uint),
+                ("check_timeout_ms", ctypes.c_uint), ("check_rise", ctypes.c_uint), ("check_fall", ctypes.c_uint),
+                ("proxy_protocol", ctypes.c_int), ("draining", ctypes.c_int)]
+
+
 @unittest.skipUnless(os.environ.get("MESHD_LIB"), "libmeshd is not built, or with a sanitizer")
 class Library(ClientTest):
     @classmethod
@@ -230,11 +236,23 @@ class Library(ClientTest):
     def test_an_offer_from_afar_comes_back_with_its_node(self):
         self.n1 = self.mesh.node("n2", MESHD_CONFIG=offers(self.mesh.dir)).start()
         self.tls.node = b"n2"
-        lease = self.opened(self.lib.mesh_register, self.client(), b"mine", b"127.0.0.1:99", self.ms)
-        self.assertEqual(set(self.n1.rows()), {"mine@local"})
-        self.n1.kill()
-        self.n1.start()
-        until("it is offered again", lambda: set(self.n1.rows()) == {"mine@local"})
+        offer = Offer(size=ctypes.sizeof(Offer), check=b"tcp", check_interval_ms=60000, draining=1)
+        lease = self.opened(self.lib.mesh_register_with, self.client(), b"mine", b"127.0.0.1:99", ctypes.byref(offer),
+                            self.ms)
+        for _ in range(2):
+            self.assertEqual(set(self.n1.rows()), {"mine@local"})
+            self.assertTrue(self.n1.rows()["mine@local"]["draining"])
+            self.assertEqual(self.n1.info()["checks"][0]["check"]["interval_ms"], 60000)
+            self.n1.kill()
+            self.n1.start()
+            until("it is offered again", self.n1.rows)
+        until("nobody answers there", lambda: not self.n1.rows()["mine@local"]["healthy"])
+        offer.draining, offer.check = 0, b"http:/up"
+        self.assertEqual(self.lib.mesh_lease_change(lease, None, ctypes.byref(offer), self.ms), OK)
+        self.assertEqual(self.lib.mesh_lease_service(lease), 0, "neither healthy nor draining")
+        self.assertEqual(self.lib.mesh_error_text(), b"Connection refused")
+        self.assertFalse(self.n1.rows()["mine@local"]["draining"])
+        self.assertEqual(self.n1.info()["checks"][0]["check"]["path"], "/up")
         self.lib.mesh_lease_close(lease)
         self.assertEqual(self.n1.rows(), {})
 
