@@ -169,14 +169,14 @@ struct mesh_offer {
     int draining;       /* not 0: it takes no new clients: not yet, or not any more. Those that it
                            has go on */
 };
-/* As mesh_register; offer, which is copied, may be NULL. MESH_INVALID: something in it cannot be.
- */
+/* As mesh_register; offer is copied, and may be NULL. MESH_INVALID also: it has what cannot be. */
 enum mesh_status mesh_register_with(struct mesh_client *client, const char *name,
                                     const char *address, const struct mesh_offer *offer,
                                     int deadline_ms, struct mesh_lease **out_lease);
 /* Offers the same name under the same lease at another address or in another way, in one step; what
- * is NULL stays. What is known of a backend that stays is kept, and so are clients. MESH_REFUSED,
- * MESH_INVALID: it stands as it did. MESH_TIMEOUT, MESH_GONE: it is tried on. */
+ * is NULL stays. What is known of a backend that stays is kept, and so are clients. With both NULL
+ * it is renewed now. MESH_REFUSED, MESH_INVALID: it stands as it did. MESH_TIMEOUT, MESH_GONE: it
+ * is tried on. */
 enum mesh_status mesh_lease_change(struct mesh_lease *lease, const char *address,
                                    const struct mesh_offer *offer, int deadline_ms);
 /* How it stands: MESH_OK; MESH_GONE: the node is away, it is tried on; MESH_REFUSED: it turned the
