@@ -52,8 +52,8 @@ Test(client_words, a_byte_marked_urgent_is_one_of_the_words, .init = client_begi
 
     client_start();
     fd = client_ask_port(PLAIN, REQUEST, at);
-    cr_assert_eq(send(fd, REQUEST + at, 1, MSG_OOB), 1);
-    say_text(fd, REQUEST + at + 1);
+    cr_assert_eq(send(fd, &REQUEST[at], 1, MSG_OOB), 1);
+    say_text(fd, &REQUEST[at + 1]);
     client_expect_asked(1, "web", REQUEST, strlen(REQUEST));
     close(take_backend(&rig));
     close(fd);
