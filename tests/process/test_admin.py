@@ -178,6 +178,13 @@ class Admin(MeshTest):
         self.assertEqual(taken.ended(), 1)
         self.assertIn(f"cannot listen on *:{port} for ADMIN_ADDR: Address already in use", taken.err.read_text())
 
+    def test_an_address_of_ipv6(self):
+        n1 = self.admin_node("n1", ADMIN_ADDR="[::1]:0").start()
+        self.assertRegex(admin_of(n1), r"^\[::1\]:\d+$")
+        self.assertEqual(self.json(n1, "/healthz")["healthy"], True)
+        self.assertEqual(self.curl(n1, "/healthz", "-H", "Host: localhost")[0], 200)
+        self.error(n1, "/healthz", 403, "-H", "Host: a.stranger.example")
+
     # ---- strangers ----
 
     def tormented(self):
