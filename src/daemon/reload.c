@@ -52,6 +52,23 @@ static struct config *read_settings(const struct reload_from *from, struct repor
     return config;
 }
 
+static bool other_files(const struct config *a, const struct config *b)
+{
+    return strcmp(a->tls_ca, b->tls_ca) != 0 || strcmp(a->tls_cert, b->tls_cert) != 0 ||
+           strcmp(a->tls_key, b->tls_key) != 0 || strcmp(a->tls_crl, b->tls_crl) != 0;
+}
+
+/* As credentials_reload. Files that are named anew wait for the next start, and would end it if
+ * they will not do; unless it is root that can read them, who starts the node. */
+static int read_files(const struct reload_from *from, const struct config *fresh, char why[TLS_WHY])
+{
+    int r = other_files(from->config, fresh) ? credentials_try(fresh, why) : 0;
+
+    if (r < 0 && r != -EACCES)
+        return r;
+    return credentials_reload(from->credentials, why);
+}
+
 /* ---- what is different ---- */
 
 struct difference {
@@ -183,7 +200,7 @@ int reload_now(struct reload *reload, struct report *out_report)
     notify_reloading(from->notify);
     before = in_force(reload)->log.level;
     fresh = read_settings(from, &out_report->errors);
-    tls = fresh ? credentials_reload(from->credentials, why) : 0;
+    tls = fresh ? read_files(from, fresh, why) : 0;
     if (tls > 0)
         from->changed(from->ctx);
     if (tls < 0) {

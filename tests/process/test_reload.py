@@ -222,6 +222,15 @@ class AllOrNothing(ReloadTest):
         code, said, _ = self.reload(**good)
         self.assertEqual((code, len(said), self.names()), (0, 3, {"other"}))
 
+    def test_files_of_tls_with_which_no_node_would_start_are_no_settings_to_wait_for(self):
+        self.n1.start()
+        code, said, errors = self.reload(tls="{ca: /nowhere/ca.pem, cert: /nowhere/n1.pem, key: /nowhere/key.pem}",
+                                         services=Settings.services({"other": "127.0.0.1:80"}))
+        self.assertEqual((code, said, errors), (67, [], ["meshcat: /nowhere/ca.pem: No such file or directory"]))
+        self.assertEqual(self.names(), {"web"})
+        code, said, errors = self.reload(tls="")
+        self.assertEqual((code, said, errors), (0, ["services: 1 more (other), 1 less (web)"], []))
+
     def test_a_pipe_is_read_once(self):
         """What is read of it again would be nothing, or never come."""
         pipe = self.mesh.dir / "pipe"
