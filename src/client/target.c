@@ -56,15 +56,16 @@ static int runtime_dir(char **out_dir)
     return xdg ? text_of(out_dir, "%s/meshd", xdg) : text_of(out_dir, SYSTEM_DIR);
 }
 
-static bool is_socket(const char *path)
+/* hidden: one that may be there, in a folder that this user may not look into, is one too. */
+static bool is_socket(const char *path, bool hidden)
 {
     struct stat st;
 
-    return stat(path, &st) == 0 && S_ISSOCK(st.st_mode);
+    return stat(path, &st) == 0 ? S_ISSOCK(st.st_mode) : hidden && errno == EACCES;
 }
 
 /* The socket of that peer, if it is there; else *out_path stays. */
-static int socket_of(const char *dir, const char *peer, char **out_path)
+static int socket_of(const char *dir, const char *peer, bool hidden, char **out_path)
 {
     CLEANUP(freep) char *path = NULL;
     int r;
@@ -73,13 +74,13 @@ static int socket_of(const char *dir, const char *peer, char **out_path)
     if (!peer_id_valid(peer, strlen(peer)) || strcmp(peer, ".") == 0 || strcmp(peer, "..") == 0)
         return 0;
     r = text_of(&path, "%s/%s/" SOCKET_NAME, dir, peer);
-    if (r == 0 && is_socket(path))
+    if (r == 0 && is_socket(path, hidden))
         *out_path = TAKE(&path);
     return r;
 }
 
 /* The only socket below dir, if there is exactly one; *out_n says how many there are. */
-static int only_socket(const char *dir, size_t *out_n, char **out_path)
+static int only_socket(const char *dir, bool hidden, size_t *out_n, char **out_path)
 {
     CLEANUP(closedirp) DIR *d = opendir(dir);
     CLEANUP(freep) char *found = NULL;
@@ -90,7 +91,7 @@ static int only_socket(const char *dir, size_t *out_n, char **out_path)
     while (r == 0 && d && (entry = readdir(d)) != NULL) {
         CLEANUP(freep) char *path = NULL;
 
-        r = socket_of(dir, entry->d_name, &path);
+        r = socket_of(dir, entry->d_name, hidden, &path);
         if (!path)
             continue;
         ++*out_n;
@@ -102,7 +103,7 @@ static int only_socket(const char *dir, size_t *out_n, char **out_path)
     return r;
 }
 
-static int local_socket(const char *dir, size_t *out_n, char **out_path)
+static int local_socket(const char *dir, bool hidden, size_t *out_n, char **out_path)
 {
     char host[256] = "";
     const char *peer = env("PEER_NAME");
@@ -111,8 +112,18 @@ static int local_socket(const char *dir, size_t *out_n, char **out_path)
     if (!peer && gethostname(host, sizeof(host) - 1) == 0)
         peer = host;
     if (peer)
-        r = socket_of(dir, peer, out_path);
-    return r < 0 || *out_path ? r : only_socket(dir, out_n, out_path);
+        r = socket_of(dir, peer, hidden, out_path);
+    return r < 0 || *out_path ? r : only_socket(dir, hidden, out_n, out_path);
+}
+
+static int search(const char *dir, bool hidden, size_t *out_n, char **out_path)
+{
+    int r = local_socket(dir, hidden, out_n, out_path);
+
+    /* Who has logged in has a folder of their own, and mostly no node in it. */
+    if (r == 0 && !*out_path && *out_n == 0 && !env("RUNTIME_DIRECTORY"))
+        r = local_socket(SYSTEM_DIR, hidden, out_n, out_path);
+    return r;
 }
 
 int target_choose(bool local_only, char **out_url)
@@ -126,10 +137,9 @@ int target_choose(bool local_only, char **out_url)
         return text_of(out_url, "%s", from_env);
     r = runtime_dir(&dir);
     if (r == 0)
-        r = local_socket(dir, &n, &path);
-    /* Who has logged in has a folder of their own, and mostly no node in it. */
-    if (r == 0 && !path && n == 0 && !env("RUNTIME_DIRECTORY"))
-        r = local_socket(SYSTEM_DIR, &n, &path);
+        r = search(dir, false, &n, &path);
+    if (r == 0 && local_only && !path && n == 0)
+        r = search(dir, true, &n, &path);
     if (r < 0)
         return r;
     if (path)

@@ -14,7 +14,9 @@ enum target_outcome {
 };
 
 /* 0: *out_url is the URL; a target_outcome: it is the folder that was searched. Both are the
- * caller's to free. -ENOMEM. local_only: a local socket or what MESHD_ADDR says, nothing else. */
+ * caller's to free. -ENOMEM. local_only: a local socket or what MESHD_ADDR says, nothing else; one
+ * that only others may connect to will do where none is found, so that it can be told why it does
+ * not. */
 int target_choose(bool local_only, char **out_url);
 
 #endif

@@ -5,9 +5,11 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import unittest
 
 from harness import MESHCAT, MeshTest, SLOW, SOURCE, clean_environment, main, until
 from test_strangers import load
@@ -69,6 +71,19 @@ class Meshcat(MeshTest):
 
     def meshcat(self, *args, data=None, **env):
         return run([MESHCAT, "--timeout", 10 * SLOW, *args], data, **env)
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can be somebody else")
+    def test_a_socket_that_is_another_user_s_is_told_as_that(self):
+        program = shutil.copy(MESHCAT, self.mesh.dir)  # where everybody finds it
+        run_dir = self.n1.socket.parent.parent
+        for folder in (self.mesh.dir, run_dir):
+            folder.chmod(0o755)
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program, "--timeout", 10 * SLOW]
+        env = dict(RUNTIME_DIRECTORY=str(run_dir), PEER_NAME="n1")
+        code, out, err = run([*nobody, "drain", "web"], **env)
+        self.assertEqual((code, out), (6, b""), err)
+        self.assertIn(f"ipc://{self.n1.socket}: Permission denied; run meshcat as the user of meshd", err)
+        self.assertNotIn("Permission denied", run([*nobody, "node"], **env)[2], "it asks over TCP")
 
     def ask(self, *args, **more):
         return self.meshcat("--dial", self.n1.url, *args, **more)
