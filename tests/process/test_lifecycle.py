@@ -139,11 +139,11 @@ class InTheWay(MeshTest):
 class Signals(MeshTest):
     def ends(self, node, number):
         """By itself, in what it says of two seconds; on a busy machine it may be most of the three
-        after which it would be cut short, and leave its socket."""
+        after which it would be cut short, and leave its socket, or its turns come so seldom."""
         began = time.monotonic()
         node.signal(number)
         self.assertEqual(node.ended(), 0)
-        self.assertLess(time.monotonic() - began, 2.9 * SLOW)
+        self.assertLess(time.monotonic() - began, 2.9 * SLOW * max(1, os.getloadavg()[0] / os.cpu_count()))
 
     def test_term_and_int_end_with_0_within_two_seconds(self):
         for number in (signal.SIGTERM, signal.SIGINT):
