@@ -163,7 +163,9 @@ class WhatChanges(ReloadTest):
             client = http.client.HTTPConnection(self.n1.host, 9100, timeout=SECONDS)
             self.addCleanup(client.close)
             client.request("GET", "/events")
-            return client.getresponse().status
+            answer = client.getresponse()
+            self.addCleanup(answer.close)  # it has the connection now, which is closed after it
+            return answer.status
 
         self.assertEqual(follow(), 200)
         self.assertEqual(follow(), 503)
