@@ -11,7 +11,8 @@
 #include <nng/protocol/pair1/pair.h>
 #include "base/lock.h"
 
-#define SONG_MS 5000u
+#define LOOK_MS 100u
+#define LOOKS 50u /* of LOOK_MS: a machine that stood still, or is too busy, has not looked */
 
 struct song { /* shared by who sings and who listens; the last of them frees it */
     struct mutex lock;
@@ -124,7 +125,6 @@ static int start_thread(struct song *song)
 int canary_sing(void)
 {
     struct song *song = calloc(1, sizeof(*song));
-    struct timespec until = after_ms(SONG_MS);
     int r;
 
     if (!song)
@@ -140,8 +140,12 @@ int canary_sing(void)
         return r;
     }
     mutex_lock(&song->lock);
-    while (song->result == 1 && r == 0)
-        r = pthread_cond_clockwait(&song->changed, &song->lock.os, CLOCK_MONOTONIC, &until);
+    for (unsigned looks = 0; song->result == 1 && looks < LOOKS;) {
+        struct timespec until = after_ms(LOOK_MS);
+
+        looks += pthread_cond_clockwait(&song->changed, &song->lock.os, CLOCK_MONOTONIC, &until) ==
+                 ETIMEDOUT;
+    }
     r = song->result == 1 ? -ETIMEDOUT : song->result;
     mutex_unlock(&song->lock);
     song_release(song);

@@ -1,6 +1,7 @@
 /* canary - is nng's clean-up thread alive? An inproc pair is made and closed on a thread of its
- * own; its REM_POST must come within 5 s (about 1 ms when healthy). If it does not, no pipe of this
- * process will ever be cleaned up again: `sick` is called, once, on the canary's thread.
+ * own; its REM_POST must come within 5 s in which this process runs (about 1 ms when healthy). If
+ * it does not, no pipe of this process will ever be cleaned up again: `sick` is called, once, on
+ * the canary's thread.
  */
 #ifndef RPC_CANARY_H
 #define RPC_CANARY_H
