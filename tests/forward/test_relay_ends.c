@@ -237,19 +237,22 @@ static bool unacknowledged(int fd)
 
 Test(forward_relay_ends, an_answer_that_nobody_takes_makes_no_reset_of_the_backends_end)
 {
-    int error = -1, before;
+    int error = -1, least, now;
     socklen_t len = sizeof(error);
 
     start_behind_slow_client(0, 50000);
     shutdown(joined.client, SHUT_WR);
     cr_assert(drain(&talks[1]));
-    before = unread(joined.backend_leg);
+    least = unread(joined.backend_leg);
     talks[1].send += 1000; /* not read, as what came before it is held */
-    send_until_blocked(&talks[1], 0);
+    while (talks[1].sent < talks[1].send)
+        send_until_blocked(&talks[1], 0);
     /* What comes after the close is reset. Of what came before, some may be read meanwhile. */
-    while (unread(joined.backend_leg) <= before &&
-           (trust_wanted_of("backend") || unacknowledged(joined.backend)))
+    while ((now = unread(joined.backend_leg)) <= least &&
+           (trust_wanted_of("backend") || unacknowledged(joined.backend))) {
+        least = now;
         poll(NULL, 0, 1);
+    }
     reset(&joined.client);
     expect_end(FORWARD_CLIENT_RESET);
     cr_assert_eq(getsockopt(joined.backend, SOL_SOCKET, SO_ERROR, &error, &len), 0);
