@@ -315,7 +315,7 @@ Test(node_health, clients_that_get_through_do_not_keep_a_check_by_http_from_fail
 {
     SET({AT("own", B), .check = {.kind = HTTP, .path = "/healthz"}});
     own_look(B, NULL);
-    for (int i = 0; i < 2; i++) {
+    for (uint32_t i = 0; i < 2; i++) {
         own_look(B, "answered 503");
         seen(NULL);
         cr_expect_eq(own_flags("own"), 0);

@@ -161,10 +161,9 @@ class WhatChanges(ReloadTest):
 
         def follow():
             client = http.client.HTTPConnection(self.n1.host, 9100, timeout=SECONDS)
-            self.addCleanup(client.close)
             client.request("GET", "/events")
             answer = client.getresponse()
-            self.addCleanup(answer.close)  # it has the connection now, which is closed after it
+            self.addCleanup(answer.close)  # has the connection: it is for nothing else
             return answer.status
 
         self.assertEqual(follow(), 200)
