@@ -8,12 +8,16 @@
  * decided here: its own limit is by exact address, and at it nobody is accepted, so that whoever
  * says nothing keeps all others out.
  */
+#define HASH_FUNCTION(key, len, hash) ((hash) = hash_keyed((key), (len)))
+#define HASH_NONFATAL_OOM 1
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <uthash.h>
+#include "base/hash.h"
 #include "base/origin.h"
 #include "web/head.h"
 #include "web/inside.h"
@@ -26,25 +30,75 @@
 
 /* ---- limits ---- */
 
+struct source { /* an address with connections */
+    UT_hash_handle hh;
+    struct in6_addr ip;
+    uint64_t n;
+};
+
+/* One connection more. NULL: no memory. */
+static struct source *source_join(struct web *web, const struct in6_addr *ip)
+{
+    struct source *source;
+
+    HASH_FIND(hh, web->sources, ip, sizeof *ip, source);
+    if (!source) {
+        source = calloc(1, sizeof *source);
+        if (!source)
+            return NULL;
+        source->ip = *ip;
+        HASH_ADD(hh, web->sources, ip, sizeof source->ip, source);
+        if (!source->hh.tbl) {
+            free(source);
+            return NULL;
+        }
+    }
+    source->n++;
+    return source;
+}
+
+static void source_leave(struct web *web, struct source *source)
+{
+    if (--source->n > 0)
+        return;
+    HASH_DEL(web->sources, source);
+    free(source);
+}
+
+void arrival_uncount(struct conn *conn)
+{
+    conn->web->n_conns--;
+    source_leave(conn->web, TAKE(&conn->source));
+}
+
+uint64_t arrival_largest_source(struct web *web)
+{
+    uint64_t most = 0;
+
+    for (struct source *source = web->sources; source; source = source->hh.next)
+        most = source->n > most ? source->n : most;
+    return most;
+}
+
 /* Of source, NULL: of any. */
-static struct conn *oldest_waiting(struct web *web, const struct in6_addr *source)
+static struct conn *oldest_waiting(struct web *web, const struct source *source)
 {
     for (struct ring *r = web->conns.next; r != &web->conns; r = r->next) {
         struct conn *conn = CONTAINER_OF(r, struct conn, ring);
 
         if ((conn->state == CONN_HEAD || conn->state == CONN_LEAVING) && !conn->cut &&
-            (!source || memcmp(&conn->source, source, sizeof *source) == 0))
+            (!source || conn->source == source))
             return conn;
     }
     return NULL;
 }
 
 /* At a limit whoever has said least goes for who comes; nobody does if all are being answered. */
-static bool make_room(struct web *web, const struct in6_addr *source)
+static bool make_room(struct web *web, const struct source *source)
 {
     struct conn *oldest;
 
-    if (conn_count(web, source) >= web->limits.admin_per_source)
+    if (source->n > web->limits.admin_per_source)
         oldest = oldest_waiting(web, source);
     else if (web->n_conns >= web->limits.admin_connections)
         oldest = oldest_waiting(web, NULL);
@@ -203,18 +257,22 @@ void arrival_look_again(struct conn *conn)
 
 /* ---- accepting ---- */
 
-/* Takes fd. */
-static void add(struct web *web, int fd, const struct sockaddr_storage *from)
+/* Takes fd and its place in source if it returns 0. -ECONNREFUSED: no room. */
+static int add(struct web *web, int fd, struct source *source)
 {
-    const struct in6_addr source = source_of(from);
     const int unsent = UNSENT_BYTES;
     struct conn *conn;
+    int r;
 
-    conn = make_room(web, &source) ? calloc(1, sizeof *conn) : NULL;
-    if (!conn || uv_poll_init(&web->loop, &conn->poll, fd) < 0) {
+    if (!make_room(web, source))
+        return -ECONNREFUSED;
+    conn = calloc(1, sizeof *conn);
+    if (!conn)
+        return -ENOMEM;
+    r = uv_poll_init(&web->loop, &conn->poll, fd);
+    if (r < 0) {
         free(conn);
-        close(fd);
-        return;
+        return r;
     }
     setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
     conn->web = web;
@@ -229,6 +287,20 @@ static void add(struct web *web, int fd, const struct sockaddr_storage *from)
     arrival_look_again(conn);
     if (!uv_is_active((uv_handle_t *)&web->tick))
         uv_timer_again(&web->tick);
+    return 0;
+}
+
+/* Takes fd. */
+static void arrive(struct web *web, int fd, const struct sockaddr_storage *from)
+{
+    const struct in6_addr ip = source_of(from);
+    struct source *source = source_join(web, &ip);
+
+    if (source && add(web, fd, source) == 0)
+        return;
+    if (source)
+        source_leave(web, source);
+    close(fd);
 }
 
 static void on_pause(uv_timer_t *pause) { arrival_begin(pause->data); }
@@ -244,7 +316,7 @@ static void on_accepting(uv_poll_t *poll, int status, int events)
             accept4(web->listener, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
         if (fd >= 0) {
-            add(web, fd, &from);
+            arrive(web, fd, &from);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             uv_poll_stop(&web->accepting); /* it would be told again at once */
             uv_timer_start(&web->pause, on_pause, PAUSE_MS, 0);

@@ -29,6 +29,7 @@
 
 struct exchange;
 struct readers;
+struct source;
 struct stream;
 struct web;
 
@@ -56,7 +57,7 @@ struct conn {
     uv_poll_t poll;             /* before and after libmicrohttpd has it */
     struct MHD_Connection *mhd; /* meanwhile */
     int theirs;                 /* its descriptor */
-    struct in6_addr source;
+    struct source *source;      /* NULL: it does not count any more */
     enum conn_state state;
     bool whole;                /* its head is here, and good; theirs is to be handed over */
     bool cut;                  /* has been ended */
@@ -86,8 +87,9 @@ struct web {
     bool made, started, stopping;
     struct conn *adding; /* being handed to libmicrohttpd */
     struct ring conns;
-    size_t n_conns;    /* those cut are not counted */
-    struct ring asked; /* what waits for the daemon */
+    size_t n_conns;         /* those cut are not counted */
+    struct source *sources; /* by address */
+    struct ring asked;      /* what waits for the daemon */
     uint64_t next_number;
     size_t n_pictures; /* answers under way that keep a picture */
     struct readers *readers;
@@ -111,10 +113,11 @@ void conn_resume(struct conn *conn);
 void conn_cut(struct conn *conn);
 void conn_state(struct conn *conn, enum conn_state state);
 void conn_free(struct conn *conn); /* nobody has it; closes its descriptor */
-size_t conn_count(struct web *web, const struct in6_addr *source);
 
 /* ---- arrival.c ---- */
 
+void arrival_uncount(struct conn *conn); /* once */
+uint64_t arrival_largest_source(struct web *web);
 int arrival_begin(struct web *web);         /* accepting */
 void arrival_look_again(struct conn *conn); /* if it is not libmicrohttpd's */
 void arrival_leave(struct conn *conn);      /* libmicrohttpd has let go of it */

@@ -42,7 +42,7 @@ void conn_free(struct conn *conn)
 {
     ring_drop(&conn->ring);
     if (!conn->cut)
-        conn->web->n_conns--;
+        arrival_uncount(conn);
     atomic_fetch_sub(&conn->web->counters.connections, 1);
     close(conn->fd);
     free(conn);
@@ -55,7 +55,7 @@ void conn_cut(struct conn *conn)
     if (conn->cut)
         return;
     conn->cut = true;
-    conn->web->n_conns--;
+    arrival_uncount(conn);
     if (conn->state != CONN_HEAD) /* what it has not taken is not kept for it */
         setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
     if (!conn->mhd) {
@@ -65,30 +65,6 @@ void conn_cut(struct conn *conn)
     shutdown(conn->fd, SHUT_RDWR);
     if (conn->exchange) /* libmicrohttpd looks away while it is suspended */
         exchange_cut(conn->exchange);
-}
-
-size_t conn_count(struct web *web, const struct in6_addr *source)
-{
-    size_t n = 0;
-
-    for (struct ring *r = web->conns.next; r != &web->conns; r = r->next) {
-        struct conn *conn = CONTAINER_OF(r, struct conn, ring);
-
-        n += !conn->cut && memcmp(&conn->source, source, sizeof *source) == 0;
-    }
-    return n;
-}
-
-/* What limits.admin_per_source is beside. */
-static uint64_t largest_source(struct web *web)
-{
-    uint64_t most = 0, n;
-
-    for (struct ring *r = web->conns.next; r != &web->conns; r = r->next) {
-        n = conn_count(web, &CONTAINER_OF(r, struct conn, ring)->source);
-        most = n > most ? n : most;
-    }
-    return most;
 }
 
 static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
@@ -160,7 +136,8 @@ static void on_tick(uv_timer_t *tick)
             look_at(conn, now);
     }
     ask_tick(web, now);
-    atomic_store(&web->counters.largest_source, largest_source(web));
+    /* What limits.admin_per_source is beside. */
+    atomic_store(&web->counters.largest_source, arrival_largest_source(web));
     if (ring_empty(&web->conns))
         uv_timer_stop(tick);
 }
