@@ -228,8 +228,8 @@ static bool take_field(struct request *req, struct span line, struct head_error 
         if (value.len >= 2 && memcmp(value.at + value.len - 2, "=\"", 2) == 0)
             return refuse(out_error, 400, "a cookie ends with a quote that was not closed");
     }
-    if (is_named(name, "Content-Length"))
-        req->has_body |= !is(value, "0");
+    if (is_named(name, "Content-Length")) /* for libmicrohttpd a space behind it is a mistake */
+        req->has_body |= !is(value, "0") || line.at[line.len - 1] != '0';
     if (is_named(name, "Transfer-Encoding") || is_named(name, "Expect"))
         req->has_body = true;
     if (is_named(name, "Host")) {

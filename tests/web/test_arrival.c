@@ -391,6 +391,7 @@ static size_t mutate(char *text, size_t len)
         "=\"",
         "Connection: close\r\n",
         "Content-Length: 0\r\n",
+        "Content-Length: 0 \r\n",
         "Range: bytes=0-\r\n",
         "Upgrade: h2c\r\n",
         "Connection: upgrade\r\n",

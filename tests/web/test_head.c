@@ -105,6 +105,7 @@ Test(web_head, whatever_else_there_is_is_refused)
         {"GET http://a/ HTTP/1.1\r\n\r\n", 400},
         {"GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", 400},
         {"GET / HTTP/1.0\r\nContent-Length: 3\r\n\r\n", 400},
+        {"GET / HTTP/1.0\r\nContent-Length: 0 \r\n\r\n", 400},
         {"GET / HTTP/1.0\r\nContent-Length: abc\r\n\r\n", 400},
         {"GET / HTTP/1.0\r\nContent-Length:\r\n\r\n", 400},
         {"GET / HTTP/1.0\r\nContent-Length: 99999999999999999999999\r\n\r\n", 400},
