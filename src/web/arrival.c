@@ -2,8 +2,8 @@
  * libmicrohttpd has the connection, or whoever has sent it is told why not; and its leaving.
  *
  * libmicrohttpd answers what it does not like in its own way (head.h), and after an answer it reads
- * on by itself: so a connection carries one request, and no byte is read by it that was not looked
- * at before. It closes as soon as the kernel has the answer, so it has a descriptor of its own: the
+ * on by itself: so a connection carries one request, and it parses nothing that was not looked at
+ * before. It closes as soon as the kernel has the answer, so it has a descriptor of its own: the
  * connection is kept, and counted, until the other side has the answer too. Whom to accept is
  * decided here: its own limit is by exact address, and at it nobody is accepted, so that whoever
  * says nothing keeps all others out.

@@ -180,7 +180,7 @@ enum MHD_Result reply_stream(struct exchange *ex, struct stream *stream, const c
     ex->stream = stream;
     /* libmicrohttpd 0.9.75 ends the chunks that a HEAD is not told: there are to be none. */
     if (ex->head_only)
-        MHD_set_response_options(response, MHD_RF_HTTP_VERSION_1_0_ONLY, MHD_RO_END);
+        MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
     if (tag)
         MHD_add_response_header(response, MHD_HTTP_HEADER_ETAG, tag);
     return queue(ex, MHD_HTTP_OK, response, type, NULL);
