@@ -170,8 +170,9 @@ static void tell(const struct report *report)
     for (size_t i = 0; i < report->restart.n; i++)
         log_warn("daemon", "%s changed: it takes effect when the node starts again",
                  report->restart.at[i]);
-    log_info("daemon", "the settings were read again: %zu are in force that were others",
-             report->changed.n);
+    log_info("daemon",
+             "the settings were read again; changes in force: %zu, waiting for the next start: %zu",
+             report->changed.n, report->restart.n);
 }
 
 static void count(struct reload_counters *counters, const struct report *report)

@@ -91,6 +91,8 @@ class WhatChanges(ReloadTest):
         for line in said:
             self.assertIn(f"info [daemon] {line}\n", self.log())
         self.assertIn("warn [daemon] timing.dial_timeout changed: it takes effect when the node starts", self.log())
+        self.assertIn("info [daemon] the settings were read again; changes in force: 6, waiting for the next start: 2\n",
+                      self.log())
         code, said, _ = self.reload("--format", "json")
         self.assertEqual(json.loads(said[0]), {
             "errors": [], "changed": [], "restart": ["timing.dial_timeout", "limits.message_bytes"]})
