@@ -180,6 +180,7 @@ class ForwardTest(MeshTest):
 
     def setUp(self):
         super().setUp()
+        self.set(heartbeat="3s", peer_timeout="30s")  # nobody is silent just because the machine is busy
         self.mesh.flags += self.flags
 
     def ingress(self, n, *mapped):

@@ -31,8 +31,9 @@ SLOW = float(os.environ.get("MESHD_TEST_SLOW", "1"))
 SEED = int(os.environ.get("MESHD_TEST_SEED") or random.SystemRandom().getrandbits(32))
 PORT = 7400
 
-# Quick enough for a test to see all of a link's life.
-HEARTBEAT_MS, PEER_TIMEOUT_MS = 500, 4000
+# Quick enough for a test to see all of a link's life, and no quicker: a node that a busy machine does not
+# let speak for 3 heartbeats has fallen silent.
+HEARTBEAT_MS, PEER_TIMEOUT_MS = 1000, 4000
 
 _pause = threading.Event()  # never set
 _libc = ctypes.CDLL(None, use_errno=True)

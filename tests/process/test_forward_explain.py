@@ -189,6 +189,7 @@ class Choices(ExplainTest):
     """Two owners: why the other one, and why not."""
 
     def two_owners(self):
+        self.set(heartbeat="500ms", peer_timeout="60s")
         self.backends = [Backend(self), Backend(self)]
         self.owners = [self.mesh.node(f"n{n}", services=[f"web:{b.address}"]).start()
                        for n, b in zip((2, 3), self.backends)]

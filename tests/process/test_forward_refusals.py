@@ -103,7 +103,6 @@ class Http(Refusals):
             self.told(n1, head_for(f"{name}:1", "CONNECT", f"{name}:1"), status)
 
     def test_no_owner_is_connected(self):
-        self.set(peer_timeout="60s")
         n1, n2 = self.pair()
         n2.kill()
         until("the loss is seen", lambda: n1.rows()[f"two@{n2.host}"]["stale"])
@@ -210,7 +209,6 @@ class Explain(Refusals):
         return json.loads(node.cat("explain", name, "--format", "json", check=False).stdout)
 
     def test_choice_and_the_last_failure_are_told_and_held_against_what_happens(self):
-        self.set(peer_timeout="60s")
         n1, n2 = self.pair()
         n2.local("offer", "gone", f"{self.mesh.net}.200:{NOWHERE}")
         n2.local("offer", "one", self.two.address)

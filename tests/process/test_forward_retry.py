@@ -147,7 +147,6 @@ class Choice(Owners):
             held.append((client, self.backends[1].accept(), 1))
 
     def test_owner_that_is_lost_gets_nobody_while_another_is_there(self):
-        self.set(peer_timeout="60s")
         self.three()
         self.owners[0].kill()
         until("the loss is seen", lambda: not self.n1.rows()[f"web@{self.owners[0].host}"]["connected"])

@@ -75,7 +75,7 @@ class Secure(Hostile, TrustTest):
         n1, member = self.node_with_web(), self.member()
         self.crawl(n1, member)  # so many sessions at once leave their mark on the heap, 40 KiB each;
         self.begin(n1)
-        self.more_memory = EACH * 40  # the next thousand do not take as much again
+        self.more_memory = EACH * 64  # the next thousand do not take as much again
         self.grown(n1, **self.crawl(n1, member))
 
     def test_announced_lengths_are_refused_before_anything_is_held(self):

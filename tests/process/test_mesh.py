@@ -94,7 +94,7 @@ class ThreeNodes(Three):
             looks = [seen() for _ in range(5)]
             return looks[0] if looks.count(looks[0]) == len(looks) else None
         before = until("all is printed", rest)
-        always("no revision moves and nothing is printed", lambda: seen() == before, 2)
+        always("no revision moves and nothing is printed", lambda: seen() == before, 3)
 
 
 class Patient(Three):

@@ -100,6 +100,10 @@ def run(*argv, **more):
 class MetricsTest(TrustTest):
     """Two nodes with TLS, and clients of all kinds."""
 
+    def setUp(self):
+        super().setUp()
+        self.set(heartbeat="1s", peer_timeout="4s")
+
     def pair(self):
         self.one = Backend(self).serve(b"one")
         self.n1 = self.mesh.node("n1", crl=True, services=[f"one:{self.one.address}"],

@@ -10,7 +10,7 @@ from mtls import SecureNode, Stream, TrustTest, replace
 class Revoked(TrustTest):
     def setUp(self):
         super().setUp()
-        self.set(peer_timeout="2s")
+        self.set(heartbeat="600ms", peer_timeout="2s")
         self.mesh.kind = functools.partial(SecureNode, crl=True)
         self.pair()
 
