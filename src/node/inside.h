@@ -39,7 +39,7 @@ struct node {
     uint64_t last_number;
     uint64_t staged_rows; /* in all stagings together */
     uint64_t denied_rows; /* of all peers: offered, and kept out of the maps by the policy */
-    uint64_t mesh_ms; /* somebody looked at the whole mesh: when that is out of date */
+    uint64_t mesh_ms;     /* somebody looked at the whole mesh: when that is out of date */
     bool started, draining, stopped, maps_changed;
     struct arena arena;          /* of the message at hand */
     Meshd__V1__Service *scratch; /* of the message being packed */

@@ -20,26 +20,27 @@ static void refused(const struct head_error *error)
 
 static void taken(const char *head, size_t len)
 {
-    const char *line = head;
+    const char *line = head, *end = head + len;
 
     check(len <= HEAD_BYTES && head[len - 1] == '\n' && !memchr(head, '\0', len));
     while (*line == '\r' || *line == '\n')
         line++;
-    check(strncmp(line, "GET ", 4) == 0 || strncmp(line, "HEAD ", 5) == 0);
+    end = memchr(line, '\n', (size_t)(end - line));
+    check(end - line >= 14); /* "GET / HTTP/1.1" CR or LF */
+    check(memcmp(line, "GET ", 4) == 0 || memcmp(line, "HEAD ", 5) == 0);
     check(head_is_head(head, len) == (*line == 'H'));
-    check(!memmem(line, strcspn(line, "\n"), "%00", 3));
+    check(!memmem(line, (size_t)(end - line), "%00", 3));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    char *head = malloc(size + 1); /* exactly, for the sanitizer */
+    char *head = calloc(size ? size : 1, 1); /* exactly, for the sanitizer */
     size_t seen = 0, seen_all = 0, len = 0, all, n = 0;
     struct head_error error = {0};
 
     check(head != NULL);
     if (size)
         memcpy(head, data, size);
-    head[size] = '\n'; /* where taken looks for lines */
     all = head_length(head, size, &seen_all);
     while (!len && n < size)
         len = head_length(head, ++n, &seen);
