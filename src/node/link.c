@@ -443,26 +443,18 @@ static void handle(struct node *n, struct link *l, Meshd__V1__LinkKind kind,
 
 static const ProtobufCMessageDescriptor *descriptor_of(Meshd__V1__LinkKind kind)
 {
-    switch ((int)kind) {
-    case KIND(HELLO):
-        return &meshd__v1__hello__descriptor;
-    case KIND(HELLO_REPLY):
-        return &meshd__v1__hello_reply__descriptor;
-    case KIND(SYNC):
-        return &meshd__v1__sync__descriptor;
-    case KIND(SYNC_ACK):
-        return &meshd__v1__sync_ack__descriptor;
-    case KIND(SYNC_WANTED):
-        return &meshd__v1__sync_wanted__descriptor;
-    case KIND(HEARTBEAT):
-        return &meshd__v1__heartbeat__descriptor;
-    case KIND(NEIGHBOURS):
-        return &meshd__v1__neighbours__descriptor;
-    case KIND(GOODBYE):
-        return &meshd__v1__goodbye__descriptor;
-    default:
-        return NULL;
-    }
+    static const ProtobufCMessageDescriptor *const of[] = {
+        [KIND(HELLO)] = &meshd__v1__hello__descriptor,
+        [KIND(HELLO_REPLY)] = &meshd__v1__hello_reply__descriptor,
+        [KIND(SYNC)] = &meshd__v1__sync__descriptor,
+        [KIND(SYNC_ACK)] = &meshd__v1__sync_ack__descriptor,
+        [KIND(SYNC_WANTED)] = &meshd__v1__sync_wanted__descriptor,
+        [KIND(HEARTBEAT)] = &meshd__v1__heartbeat__descriptor,
+        [KIND(GOODBYE)] = &meshd__v1__goodbye__descriptor,
+        [KIND(NEIGHBOURS)] = &meshd__v1__neighbours__descriptor,
+    };
+
+    return (unsigned)kind < sizeof(of) / sizeof(*of) ? of[kind] : NULL;
 }
 
 static bool is_forwarding(Meshd__V1__LinkKind kind)
