@@ -229,7 +229,7 @@ class Examples(MeshTest):
         row = f"late@{n2.host}"
         until("its link is live", lambda: self.n1.rows().get(row, {}).get("connected"))
         n2.kill()
-        until("it is stale", lambda: self.n1.rows()[row]["stale"])
+        until("it is stale", lambda: self.n1.rows().get(row, {"stale": True})["stale"])  # or gone since
         done = self.wait_for("late", "0")
         self.assertEqual((done.returncode, done.stdout), (1, ""))
 

@@ -86,6 +86,13 @@ class ThreeNodes(Three):
         self.n2.start()
         self.mesh.until_agreed()
 
+
+class Patient(Three):
+    """Nobody is forgotten while the test looks."""
+
+    def settings(self):
+        self.set(heartbeat="2s", peer_timeout="60s")
+
     def test_repeats_change_nothing_and_print_nothing(self):
         def seen():
             return [(n.maps()["revision"], n.out.stat().st_size) for n in self.mesh.nodes]
@@ -94,20 +101,13 @@ class ThreeNodes(Three):
             looks = [seen() for _ in range(5)]
             return looks[0] if looks.count(looks[0]) == len(looks) else None
         before = until("all is printed", rest)
-        always("no revision moves and nothing is printed", lambda: seen() == before, 3)
-
-
-class Patient(Three):
-    """Nobody is forgotten while the test looks."""
-
-    def settings(self):
-        self.set(peer_timeout="60s")
+        always("no revision moves and nothing is printed", lambda: seen() == before, 4.5)
 
     def test_stopped_node_is_stale_and_agrees_again_when_it_goes_on(self):
         key = f"web@{self.n2.host}"
         self.n2.signal(signal.SIGSTOP)
         for node in (self.n1, self.n3):
-            until(f"{node.name} notices", lambda: (r := node.rows().get(key)) and r["stale"])
+            until(f"{node.name} notices", lambda: (r := node.rows().get(key)) and r["stale"], 20)
         self.n2.signal(signal.SIGCONT)
         self.mesh.until_agreed()
 
