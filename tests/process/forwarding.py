@@ -282,7 +282,7 @@ class ForwardTest(MeshTest):
         def same():
             looks = {self.held(node) for _ in range(5)}
             return looks if len(looks) == 1 else None
-        return until(f"{node.name} rests", same).pop()
+        return until(f"{node.name} rests", same, 60).pop()  # who asks may still be leaving when it is looked at
 
     def count_descriptors(self):
         self.before = {n: self.rests(n) for n in self.mesh.nodes if n.alive()}
@@ -292,7 +292,8 @@ class ForwardTest(MeshTest):
         for node, before in self.before.items():
             seen = []
             try:
-                until("no more descriptors than before", lambda: seen.append(self.held(node)) or seen[-1] <= before)
+                until("no more descriptors than before",
+                      lambda: seen.append(self.held(node)) or seen[-1] <= before, 30)
             except AssertionError as error:
                 raise AssertionError(f"{node.name}: {before} before, then {seen[-5:]}") from error
 
