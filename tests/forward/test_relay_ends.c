@@ -237,22 +237,20 @@ static bool unacknowledged(int fd)
 
 Test(forward_relay_ends, an_answer_that_nobody_takes_makes_no_reset_of_the_backends_end)
 {
-    int error = -1, least, now;
+    int error = -1;
     socklen_t len = sizeof(error);
 
+    if (trust_wanted_of("backend"))
+        cr_skip_test("what a wrapper has not passed on yet would be reset");
     start_behind_slow_client(0, 50000);
     shutdown(joined.client, SHUT_WR);
     cr_assert(drain(&talks[1]));
-    least = unread(joined.backend_leg);
-    talks[1].send += 1000; /* not read, as what came before it is held */
+    talks[1].send += 100000; /* not all is read, as what came before it is held */
     while (talks[1].sent < talks[1].send)
         send_until_blocked(&talks[1], 0);
-    /* What comes after the close is reset. Of what came before, some may be read meanwhile. */
-    while ((now = unread(joined.backend_leg)) <= least &&
-           (trust_wanted_of("backend") || unacknowledged(joined.backend))) {
-        least = now;
+    while (unacknowledged(joined.backend)) /* what comes after the close is reset */
         poll(NULL, 0, 1);
-    }
+    cr_assert_gt(unread(joined.backend_leg), 0);
     reset(&joined.client);
     expect_end(FORWARD_CLIENT_RESET);
     cr_assert_eq(getsockopt(joined.backend, SOL_SOCKET, SO_ERROR, &error, &len), 0);
