@@ -252,12 +252,12 @@ Test(slow_readers, one_who_takes_a_little_now_and_then_is_cut_off_in_the_end)
     struct client drips, other;
     char bytes[1024];
 
-    rig.times.answer = 4000; /* until then the other has all */
+    rig.times.answer = 4000; /* enough for the other, which is alone at first */
     rig.times.unread = 60000;
     rig_start(&rig);
-    drips = ask_for("/events");
     other = ask_for("/events");
     expect_text(&other, "event: synced");
+    drips = ask_for("/events");
     for (uint64_t until = rig_now_ms() + WAIT_MS; rig_now_ms() < until;) {
         more(&other, 5);
         if (rig_count(&rig).closed_unread)
