@@ -101,7 +101,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     r = wire_unpack(descriptors[data[0] % (sizeof(descriptors) / sizeof(*descriptors))], data + 1,
                     size - 1, &arena, &message);
     check(r == 0 || r == -EBADMSG || r == -E2BIG);
-    check(arena.used <= 8 * size + 65536 && (r == 0 || arena.used == 0));
+    check(arena.used <= 10 * (size - 1) + 65536 && (r == 0 || arena.used == 0));
     if (r == 0) {
         returns_the_same(message, &arena);
         json = wire_json(message);
