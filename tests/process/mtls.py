@@ -324,7 +324,7 @@ class Member:
         """Its header and reply."""
         pb = self.pb
         with self.dial(RPC) as sock:
-            header = pb.CallHeader(method="/meshd.v1.Registry/RegisterServices", call_id=1, deadline_ms=5000,
+            header = pb.CallHeader(method="/meshd.v1.Registry/RegisterServices", call_id=1, deadline_ms=60000,
                                    wire_version=1)
             request = pb.RegisterRequest(peer_id=name or self.name, incarnation=self.incarnation, version=1,
                                          wire_version_min=1, wire_version_max=1, has_list=True)

@@ -82,7 +82,7 @@ class RawPeer:
         """The reply's status and body."""
         with self.open(RPC) as sock:
             header = self.pb.CallHeader(method=f"/meshd.v1.Registry/{method}", call_id=1,
-                                        deadline_ms=5000, wire_version=1)
+                                        deadline_ms=60000, wire_version=1)
             sock.sendall(message(b"\x80\0\0\1" + frame(header, request)))
             got = receive(sock, struct.unpack(">Q", receive(sock, 8))[0])
         header, body = split(got[4:])

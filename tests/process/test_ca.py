@@ -120,8 +120,8 @@ class Ca(unittest.TestCase):
 
     def test_show_tells_what_is_in_a_file_from_elsewhere(self):
         code, _, err = run("openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=\x1b[31mx",
-                           "-addext", "subjectAltName=DNS:n9", "-keyout", os.devnull, "-out", "n9.pem",
-                           cwd=self.cwd)
+                           "-addext", "subjectAltName=DNS:n9", "-days", "365", "-keyout", os.devnull,
+                           "-out", "n9.pem", cwd=self.cwd)
         self.assertEqual(code, 0, err)
         row, = self.shown("n9.pem")
         self.assertEqual((row["names"], row["state"], row["ca"]), (["n9"], "valid", True))

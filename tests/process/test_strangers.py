@@ -25,7 +25,7 @@ def load(folder):
 
 
 def frame(pb, method, request, call_id=1):
-    header = pb.CallHeader(method=f"/meshd.v1.Registry/{method}", call_id=call_id, deadline_ms=5000,
+    header = pb.CallHeader(method=f"/meshd.v1.Registry/{method}", call_id=call_id, deadline_ms=60000,
                            wire_version=1).SerializeToString()
     assert len(header) < 128
     return bytes([len(header)]) + header + request.SerializeToString()
