@@ -83,8 +83,9 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
 
 /* ---- deadlines ---- */
 
-/* Whoever is being answered takes nothing, or takes for ever, or has gone while there was nothing
- * to say. A follower may stay; but until it has all there is, it keeps an old picture. */
+/* Whoever is being answered takes nothing, or takes for ever. A follower may stay, also one that
+ * sends no more, as `nc -N` does: one that has gone looks the same until the next beat, to which
+ * its side answers with a reset. But until it has all there is, it keeps an old picture. */
 static bool is_over(struct conn *conn, const struct progress *seen, uint64_t now)
 {
     const struct stream *stream = conn->exchange ? conn->exchange->stream : NULL;
@@ -96,7 +97,7 @@ static bool is_over(struct conn *conn, const struct progress *seen, uint64_t now
     if (now - conn->taken_ms >= conn->web->times.unread)
         return true;
     if (stream && stream->asleep)
-        return seen->half_closed;
+        return false;
     return now - (stream ? stream->since_ms : conn->since_ms) >= conn->web->times.answer;
 }
 

@@ -102,6 +102,38 @@ Test(readers, a_follower_is_told_the_picture_and_what_happens)
     leave(&c);
 }
 
+/* As `nc -N` does. */
+Test(readers, who_sends_no_more_after_the_request_goes_on_following)
+{
+    struct client half = ask_for("/events"), other;
+
+    shutdown(half.fd, SHUT_WR);
+    expect_text(&half, "event: node");
+    other = ask_for("/events");
+    for (unsigned i = 0; i < 3; i++) { /* meanwhile connections have been looked at */
+        other.len = 0;
+        expect_text(&other, "event: node");
+    }
+    put_local_text(rig.reg, 2, "new=h:1");
+    show();
+    expect_text(&half, "new@local");
+    leave(&other);
+    leave(&half);
+    RIG_WAIT(&rig, c.followers == 0);
+}
+
+/* The main loop has nothing to say meanwhile. */
+Test(readers, who_has_gone_is_missed_while_nothing_happens)
+{
+    struct client gone;
+
+    atomic_store(&rig.hold, true);
+    gone = ask_for("/events");
+    expect_text(&gone, "event: peers");
+    leave(&gone);
+    RIG_WAIT(&rig, c.followers == 0 && c.connections == 0);
+}
+
 Test(readers, what_happened_before_anybody_came_is_told)
 {
     struct client c;
