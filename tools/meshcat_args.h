@@ -45,6 +45,7 @@ enum opt_id {
     OPT_CHECK_RISE,
     OPT_CHECK_FALL,
     OPT_PROXY,
+    OPT_DRAINING,
     OPT_DATA,
     OPT_FILE,
     OPT_INPUT,

@@ -118,7 +118,9 @@ const struct meshcat_cmd meshcat_cmds[] = {
      "With --check the node asks the backend whether it is well: by a connection, or by GET, "
      "whose\n"
      "answer is 200 to 399. While it is not, all are told, and clients go elsewhere if there is "
-     "another.",
+     "another.\n"
+     "With --draining it is known and takes no new clients, until the same lease offers it "
+     "without.",
      2, 2, run_offer},
     {"withdraw", CMD_WITHDRAW, "NAME", "take back what was offered at run time",
      "Ends the lease that holds the name, or only if it is the one of --lease. Works as offer "

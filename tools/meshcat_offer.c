@@ -38,6 +38,7 @@ int run_offer(const struct meshcat_opts *opts)
     CLEANUP(session_fini) struct session s = {.conn = NULL};
     CLEANUP(call_reply_freep) struct call_reply *reply = NULL;
     Meshd__V1__OfferRequest request;
+    const Meshd__V1__OfferReply *answer;
     struct offered offered;
     char name[LIMIT_NAME + 1], lease[LIMIT_PEER_ID + 1];
     int code = name_arg(opts, name);
@@ -58,11 +59,17 @@ int run_offer(const struct meshcat_opts *opts)
         code = ask(&s, "Offer", &request.base, &reply);
     if (code)
         return code;
+    answer = (const Meshd__V1__OfferReply *)reply->message;
     if (format_is_message(opts))
         format_message(opts, reply->message, reply->packed, reply->packed_len);
     else
-        show_offer(opts, (const Meshd__V1__OfferReply *)reply->message, request.lease_id,
-                   offered.backend);
+        show_offer(opts, answer, request.lease_id, offered.backend);
+    if (answer->draining && !offered.draining)
+        show_note(opts, "%s: it was drained by hand, and is still; meshcat enable %s ends that",
+                  name, name);
+    if (answer->unhealthy)
+        show_note(opts, "%s: its backend does not answer, as far as is known: %s", name,
+                  answer->why[0] ? answer->why : "the reason is not known");
     if (opts->verbose)
         show_note(opts, "%s offers %s at %s now", s.url, name, offered.backend);
     return EXIT_FOUND;
@@ -135,7 +142,9 @@ int run_drain(const struct meshcat_opts *opts)
     else
         show_drain(opts, name, answer);
     if (request.enable && answer->draining)
-        show_note(opts, "%s: the program that offers it has it drain still", name);
+        show_note(opts,
+                  "%s: its offer has it drain still; that ends when it is offered again without",
+                  name);
     if (opts->verbose && !answer->changed)
         show_note(opts, "%s: it was so already", name);
     return EXIT_FOUND;

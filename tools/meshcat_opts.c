@@ -70,6 +70,8 @@ static const struct opt_spec specs[] = {
      "failed ones that make it unhealthy; default 3"},
     {"proxy-protocol", NULL, 0, OPT_PROXY, CMD_OFFER, "VERSION",
      "tell the backend first who each client is: v1, v2, or off (the default)"},
+    {"draining", NULL, 0, OPT_DRAINING, CMD_OFFER, NULL,
+     "it takes no new clients: not yet, or not any more"},
     {"lease", NULL, 0, OPT_LEASE, CMD_OFFER | CMD_WITHDRAW, "ID",
      "the lease; default meshcat:NAME to offer, any to withdraw"},
     {"data", NULL, 'D', OPT_DATA, CMD_CALL, "TEXT", "the request; without it and -F: an empty one"},
@@ -408,6 +410,7 @@ static void set_value(struct parser *p, const struct opt_spec *spec, const char 
     case OPT_HEX:
     case OPT_RAW:
     case OPT_INSECURE:
+    case OPT_DRAINING:
     case OPT_SILENT:
     case OPT_VERBOSE:
     case OPT_HELP:
@@ -444,6 +447,7 @@ static void set_flag(struct meshcat_opts *o, enum opt_id id)
 {
     o->tls.insecure |= id == OPT_INSECURE;
     o->tls_given |= id == OPT_INSECURE;
+    o->offer.draining |= id == OPT_DRAINING;
     o->silent |= id == OPT_SILENT;
     o->verbose |= id == OPT_VERBOSE;
     o->help |= id == OPT_HELP;
@@ -456,8 +460,9 @@ static void set_option(struct parser *p, const struct opt_spec *spec, const char
     bool *seen = &p->seen[spec->id];
 
     if (!spec->value) {
+        *seen = true; /* saying it twice means the same */
         set_format(p, spec);
-        set_flag(p->opts, spec->id); /* saying it twice means the same */
+        set_flag(p->opts, spec->id);
         return;
     }
     if (*seen)

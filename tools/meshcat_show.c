@@ -270,12 +270,14 @@ void show_offer(const struct meshcat_opts *opts, const Meshd__V1__OfferReply *re
         json_object_set_new(json, "lease_id", json_string(lease_id));
         format_line(json, 0);
     } else {
-        CLEANUP(table_freep) struct table *t = TABLE("NAME", "BACKEND", "LEASE", "VERSION");
+        CLEANUP(table_freep)
+        struct table *t = TABLE("NAME", "BACKEND", "LEASE", "VERSION", "STATE");
 
         table_cell(t, reply->name);
         table_cell(t, backend);
         table_cell(t, lease_id);
         table_number(t, reply->version);
+        table_state(t, show_state(true, false, !reply->unhealthy, reply->draining));
         table_print(t, stdout);
     }
 }

@@ -518,8 +518,8 @@ Test(golden, explain_shows_who_is_chosen_how_old_and_busy_each_is_and_what_faile
 Test(golden, offer_is_canonical_and_has_a_lease_of_its_name)
 {
     GOLDEN(0,
-           "NAME  BACKEND       LEASE        VERSION\n"
-           "web   127.0.0.1:80  meshcat:web  4\n",
+           "NAME  BACKEND       LEASE        VERSION  STATE\n"
+           "web   127.0.0.1:80  meshcat:web  4        connected\n",
            "offer", "WEB.", "127.0.0.1:080", "--ttl", "1.5");
     fake_stop(&fake);
     cr_expect_str_eq(asked.lease, "meshcat:web");

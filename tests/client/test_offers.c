@@ -14,7 +14,7 @@ static struct run run;
 
 /* What the node was asked last; read after fake_stop. */
 static struct {
-    bool has_check, enable;
+    bool has_check, enable, draining;
     int kind, proxy;
     char path[64], name[64];
     uint32_t interval_ms, timeout_ms, rise, fall;
@@ -63,6 +63,7 @@ static void offer(struct fake *f, int fd, const struct fake_call *call)
     Meshd__V1__OfferReply reply = MESHD__V1__OFFER_REPLY__INIT;
 
     asked.has_check = request->check;
+    asked.draining = request->draining;
     asked.proxy = (int)request->proxy_protocol;
     if (request->check) {
         asked.kind = (int)request->check->kind;
@@ -73,6 +74,10 @@ static void offer(struct fake *f, int fd, const struct fake_call *call)
         asked.fall = request->check->fall;
     }
     reply.name = request->name;
+    reply.version = 4;
+    reply.draining = request->draining || strcmp(request->name, "held") == 0;
+    reply.unhealthy = strcmp(request->name, "sick") == 0;
+    reply.why = S(reply.unhealthy ? "answered 503" : "");
     fake_reply(f, fd, call, 0, 0, "", &reply.base);
 }
 
@@ -134,6 +139,7 @@ Test(offers, an_offer_has_no_check_unless_one_is_asked_for)
     again();
     cr_expect_eq(run.code, 0, "%s", run.err);
     cr_expect_not(asked.has_check);
+    cr_expect_not(asked.draining);
     cr_expect_eq(asked.proxy, 0);
 }
 
@@ -159,6 +165,33 @@ Test(offers, a_check_is_asked_for_as_it_is_written)
     cr_expect_eq(asked.fall, 5);
 }
 
+Test(offers, one_that_drains_from_the_start_is_asked_for_and_shown)
+{
+    GOLDEN(0,
+           "NAME  BACKEND  LEASE        VERSION  STATE\n"
+           "web   h:1      meshcat:web  4        draining\n",
+           "offer", "web", "h:1", "--draining");
+    cr_expect_str_eq(run.err, "");
+    again();
+    cr_expect(asked.draining);
+}
+
+Test(offers, what_was_drained_by_hand_and_what_is_unhealthy_is_told)
+{
+    GOLDEN(0,
+           "NAME  BACKEND  LEASE         VERSION  STATE\n"
+           "held  h:1      meshcat:held  4        draining\n",
+           "offer", "held", "h:1");
+    cr_expect_str_eq(run.err, "meshcat: held: it was drained by hand, and is still; meshcat enable "
+                              "held ends that\n");
+    GOLDEN(0,
+           "NAME  BACKEND  LEASE         VERSION  STATE\n"
+           "sick  h:1      meshcat:sick  4        unhealthy\n",
+           "offer", "sick", "h:1");
+    cr_expect_str_eq(run.err, "meshcat: sick: its backend does not answer, as far as is known: "
+                              "answered 503\n");
+}
+
 Test(offers, drain_and_enable_say_what_is_now)
 {
     GOLDEN(0,
@@ -179,13 +212,14 @@ Test(offers, drain_and_enable_say_what_is_now)
     GOLDEN(0, "", "drain", "web", "-q");
 }
 
-Test(offers, what_its_program_has_drain_is_told_to_drain_on)
+Test(offers, what_its_offer_has_drain_is_told_to_drain_on)
 {
     GOLDEN(0,
            "NAME  DRAINING  CHANGED  VERSION\n"
            "held  yes       no       4\n",
            "enable", "held");
-    cr_expect_str_eq(run.err, "meshcat: held: the program that offers it has it drain still\n");
+    cr_expect_str_eq(run.err, "meshcat: held: its offer has it drain still; that ends when it is "
+                              "offered again without\n");
 }
 
 Test(offers, what_the_node_does_not_offer_does_not_drain)

@@ -130,6 +130,9 @@ Test(opts, the_options_of_a_command_are_read)
     cr_assert_eq(parse("offer web 127.0.0.1:80 --ttl 1.5 --lease me"), 0);
     cr_expect_eq(opts.ttl_ms, 1500);
     cr_expect_str_eq(opts.lease, "me");
+    cr_expect_eq(opts.offer.draining, 0);
+    cr_assert_eq(parse("offer web 127.0.0.1:80 --dra"), 0);
+    cr_expect_neq(opts.offer.draining, 0);
 }
 
 Test(opts, what_is_wrong_is_told_with_what_to_do)
@@ -177,11 +180,13 @@ Test(opts, what_is_wrong_is_told_with_what_to_do)
         {"offer a b:1 --check-fall 2", "give --check tcp or --check http:/path too"},
         {"offer a b:1 --proxy-protocol v3", "off, v1 or v2"},
         {"withdraw a --check tcp", "--check is not an option of withdraw"},
+        {"drain a --draining", "--draining is not an option of drain"},
+        {"ca show -k", "--insecure is not an option of ca"},
         {"drain", "drain needs NAME"},
         {"ping -i 1 --format json", "give --count too"},
         {"ping -C 0", "1 to 1000000"},
         {"lookup a --dial", "needs a value"},
-        {"services --d x", "may mean --dial, --delay, --data, --dump-request"},
+        {"services --d x", "may mean --dial, --delay, --draining, --data, --dump-request"},
         {"services --raw --hex", "--hex comes beside another format; give one"},
         {"services --format json -A", "--ascii comes beside another format; give one"},
         {"services -A --format json", "--format is given twice"},

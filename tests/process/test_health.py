@@ -208,6 +208,24 @@ class Health(ForwardTest):
         self.assertEqual(self.n1.local("drain", "nobody", check=False).returncode, 1)
         self.assertEqual(self.n1.cat("drain", "web", check=False).returncode, 6, "not over the network")
 
+    def test_one_that_is_offered_as_draining_has_no_clients_until_it_is_offered_without(self):
+        one = Backend(self)
+        self.nodes()
+        offer = ("offer", "web", one.address)
+        self.assertIn(" draining\n", self.n1.local(*offer, "--draining").stdout)
+        self.until_seen(self.n1, draining=True)
+        for node in (self.n1, self.n3):
+            self.assertEqual(ask(self.connect(node), head_for("web")).status, 503)
+        self.assertIn("its offer has it drain still", self.n1.local("enable", "web").stderr)
+        self.assertEqual(self.seen(self.n1), (True, True))
+        self.n1.local(*offer)
+        self.until_seen(self.n1)
+        flow = self.opened(self.n3, one)
+        self.n1.local(*offer, "--draining")
+        self.until_seen(self.n1, draining=True)
+        self.passes(flow)
+        self.assertEqual(ask(self.connect(self.n3), head_for("web")).status, 503)
+
     def opened(self, node, backend):
         """A client of the node's port, which comes to that backend."""
         client = self.connect(node)
