@@ -105,15 +105,35 @@ static int begin(const struct addrinfo *to, int *out_fd)
 
 /* Connects under way. */
 struct race {
+    int epoll; /* has them all */
     struct pollfd at[PENDING_MAX];
     size_t n;
 };
+
+static int race_join(struct race *race, int fd)
+{
+    struct epoll_event event = {.events = EPOLLOUT};
+
+    if (epoll_ctl(race->epoll, EPOLL_CTL_ADD, fd, &event) < 0)
+        return -errno;
+    race->at[race->n++] = (struct pollfd){.fd = fd, .events = POLLOUT};
+    return 0;
+}
+
+/* Its descriptor is the caller's again. Closing it would not take it out of the epoll while a child
+ * that this process has forked holds a copy, and who waits would be woken for it all the time. */
+static void race_leave(struct race *race, size_t i)
+{
+    epoll_ctl(race->epoll, EPOLL_CTL_DEL, race->at[i].fd, NULL);
+    race->at[i] = race->at[--race->n];
+}
 
 static void race_end(struct race *race)
 {
     for (size_t i = 0; i < race->n; i++)
         close(race->at[i].fd);
-    race->n = 0;
+    if (race->epoll >= 0)
+        close(race->epoll);
 }
 
 /* One look: 0 and *out_fd when one has won, -EINPROGRESS when none has, with *error and *failed set
@@ -132,7 +152,7 @@ static int race_look(struct race *race, int *error, bool *failed, int *out_fd)
         }
         if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &r, &len) < 0)
             r = errno;
-        race->at[i] = race->at[--race->n];
+        race_leave(race, i);
         if (r == 0) {
             *out_fd = fd;
             return 0;
@@ -146,8 +166,7 @@ static int race_look(struct race *race, int *error, bool *failed, int *out_fd)
 
 struct connecting {
     enum sp_framing framing;
-    int epoll;        /* holds the race */
-    uint64_t wake_ms; /* when a step is due whatever epoll says */
+    uint64_t wake_ms; /* when a step is due whatever the race says */
     unsigned pause_ms;
     /* SP_IPC */
     struct sockaddr_un path;
@@ -169,8 +188,6 @@ void connecting_free(struct connecting *c)
     if (c->list)
         freeaddrinfo(c->list);
     race_end(&c->race);
-    if (c->epoll >= 0)
-        close(c->epoll);
     free(c);
 }
 
@@ -204,8 +221,8 @@ int connecting_new(const char *url, struct connecting **out_connecting)
 
     if (!c)
         return -ENOMEM;
-    c->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (c->epoll < 0)
+    c->race.epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (c->race.epoll < 0)
         return -errno;
     c->error = -ENXIO;
     r = parse_url(c, url);
@@ -296,19 +313,17 @@ static int look_up(struct connecting *c)
 /* Begins with the next address. 0: connected; -EINPROGRESS: it is in the race, or has failed. */
 static int try_next(struct connecting *c, int *out_fd)
 {
-    struct epoll_event event = {.events = EPOLLOUT};
     int fd = -1, r = begin(c->next, &fd);
 
     c->next = c->next->ai_next;
     if (r == -EINPROGRESS) {
-        if (epoll_ctl(c->epoll, EPOLL_CTL_ADD, fd, &event) < 0) {
-            r = -errno;
+        r = race_join(&c->race, fd);
+        if (r < 0) {
             close(fd);
             return r;
         }
-        c->race.at[c->race.n++] = (struct pollfd){.fd = fd, .events = POLLOUT};
         c->next_ms = clock_ms() + NEXT_ADDRESS_MS;
-        return r;
+        return -EINPROGRESS;
     }
     if (r == 0) {
         *out_fd = fd;
@@ -355,7 +370,7 @@ int connecting_step(struct connecting *c, enum sp_framing *out_framing, int *out
     return r;
 }
 
-int connecting_fd(const struct connecting *c) { return c->epoll; }
+int connecting_fd(const struct connecting *c) { return c->race.epoll; }
 
 uint64_t connecting_wake_ms(const struct connecting *c) { return c->wake_ms; }
 
@@ -372,7 +387,8 @@ int connect_url(const char *url, uint64_t deadline_ms, enum sp_framing *out_fram
             return r;
         if (clock_ms() >= deadline_ms)
             return -ETIMEDOUT;
-        r = connect_wait(c->epoll, POLLIN, c->wake_ms < deadline_ms ? c->wake_ms : deadline_ms);
+        r = connect_wait(c->race.epoll, POLLIN,
+                         c->wake_ms < deadline_ms ? c->wake_ms : deadline_ms);
         if (r < 0 && r != -ETIMEDOUT)
             return r;
     }
