@@ -1,6 +1,7 @@
 /* json - walks a message by its descriptor. */
 #include "wire/json.h"
 #include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include "wire/check.h"
@@ -67,6 +68,9 @@ static json_t *u64_json(uint64_t value)
     return value <= INT64_MAX ? json_integer((json_int_t)value) : json_real((double)value);
 }
 
+/* These use all of their bits, and most readers of JSON have 53 for a number. */
+static json_t *fixed64_json(uint64_t value) { return json_sprintf("%" PRIu64, value); }
+
 static char lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c; }
 
 /* "ROW_STATE_ANY" of enum RowState: the prefix is the enum's name, word by word. */
@@ -109,8 +113,9 @@ static json_t *value_json(const ProtobufCFieldDescriptor *field, const void *at)
     case PROTOBUF_C_TYPE_FIXED32:
         return json_integer(*(const uint32_t *)at);
     case PROTOBUF_C_TYPE_UINT64:
-    case PROTOBUF_C_TYPE_FIXED64:
         return u64_json(*(const uint64_t *)at);
+    case PROTOBUF_C_TYPE_FIXED64:
+        return fixed64_json(*(const uint64_t *)at);
     case PROTOBUF_C_TYPE_FLOAT:
         return json_real((double)*(const float *)at);
     case PROTOBUF_C_TYPE_DOUBLE:

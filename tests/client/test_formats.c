@@ -168,7 +168,7 @@ TestSuite(formats, .init = setup, .fini = teardown);
 #define PEER_FIELDS                                                                                \
     "\"peer_ip\":\"10.0.0.2\",\"peer_id\":\"n2\",\"last_sync\":0,\"services\":[],"                 \
     "\"connected\":false,\"stale\":false,\"draining\":true,\"incarnation\":0,\"version\":0,"       \
-    "\"last_seen\":0,\"services_total\":5,\"digest\":0}\n"
+    "\"last_seen\":0,\"services_total\":5,\"digest\":\"0\"}\n"
 
 Test(formats, jsonl_is_a_line_for_each_row_of_either_map)
 {

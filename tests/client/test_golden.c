@@ -324,10 +324,10 @@ Test(golden, introspect_merges_the_pages_of_one_picture)
     "{\"name\":\"mq\",\"backend_addr\":\"127.0.0.1:5672\",\"source_peer\":\"127.0.0.2\","          \
     "\"healthy\":true,\"draining\":false}],"                                                       \
     "\"connected\":false,\"stale\":true,\"draining\":false,\"incarnation\":0,\"version\":0,"       \
-    "\"last_seen\":0,\"services_total\":2,\"digest\":0},"                                          \
+    "\"last_seen\":0,\"services_total\":2,\"digest\":\"0\"},"                                      \
     "{\"peer_ip\":\"127.0.0.3\",\"peer_id\":\"n3\",\"last_sync\":0,\"services\":[],"               \
     "\"connected\":true,\"stale\":false,\"draining\":false,\"incarnation\":0,\"version\":0,"       \
-    "\"last_seen\":1234567891,\"services_total\":0,\"digest\":0}]"
+    "\"last_seen\":1234567891,\"services_total\":0,\"digest\":\"0\"}]"
 #define HEAD_JSON "{\"peer_id\":\"n1\",\"epoch\":42,\"revision\":7,"
 
 Test(golden, introspect_as_json_is_one_document)

@@ -33,8 +33,8 @@ Test(json, empty_message_prints_every_field)
     EXPECT(reply, "{\"peer_id\":\"\",\"epoch\":0,\"revision\":0,\"services\":[],"
                   "\"peer_services\":[],\"next_page_token\":\"\",\"services_total\":0,"
                   "\"peers_total\":0,\"node\":null,\"limits\":[],\"tombstones\":[],"
-                  "\"local_digest\":0,\"local_total\":0}");
-    EXPECT(beat, "{\"incarnation\":0,\"version\":0,\"digest\":0,\"count\":0,\"draining\":false,"
+                  "\"local_digest\":\"0\",\"local_total\":0}");
+    EXPECT(beat, "{\"incarnation\":0,\"version\":0,\"digest\":\"0\",\"count\":0,\"draining\":false,"
                  "\"probe\":0,\"echo\":0,\"data_wanted\":0,\"clock_us\":0,\"echo_clock_us\":0,"
                  "\"echo_held_us\":0,\"neighbours_wanted\":false}");
 }
@@ -106,6 +106,18 @@ Test(json, numbers_of_64_bits_are_numbers)
     EXPECT(counter, "{\"name\":\"calls\",\"value\":9223372036854775807}");
     counter.value = UINT64_MAX; /* rounded: above what jansson has as an integer */
     EXPECT(counter, "{\"name\":\"calls\",\"value\":1.8446744073709552e19}");
+}
+
+Test(json, digests_are_strings_with_every_digit)
+{
+    Meshd__V1__Sync sync = MESHD__V1__SYNC__INIT;
+    json_t *json;
+
+    sync.digest = UINT64_MAX - 1;
+    json = wire_json(&sync.base);
+    cr_assert(json);
+    cr_expect_str_eq(json_string_value(json_object_get(json, "digest")), "18446744073709551614");
+    json_decref(json);
 }
 
 Test(json, numbers_of_32_bits_are_unsigned)
