@@ -55,6 +55,13 @@ static const struct opt_spec *find_long(struct parser *p, const char *text, size
     return n == 1 ? found : NULL;
 }
 
+static bool among(const char *word, const char *const *words)
+{
+    while (*words && strcmp(*words, word) != 0)
+        words++;
+    return *words != NULL;
+}
+
 /* Reads the option at argv[*i], and its value if that is the next word. */
 static void long_option(struct parser *p, int argc, char **argv, int *i)
 {
@@ -72,6 +79,10 @@ static void long_option(struct parser *p, int argc, char **argv, int *i)
     }
     if (text[len]) {
         p->set(p, spec, text + len + 1);
+        return;
+    }
+    if (spec->id == p->lone && (*i + 1 >= argc || !among(argv[*i + 1], p->lone_values))) {
+        p->set(p, spec, p->lone_values[0]);
         return;
     }
     if (*i + 1 >= argc) {

@@ -73,6 +73,10 @@ struct parser {
     /* Called with each option, whose value is NULL when it takes none, and each other word. */
     void (*set)(struct parser *p, const struct opt_spec *spec, const char *value);
     void (*word)(struct parser *p, char *word);
+    /* The option whose value may be left out, which means the first of these (they end with NULL):
+     * the next word is its value only if it is one of them. */
+    enum opt_id lone;
+    const char *const *lone_values;
     struct meshcat_opts *opts;
     struct meshcat_complaint *complaint;
     bool failed, asked; /* asked: the command has come */

@@ -17,6 +17,9 @@
 #define NODES (CMD_ALL & ~CMD_CA)    /* ca asks nobody */
 #define ONE_NODE (NODES & ~CMD_DIFF) /* diff names its two as words */
 
+/* v1 when nothing is said: more backends read it. */
+static const char *const proxy_versions[] = {"v1", "v2", "off", NULL};
+
 static const struct opt_spec specs[] = {
     {"dial", "connect", 0, OPT_DIAL, ONE_NODE, "URL",
      "ask tcp://host:port, tls://host:port or ipc:///path"},
@@ -69,7 +72,7 @@ static const struct opt_spec specs[] = {
     {"check-fall", NULL, 0, OPT_CHECK_FALL, CMD_OFFER, "N",
      "failed ones that make it unhealthy; default 3"},
     {"proxy-protocol", NULL, 0, OPT_PROXY, CMD_OFFER, "VERSION",
-     "tell the backend first who each client is: v1, v2, or off (the default)"},
+     "tell the backend first who each client is: v1 (also if left out), v2, or off (the default)"},
     {"draining", NULL, 0, OPT_DRAINING, CMD_OFFER, NULL,
      "it takes no new clients: not yet, or not any more"},
     {"lease", NULL, 0, OPT_LEASE, CMD_OFFER | CMD_WITHDRAW, "ID",
@@ -542,6 +545,8 @@ int opts_parse(int argc, char **argv, struct meshcat_opts *out_opts,
 {
     struct parser p = {
         .specs = specs,
+        .lone = OPT_PROXY,
+        .lone_values = proxy_versions,
         .n_specs = N_SPECS,
         .set = set_option,
         .word = set_word,

@@ -44,6 +44,26 @@ Test(opts, a_value_comes_after_equals_colon_or_as_the_next_word)
     }
 }
 
+Test(opts, a_version_of_the_proxy_protocol_may_be_left_out)
+{
+    static const struct {
+        const char *line;
+        int version;
+    } lines[] = {
+        {"offer a b:1 --proxy-protocol", 1},     {"offer --proxy-protocol a b:1", 1},
+        {"offer a b:1 --proxy-protocol -q", 1},  {"offer a --proxy-protocol v2 b:1", 2},
+        {"offer a b:1 --proxy-protocol=v2", 2},  {"offer a b:1 --proxy-protocol v1", 1},
+        {"offer a b:1 --proxy-protocol off", 0}, {"offer a b:1", 0},
+    };
+
+    for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++) {
+        cr_assert_eq(parse(lines[i].line), 0, "%s: %s", lines[i].line, complaint.text);
+        cr_expect_eq(opts.offer.proxy_protocol, lines[i].version, "%s", lines[i].line);
+        cr_expect_eq(opts.n_args, 2, "%s", lines[i].line);
+    }
+    cr_expect_neq(parse("offer a b:1 --proxy-protocol v3"), 0);
+}
+
 Test(opts, a_short_value_is_glued_or_the_next_word)
 {
     static const char *const lines[] = {"node -x/run/s", "node -x /run/s", "-x/run/s node",
@@ -178,7 +198,7 @@ Test(opts, what_is_wrong_is_told_with_what_to_do)
         {"offer a b:1 --check tcp --check-rise 0", "a number, 1 to 100"},
         {"offer a b:1 --check tcp --check-fall 101", "a number, 1 to 100"},
         {"offer a b:1 --check-fall 2", "give --check tcp or --check http:/path too"},
-        {"offer a b:1 --proxy-protocol v3", "off, v1 or v2"},
+        {"offer a b:1 --proxy-protocol=v3", "off, v1 or v2"},
         {"withdraw a --check tcp", "--check is not an option of withdraw"},
         {"drain a --draining", "--draining is not an option of drain"},
         {"ca show -k", "--insecure is not an option of ca"},
