@@ -224,7 +224,7 @@ static void peers_rtt(const struct scrape *s, const struct snapshot *snap, size_
 static void each_peer(const struct scrape *s, const struct snapshot *snap, struct metrics *out)
 {
     size_t n = snap->n_peers < SCRAPE_PEERS ? snap->n_peers : SCRAPE_PEERS;
-    uint64_t now_s = clock_wall_us() / 1000000;
+    uint64_t now_ms = clock_ms();
 
     metrics_family(out, METRICS_GAUGE, "meshd_peer_connected",
                    "1: the link with the peer is live.");
@@ -233,9 +233,10 @@ static void each_peer(const struct scrape *s, const struct snapshot *snap, struc
     metrics_family(out, METRICS_GAUGE, "meshd_peer_staleness_seconds",
                    "Since the last sign of life of the peer.");
     for (size_t i = 0; i < n; i++) {
-        uint64_t seen_s = snap->peers[i].state.last_seen_s;
+        uint64_t seen_ms = snap->peers[i].state.last_seen_ms;
 
-        labelled(out, "peer", snap->peers[i].peer_id, now_s > seen_s ? now_s - seen_s : 0);
+        labelled(out, "peer", snap->peers[i].peer_id,
+                 now_ms > seen_ms ? (now_ms - seen_ms) / 1000 : 0);
     }
     metrics_family(out, METRICS_GAUGE, "meshd_peer_services",
                    "Entries of the peer in the services map.");

@@ -65,7 +65,8 @@ static bool fill_route(struct serve *serve, struct arena *arena, const struct re
     out->stale = from->stale;
     out->healthy = from->healthy;
     out->draining = from->draining;
-    out->last_seen = from->local ? 0 : from->last_seen_s;
+    if (!from->local)
+        out->last_seen = clock_unix_s(from->last_seen_ms, clock_offset_ms());
     return out->ip && out->peer_id && out->backend_addr;
 }
 
@@ -76,7 +77,8 @@ struct results {
     uint8_t *data;
     size_t len, cap;
     uint64_t revision;
-    bool too_long; /* for one message */
+    int64_t offset_ms; /* for last_seen */
+    bool too_long;     /* for one message */
 };
 
 /* Room for one more result. False: no memory, or more than a message may have. */
@@ -145,7 +147,7 @@ static bool lookup_one(struct results *results, const char *asked, size_t most)
             .stale = from->stale,
             .healthy = from->healthy,
             .draining = from->draining,
-            .last_seen = from->local ? 0 : from->last_seen_s,
+            .last_seen = from->local ? 0 : clock_unix_s(from->last_seen_ms, results->offset_ms),
         };
     }
     ok = results_put(results, &result);
@@ -158,7 +160,8 @@ static void lookup(Meshd__V1__Registry_Service *service, const Meshd__V1__Lookup
 {
     struct serve *serve = (struct serve *)service;
     struct rpc_call *call = closure_data;
-    struct results results = {.serve = serve, .arena = rpc_call_arena(call)};
+    struct results results = {
+        .serve = serve, .arena = rpc_call_arena(call), .offset_ms = clock_offset_ms()};
     Meshd__V1__LookupReply reply = MESHD__V1__LOOKUP_REPLY__INIT;
     ProtobufCMessageUnknownField field;
     size_t most = request->max_routes ? request->max_routes : ROUTES_DEFAULT;
@@ -190,7 +193,7 @@ static bool fill_candidate(struct serve *serve, struct arena *arena,
                            const struct forward_candidate *from, Meshd__V1__Candidate *out)
 {
     const struct registry_route *route = from->route;
-    uint64_t now_s = clock_wall_us() / 1000000;
+    uint64_t now_ms = clock_ms();
     char session[PICTURE_SESSION_TEXT] = "";
 
     meshd__v1__candidate__init(out);
@@ -205,8 +208,8 @@ static bool fill_candidate(struct serve *serve, struct arena *arena,
         out->last_failure_text = arena_strdup(arena, from->failed_text);
         out->last_failure_ms_ago = from->failed_ms_ago;
     }
-    if (!route->local && now_s > route->last_seen_s)
-        out->seen_s_ago = now_s - route->last_seen_s;
+    if (!route->local && now_ms > route->last_seen_ms)
+        out->seen_s_ago = (now_ms - route->last_seen_ms) / 1000;
     if (route->link_id)
         picture_session(route->session_id, session);
     out->session = arena_strdup(arena, session);

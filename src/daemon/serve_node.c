@@ -313,15 +313,6 @@ static bool fill_tls(struct tls_keeper *keeper, struct arena *arena, Meshd__V1__
     return true;
 }
 
-/* By the wall clock as it is now: of a time that it showed before it was set, readers would make
- * ages that never were. */
-static uint64_t ago_s(uint64_t ms)
-{
-    uint64_t now_ms = clock_wall_us() / 1000;
-
-    return now_ms > ms ? (now_ms - ms) / 1000 : 0;
-}
-
 static bool fill_neighbours(struct arena *arena, const struct node_link_info *from,
                             Meshd__V1__LinkRow *out)
 {
@@ -344,7 +335,7 @@ static bool fill_neighbours(struct arena *arena, const struct node_link_info *fr
     return true;
 }
 
-static bool fill_link(struct arena *arena, const struct node_link_info *from, uint64_t now_ms,
+static bool fill_link(struct arena *arena, const struct node_link_info *from, int64_t offset_ms,
                       bool tls, Meshd__V1__LinkRow *out)
 {
     char text[LIMIT_IP_TEXT + 16], session[PICTURE_SESSION_TEXT] = "";
@@ -363,7 +354,7 @@ static bool fill_link(struct arena *arena, const struct node_link_info *from, ui
     out->state = (char *)from->state;
     out->session_id = arena_strdup(arena, session);
     out->silent_ms = from->silent_ms;
-    out->since = ago_s(now_ms - from->since_ms);
+    out->since = clock_unix_s(from->since_ms, offset_ms);
     out->last_error = arena_strdup(arena, from->last_error);
     out->attempts = from->attempts;
     out->rtt_us = from->rtt_us;
@@ -379,7 +370,7 @@ static bool fill_links(struct serve *serve, struct arena *arena, size_t *room,
     size_t n = node_links(serve->node, NULL, 0), size;
     struct node_link_info *links;
     Meshd__V1__LinkRow *rows;
-    uint64_t now_ms = clock_ms();
+    int64_t offset_ms = clock_offset_ms();
 
     info->links_total = (uint32_t)n;
     if (n > LINKS_MAX)
@@ -391,7 +382,7 @@ static bool fill_links(struct serve *serve, struct arena *arena, size_t *room,
         return false;
     node_links(serve->node, links, n);
     for (size_t i = 0; i < n; i++) {
-        if (!fill_link(arena, &links[i], now_ms, serve->tls != NULL, &rows[i]))
+        if (!fill_link(arena, &links[i], offset_ms, serve->tls != NULL, &rows[i]))
             return false;
         size = protobuf_c_message_get_packed_size(&rows[i].base) + 4; /* tag, length */
         if (size > *room)
@@ -424,7 +415,7 @@ bool serve_ready(struct serve *serve, char *out_why, size_t size)
 /* Otherwise the same number each time. */
 static uint64_t started_s(const struct serve *serve)
 {
-    uint64_t now_s = ago_s(clock_ms() - serve->started_ms), was_s = serve->started_s;
+    uint64_t now_s = clock_unix_s(serve->started_ms, clock_offset_ms()), was_s = serve->started_s;
 
     return now_s > was_s + 1 || now_s + 1 < was_s ? now_s : was_s;
 }

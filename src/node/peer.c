@@ -36,13 +36,12 @@ int peer_open(struct node *n, const char *id, const char *ip, struct peer **out_
     text_copy(p->id, sizeof(p->id), id);
     text_copy(p->ip, sizeof(p->ip), ip);
     p->life_ms = n->now_ms;
-    p->seen_s = node_wall_s(n);
     HASH_ADD_STR(n->peers, id, p);
     if (!p->hh.tbl) {
         free(p);
         return -ENOMEM;
     }
-    r = registry_peer_open(n->registry, id, ip, p->seen_s, &p->label, &change);
+    r = registry_peer_open(n->registry, id, ip, p->life_ms, &p->label, &change);
     if (r != 0) {
         HASH_DEL(n->peers, p);
         free(p);
@@ -153,7 +152,7 @@ struct link *peer_live(const struct node *n, const struct peer *p)
 void peer_show(struct node *n, struct peer *p)
 {
     const struct link *live = peer_live(n, p);
-    struct registry_state state = {.last_seen_s = p->seen_s, .draining = p->draining};
+    struct registry_state state = {.last_seen_ms = p->life_ms, .draining = p->draining};
     struct registry_change change = {0};
 
     if (live) {
@@ -167,11 +166,7 @@ void peer_show(struct node *n, struct peer *p)
         node_changed(n, &change);
 }
 
-void peer_alive(struct node *n, struct peer *p)
-{
-    p->life_ms = n->now_ms;
-    p->seen_s = node_wall_s(n);
-}
+void peer_alive(struct node *n, struct peer *p) { p->life_ms = n->now_ms; }
 
 /* The link that is one too many, once both are live for a moment and nobody waits for an answer
  * over it; NULL: none. */

@@ -34,7 +34,7 @@ struct peer {
     const char *label;    /* the registry's */
     uint64_t incarnation; /* the highest accepted */
     struct known_list known;
-    uint64_t life_ms, seen_s; /* last sign of life on a session, or when the record was made */
+    uint64_t life_ms; /* last sign of life on a session, or when the record was made */
     bool was_live, draining;
     uint64_t refused_told;
     uint8_t token[TOKEN_LEN];

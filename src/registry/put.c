@@ -289,7 +289,7 @@ static void make_change(const struct plan *plan, uint64_t incarnation, uint64_t 
             (owner->incarnation != incarnation || owner->version != version)) {
             owner->incarnation = incarnation;
             owner->version = version;
-            owner->last_sync_s = owner->state.last_seen_s = now_s;
+            owner->last_sync_s = now_s;
         }
         registry_write_done(reg);
     }

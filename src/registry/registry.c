@@ -271,7 +271,7 @@ static int reserve_sorted(struct registry *reg)
     return 0;
 }
 
-int registry_peer_open(struct registry *reg, const char *peer_id, const char *ip, uint64_t now_s,
+int registry_peer_open(struct registry *reg, const char *peer_id, const char *ip, uint64_t now_ms,
                        const char **out_label, struct registry_change *out_change)
 {
     CLEANUP(peer_unrefp) struct peer *peer = NULL;
@@ -292,7 +292,7 @@ int registry_peer_open(struct registry *reg, const char *peer_id, const char *ip
     peer = peer_new(peer_id, ip, ip, label_taken(reg, ip));
     if (!peer)
         return -ENOMEM;
-    peer->state.last_seen_s = now_s;
+    peer->state.last_seen_ms = now_ms;
     r = reserve_sorted(reg);
     if (r == 0)
         r = reserve_peer(reg, &reg->peer_services.by_id, &peer->by_id);
@@ -325,13 +325,13 @@ int registry_peer_state(struct registry *reg, const char *peer_id,
           memcmp(was->session_id, state->session_id, sizeof(was->session_id)) != 0;
     registry_write(reg);
     if (any) {
-        uint64_t last_seen_s = was->last_seen_s;
+        uint64_t last_seen_ms = was->last_seen_ms;
         *was = *state;
-        was->last_seen_s = last_seen_s;
+        was->last_seen_ms = last_seen_ms;
         reg->both.revision++;
     }
-    if (state->last_seen_s > 0)
-        was->last_seen_s = state->last_seen_s;
+    if (state->last_seen_ms > 0)
+        was->last_seen_ms = state->last_seen_ms;
     registry_write_done(reg);
     if (any)
         count_up(&reg->counters.changes, 1);

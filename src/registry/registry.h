@@ -67,14 +67,13 @@ void registry_refusals_fini(struct registry_refusals *refusals);
 
 /* Makes the peer's record, not connected, if there is none; otherwise changes nothing. *out_label
  * is borrowed until the record goes. REGISTRY_E_FULL; -EINVAL: an id or ip that is empty or too
- * long. Counts as a change (a peer without services is shown too). now_s: unix seconds, for
- * last_seen. */
-int registry_peer_open(struct registry *reg, const char *peer_id, const char *ip, uint64_t now_s,
+ * long. Counts as a change (a peer without services is shown too). now_ms is for last_seen_ms. */
+int registry_peer_open(struct registry *reg, const char *peer_id, const char *ip, uint64_t now_ms,
                        const char **out_label, struct registry_change *out_change);
 
 /* The peer's list becomes `list` (rows made with the peer's label, or -EINVAL; borrowed). An
  * (incarnation, version) not above the known pair is REGISTRY_E_STALE and changes nothing; a list
- * equal to the one known moves only the pair and the times (last_sync, last_seen). Over a limit the
+ * equal to the one known moves only the pair and last_sync (now_s: unix seconds). Over a limit the
  * rows that come last in order of names are left out and named in out_refusals; rows known before
  * stay before new ones come. Rows that go leave tombstones: "withdrawn". REGISTRY_E_UNKNOWN. */
 int registry_put_list(struct registry *reg, const char *peer_id, uint64_t incarnation,
@@ -82,18 +81,18 @@ int registry_put_list(struct registry *reg, const char *peer_id, uint64_t incarn
                       struct registry_refusals *out_refusals, struct registry_change *out_change);
 
 /* The list of the pair known becomes another part of what the peer offered: as registry_put_list,
- * but neither the pair nor the times move, and tombstones say why, a constant. */
+ * but neither the pair nor last_sync moves, and tombstones say why, a constant. */
 int registry_put_part(struct registry *reg, const char *peer_id, struct list *list, const char *why,
                       uint64_t now_s, struct registry_refusals *out_refusals,
                       struct registry_change *out_change);
 
 struct registry_state {
     bool connected, stale, draining;
-    uint64_t last_seen_s; /* 0: as it was */
-    uint64_t link_id;     /* 0: no session to forward on */
+    uint64_t last_seen_ms; /* on clock_ms(), whatever becomes of the wall clock; 0: as it was */
+    uint64_t link_id;      /* 0: no session to forward on */
     uint8_t session_id[16];
 };
-/* last_seen alone is no change: it moves without a new revision. REGISTRY_E_UNKNOWN. */
+/* last_seen_ms alone is no change: it moves without a new revision. REGISTRY_E_UNKNOWN. */
 int registry_peer_state(struct registry *reg, const char *peer_id,
                         const struct registry_state *state, struct registry_change *out_change);
 /* The list was confirmed whole (digest equal): moves last_sync and nothing else. */
@@ -115,7 +114,7 @@ struct registry_route {
     char label[LIMIT_LABEL_TEXT]; /* "local", ip or ip#peer_id */
     char peer_id[LIMIT_PEER_ID + 1];
     bool local, connected, stale, healthy, draining;
-    uint64_t last_seen_s, link_id;
+    uint64_t last_seen_ms, link_id;
     uint8_t session_id[16];
 };
 struct registry_routes {

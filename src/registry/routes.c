@@ -111,7 +111,7 @@ struct row *registry_find(struct registry *reg, const char *key)
 
 /* While routes are chosen, they hold no more than this, in fields that are filled in at the end. */
 #define ROUTE_RANK link_id
-#define ROUTE_TIE last_seen_s
+#define ROUTE_TIE last_seen_ms
 
 static bool worse(const struct registry_route *a, const struct registry_route *b)
 {
@@ -178,7 +178,7 @@ static void fill(struct registry_route *route)
     route->stale = peer->state.stale;
     route->healthy = !(entry->flags & ROW_UNHEALTHY);
     route->draining = peer->state.draining || entry->flags & ROW_DRAINING;
-    route->last_seen_s = peer->state.last_seen_s;
+    route->last_seen_ms = peer->state.last_seen_ms;
     route->link_id = peer->state.link_id;
     memcpy(route->session_id, peer->state.session_id, sizeof(route->session_id));
 }

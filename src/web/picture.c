@@ -6,6 +6,7 @@
 #include <string.h>
 #include "base/array.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "wire/json.h"
 
 #define FLAGS (JSON_COMPACT | JSON_ENSURE_ASCII | JSON_ENCODE_ANY)
@@ -49,7 +50,7 @@ void picture_service_row(const struct snapshot_peer *peer, const char *self,
         return;
     out->connected = peer->state.connected;
     out->stale = peer->state.stale;
-    out->last_seen = peer->state.last_seen_s;
+    out->last_seen = clock_unix_s(peer->state.last_seen_ms, clock_offset_ms());
     if (peer->state.link_id)
         picture_session(peer->state.session_id, link);
 }
@@ -65,7 +66,7 @@ void picture_peer_row(const struct snapshot_peer *peer, Meshd__V1__PeerServicesR
     out->draining = peer->state.draining;
     out->incarnation = peer->incarnation;
     out->version = peer->version;
-    out->last_seen = peer->state.last_seen_s;
+    out->last_seen = clock_unix_s(peer->state.last_seen_ms, clock_offset_ms());
     out->services_total = (uint32_t)list_count(peer->list);
     out->digest = list_digest(peer->list);
 }

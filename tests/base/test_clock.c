@@ -30,3 +30,13 @@ Test(clock, wall_time_is_unix_time)
     /* time() may lag by a tick of the kernel's coarse clock. */
     cr_expect(us / 1000000 >= (uint64_t)before && us / 1000000 <= (uint64_t)time(NULL) + 1);
 }
+
+Test(clock, a_monotonic_time_is_told_by_the_wall_clock_as_it_is_now)
+{
+    uint64_t at_ms = clock_ms(), wall_s = clock_wall_us() / 1000000;
+    uint64_t unix_s = clock_unix_s(at_ms, clock_offset_ms());
+
+    cr_expect(unix_s + 1 >= wall_s && unix_s <= wall_s + 1);
+    cr_expect_eq(clock_unix_s(5000, 7999), 12);
+    cr_expect_eq(clock_unix_s(5000, -5001), 0, "before there was such a time");
+}

@@ -67,7 +67,7 @@ static void tell_state(struct peer *peer, bool up, bool draining)
                                    .stale = !up,
                                    .draining = draining,
                                    .link_id = up ? peer->link : 0,
-                                   .last_seen_s = 1};
+                                   .last_seen_ms = 1};
 
     memcpy(state.session_id, peer->session_id, SESSION_ID_LEN);
     MUST(registry_peer_state(peer->rig->sides[DIALLER].registry, peer->id, &state, &change) == 0);

@@ -97,7 +97,7 @@ static void tell_state(struct rig *rig, bool up)
     for (int i = 0; i < 2; i++) {
         struct rig_side *side = &rig->sides[i];
         struct registry_state state = {
-            .connected = up, .stale = !up, .link_id = up ? LINK : 0, .last_seen_s = 1};
+            .connected = up, .stale = !up, .link_id = up ? LINK : 0, .last_seen_ms = 1};
 
         memcpy(state.session_id, rig->session_id, SESSION_ID_LEN);
         MUST(registry_peer_state(side->registry, rig->sides[1 - i].peer_id, &state, &change) == 0);

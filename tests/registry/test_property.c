@@ -343,7 +343,7 @@ static void set_state(int p)
     struct registry_state state = {.connected = pick(2),
                                    .stale = pick(4) == 0,
                                    .draining = pick(4) == 0,
-                                   .last_seen_s = pick(3)};
+                                   .last_seen_ms = pick(3)};
     struct registry_change change;
     int r = registry_peer_state(m.reg, ids[p], &state, &change);
 

@@ -133,7 +133,7 @@ static void write_on(struct shared *sh)
         snprintf(ip, sizeof(ip), "10.0.0.%u", p);
         put_many(sh, id, ip, v, v % 7 * 10, 100 + v % 50);
         state.stale = v % 3 == 0;
-        state.last_seen_s = v;
+        state.last_seen_ms = v;
         registry_peer_state(sh->reg, id, &state, NULL);
         if (v % 11 == 0)
             registry_peer_gone(sh->reg, id, "left", v, NULL);

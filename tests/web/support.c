@@ -88,10 +88,17 @@ static int on_picture(void *ctx, struct snapshot **out)
 
 /* ---- the rig ---- */
 
+/* Long before the machine's clock began, so it wraps; in the middle of the second. */
+static uint64_t seen_at(uint64_t unix_s)
+{
+    return unix_s * 1000 + 500 - (uint64_t)clock_offset_ms();
+}
+
 void rig_init(struct rig *rig)
 {
-    struct registry_state live = {.connected = true, .last_seen_s = 1700000000, .link_id = 7};
-    struct registry_state stale = {.stale = true, .last_seen_s = 1600000000};
+    struct registry_state live = {
+        .connected = true, .last_seen_ms = seen_at(1700000000), .link_id = 7};
+    struct registry_state stale = {.stale = true, .last_seen_ms = seen_at(1600000000)};
 
     memset(rig, 0, sizeof *rig);
     memset(live.session_id, 0xab, sizeof live.session_id);

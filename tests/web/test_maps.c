@@ -98,7 +98,7 @@ Test(maps, peers_are_filtered_likewise_and_one_without_a_match_is_left_out)
 
 Test(maps, a_peer_that_drains_does_so_with_all_it_has)
 {
-    struct registry_state state = {.connected = true, .draining = true, .last_seen_s = 1};
+    struct registry_state state = {.connected = true, .draining = true, .last_seen_ms = 1};
 
     registry_peer_state(rig.reg, "p1", &state, NULL);
     rig_start(&rig);
