@@ -265,3 +265,44 @@ Test(feed, who_comes_after_many_changes_is_told_what_is_there, .init = setup, .f
     cr_expect_eq(rig_count(&rig).watch_log_bytes, 0u);
     follow_through(50);
 }
+
+/* A change of one service, told and taken, n times. */
+static void change_one(struct watcher *w, unsigned n)
+{
+    for (; n > 0; n--) {
+        truth.value[2] = truth.value[2] % 60000 + 1;
+        put(0);
+        show();
+        cr_assert(watcher_reach(w, truth.revision));
+    }
+}
+
+Test(feed, changes_are_remembered_in_no_more_memory_than_their_limit_says, .init = setup,
+     .fini = teardown)
+{
+    Meshd__V1__WatchRequest request = MESHD__V1__WATCH_REQUEST__INIT;
+    static struct watcher w;
+    size_t before, full, later;
+    uint64_t used = 0;
+
+    rig.limits.watch_log_bytes = 262144;
+    rig.limits.tombstones = 16;
+    start();
+    cr_assert_eq(watcher_open(&w, &rig, SP_IPC, &request), 0);
+    change_one(&w, 20); /* as many as make all that is made once */
+    before = heap_bytes();
+    while (rig_count(&rig).watch_log_bytes > used) {
+        used = rig_count(&rig).watch_log_bytes;
+        change_one(&w, 10);
+    }
+    full = heap_bytes();
+    cr_expect_gt(used, rig.limits.watch_log_bytes * 9 / 10);
+    /* What malloc takes for itself is not counted. */
+    cr_expect_leq(full, before + rig.limits.watch_log_bytes * 9 / 8, "%zu, %zu before", full,
+                  before);
+    change_one(&w, 2000);
+    later = heap_bytes();
+    cr_expect_leq(later, full + 16384, "%zu, %zu when it was full", later, full);
+    cr_expect_leq(rig_count(&rig).watch_log_bytes, rig.limits.watch_log_bytes);
+    watcher_close(&w);
+}
