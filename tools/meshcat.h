@@ -156,6 +156,11 @@ int show_error(const struct meshcat_opts *opts, int exit_code, int status, const
 /* A remark on stderr; nothing when JSON or silence was asked for. */
 void show_note(const struct meshcat_opts *opts, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+/* Flushes stdout, for what is shown as it comes; a failure stays in ferror(stdout), for show_end.
+ */
+void show_flush(void);
+/* What cannot be written to a reader that has left is no loss: for what has no end of its own. */
+void show_forget(void);
 /* Flushes stdout: code, or EXIT_LOCAL with an error told when not all of it could be written. */
 int show_end(const struct meshcat_opts *opts, int code);
 

@@ -13,7 +13,7 @@ static void pause_ms(uint32_t ms)
 }
 
 /* Every round is a question of its own, on a connection of its own: a node that was started anew is
- * found. */
+ * found. Without an end of their own they go on until whoever reads them has seen enough. */
 static int run_rounds(const struct meshcat_opts *opts)
 {
     bool for_ever = opts->interval_ms && !opts->count;
@@ -27,7 +27,7 @@ static int run_rounds(const struct meshcat_opts *opts)
                 putchar('\n');
         }
         code = opts->cmd->run(opts);
-        fflush(stdout); /* each as it comes; a failure stays in ferror(stdout) */
+        show_flush(); /* each as it comes */
         if (code == EXIT_USAGE)
             return code; /* the next would be no better */
         if (code != EXIT_FOUND)
@@ -35,6 +35,8 @@ static int run_rounds(const struct meshcat_opts *opts)
         else
             found++;
     }
+    if (for_ever)
+        show_forget();
     if (found == n)
         return EXIT_FOUND;
     return found > 0 ? EXIT_PARTIAL : last;

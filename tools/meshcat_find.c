@@ -155,6 +155,8 @@ int run_ping(const struct meshcat_opts *opts)
             times[n] = ms;
         n++;
     }
+    if (for_ever)
+        show_forget();
     if (times)
         show_pings(opts, &(struct show_pings){.peer_id = peer_id, .ms = times, .n = (size_t)n});
     if (opts->verbose)

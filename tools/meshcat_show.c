@@ -1,9 +1,12 @@
 /* meshcat_show - answers as tables or as JSON on stdout; errors and remarks on stderr. */
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/cleanup.h"
 #include "meshcat.h"
 #include "meshcat_format.h"
@@ -78,17 +81,35 @@ void show_note(const struct meshcat_opts *opts, const char *format, ...)
     fprintf(stderr, "meshcat: %s\n", text);
 }
 
+static int output_errno; /* of the first flush that failed */
+
+void show_flush(void)
+{
+    if (fflush(stdout) != 0 && output_errno == 0)
+        output_errno = errno;
+}
+
+void show_forget(void)
+{
+    struct pollfd at = {.fd = STDOUT_FILENO};
+
+    show_flush();
+    if (ferror(stdout) && poll(&at, 1, 0) > 0 && (at.revents & (POLLERR | POLLHUP))) {
+        __fpurge(stdout);
+        clearerr(stdout);
+    }
+}
+
 int show_end(const struct meshcat_opts *opts, int code)
 {
-    /* Tried even after an earlier failure, whose errno is gone by now. */
-    errno = 0;
-    if (fflush(stdout) == 0 && !ferror(stdout))
+    show_flush();
+    if (!ferror(stdout))
         return code;
     return show_error(
         opts, EXIT_LOCAL, -1,
         "cannot write to standard output: %s; the answer is not complete, run it again "
         "with an output that stays open",
-        errno ? strerror(errno) : "an earlier write failed");
+        output_errno ? strerror(output_errno) : "an earlier write failed");
 }
 
 /* ---- tables ---- */
@@ -359,7 +380,7 @@ void show_ping(const struct meshcat_opts *opts, const char *peer_id, uint64_t se
     } else if (ms >= 0) {
         printf("%s seq=%" PRIu64 " time=%.3f ms\n", safe, seq, ms);
     }
-    fflush(stdout); /* each as it comes; a failure stays in ferror(stdout) */
+    show_flush(); /* each as it comes */
 }
 
 void show_pings(const struct meshcat_opts *opts, const struct show_pings *pings)

@@ -7,7 +7,6 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio_ext.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <time.h>
@@ -261,18 +260,6 @@ static bool wait_for_it(struct watch *w, bool idle)
     return !at[0].revents && !at[1].revents;
 }
 
-/* What could not be written for a reader that has left is no loss. */
-static void forget_output(void)
-{
-    struct pollfd at = {.fd = STDOUT_FILENO};
-
-    fflush(stdout);
-    if (ferror(stdout) && poll(&at, 1, 0) > 0 && (at.revents & (POLLERR | POLLHUP))) {
-        __fpurge(stdout);
-        clearerr(stdout);
-    }
-}
-
 static int follow_on(struct watch *w)
 {
     const Meshd__V1__WatchReply *reply;
@@ -303,10 +290,11 @@ static int follow_on(struct watch *w)
             if (show_reply(w, reply))
                 break;
         }
-        if (fflush(stdout) != 0 || ferror(stdout)) /* each line as it comes */
+        show_flush(); /* each line as it comes */
+        if (ferror(stdout))
             break;
     }
-    forget_output();
+    show_forget();
     return EXIT_FOUND;
 }
 

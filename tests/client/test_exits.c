@@ -354,11 +354,31 @@ Test(exits, eight_when_the_output_is_gone)
         run_meshcat(&run, (const char *const[]){"lookup", "a", "--dial", fake.url, NULL}, NULL,
                     (enum run_stdout)where);
         expect_code(8);
-        expect_err("cannot write to standard output");
+        expect_err(where == STDOUT_BROKEN ? "cannot write to standard output: Broken pipe"
+                                          : "cannot write to standard output");
     }
+    run_meshcat(&run,
+                (const char *const[]){"lookup", "a", "-C2", "-i.001", "--dial", fake.url, NULL},
+                NULL, STDOUT_BROKEN);
+    expect_code(8);
+    expect_err("cannot write to standard output: Broken pipe");
     run_meshcat(&run, (const char *const[]){"--help", NULL}, NULL, STDOUT_BROKEN);
     expect_code(8);
     fake_stop(&fake);
+}
+
+Test(exits, zero_when_who_reads_what_has_no_end_has_seen_enough)
+{
+    for (int i = 0; i < 2; i++) {
+        fake_start(&fake, SP_TCP, i ? is_empty : knows_a, NULL);
+        run_meshcat(&run,
+                    (const char *const[]){"-i.001", "--dial", fake.url, i ? "ping" : "lookup",
+                                          i ? NULL : "a", NULL},
+                    NULL, STDOUT_BROKEN);
+        expect_code(0);
+        cr_expect_str_eq(run.err, "");
+        fake_stop(&fake);
+    }
 }
 
 /* Answers the first of two connections with nothing but its end. */
