@@ -96,7 +96,8 @@ static const char *what_next(unsigned status)
         return "try again in a moment";
     case STATUS_PERMISSION_DENIED:
     case STATUS_UNAUTHENTICATED:
-        return "ask through the node's own socket (-x PATH), or have it allowed there";
+        return "ask through the node's own socket (-x PATH), or, where its policy decides, have it "
+               "allowed there";
     case STATUS_UNIMPLEMENTED:
         return "use the meshcat of the node's version";
     case STATUS_ALREADY_EXISTS:
