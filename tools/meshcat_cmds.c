@@ -162,7 +162,9 @@ const struct meshcat_cmd meshcat_cmds[] = {
      "what is\n"
      "revoked when they have DIR/crl.pem (PEER_TLS_CRL). The CRL is good for as long as the CA, "
      "so\n"
-     "nobody has to renew it in time. Exit code 1 when there is no CA, or nothing to revoke.",
+     "nobody has to renew it in time. Exit code 1 when there is no CA, no such file, or nothing "
+     "to\n"
+     "revoke.",
      1, LIMIT_LOOKUP_NAMES, run_ca},
     {NULL, 0, NULL, NULL, NULL, 0, 0, NULL},
 };

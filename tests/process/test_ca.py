@@ -85,6 +85,7 @@ class Ca(unittest.TestCase):
         self.ca("issue", "n1", "a/b", code=2)
         self.assertFalse((self.dir / "n1.pem").exists(), "nothing is written when one name is wrong")
         self.ca("revoke", "n1", code=1)
+        self.assertIn("none.pem: No such file", self.ca("show", "none.pem", code=1)[1])
         for wrong in (["make"], ["init", "x"], ["issue"], ["revoke"], ["issue", "a", "b", "--san", "c"],
                       ["init", "--serial", "1"], ["show", "--days", "3"], ["init", "--days", "0"],
                       ["show", "--dial", "tcp://127.0.0.1:1"], ["show", "--format", "hex"]):
