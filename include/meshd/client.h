@@ -211,7 +211,9 @@ enum mesh_status mesh_watch_next(struct mesh_watch *watch, int deadline_ms,
                                  enum mesh_change *out_change,
                                  const struct mesh_instance **out_instance);
 /* Readable when mesh_watch_next(watch, 1, ...) may have something to do, for poll(2) and loops:
- * call it until MESH_TIMEOUT. The same descriptor for the watch's life; it is the watch's. */
+ * call it until MESH_TIMEOUT. The same descriptor for the watch's life; it is the watch's. Take it
+ * out of an epoll before the watch is closed: closing does not, while a child that was forked holds
+ * a copy. */
 int mesh_watch_fd(const struct mesh_watch *watch);
 void mesh_watch_close(struct mesh_watch *watch);
 
