@@ -50,11 +50,12 @@ class Browser:
             self.driver.quit()
         shutil.rmtree(self.profile, ignore_errors=True)
 
-    def look(self, width=1280, height=900, scheme="light"):
+    def look(self, width=1280, height=900, scheme="light", forced=False):
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {
-            "features": [{"name": "prefers-color-scheme", "value": scheme}]})
+            "features": [{"name": "prefers-color-scheme", "value": scheme},
+                         {"name": "forced-colors", "value": "active" if forced else "none"}]})
 
     def open(self, url):
         self.driver.get("about:blank")  # so that another hash of the same page is a load, too
@@ -93,6 +94,14 @@ class Browser:
 
     def column(self, table, n):
         return [row[n] for row in self.rows(table)]
+
+    def spoken(self, selector):
+        """What a screen reader is told of that element and what is in it: (role, name) of each part."""
+        found = self.driver.execute_cdp_cmd("Runtime.evaluate", {"expression": f"document.querySelector({selector!r})"})
+        part = {"objectId": found["result"]["objectId"]}
+        top = self.driver.execute_cdp_cmd("Accessibility.getPartialAXTree", {**part, "fetchRelatives": False})["nodes"][0]
+        nodes = self.driver.execute_cdp_cmd("Accessibility.queryAXTree", part)["nodes"]
+        return [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in [top, *nodes] if not n["ignored"]]
 
     def until_text(self, selector, wanted, seconds=10):
         return until(f"{selector} says {wanted!r}; it says {self.text(selector)!r}",

@@ -53,6 +53,12 @@ class PageTest(MeshTest):
         page.open(node.page + hash)
         page.until_text("#connection", "live")
 
+    def follows_the_rules(self, look):
+        """Of page_rules.js; look: the name of a screenshot, too."""
+        page.run("drawNow('mesh')")  # of this width
+        page.shot(look)
+        self.assertEqual(page.run((pathlib.Path(__file__).parent / "page_rules.js").read_text()), [], look)
+
     def until_services(self, wanted, seconds=10):
         """The names on show are these."""
         until(f"services {wanted}; there are {page.column('services-table', 0)}",
@@ -216,11 +222,16 @@ class Tables(PageTest):
         until("all are there", lambda: page.text("#services-count") == "252 services")
         page.click("#services-pager button:last-child")
         page.click("#services-pager button:last-child")
-        self.assertEqual(page.text("#services-pager span"), "201–252")
+        self.assertEqual(page.text("#services-pager span"), "201–252 of 252")
         self.assertEqual(len(page.rows("services-table")), 52)
         self.assertFalse(page.find("#services-pager button:last-child").is_enabled())
         self.n1.local("offer", "zzz", "127.0.0.1:1")
         until("it comes on this page", lambda: page.column("services-table", 0)[-1] == "zzz")
+        page.look(360, 740)
+        until("a phone has shorter ones", lambda: page.text("#services-pager span") == "1–25 of 253")
+        page.click("#services-pager button:last-child")
+        self.assertEqual(page.text("#services-pager span"), "26–50 of 253")
+        self.assertEqual(page.run("return Math.round(byId('services').getBoundingClientRect().top)"), 0, "read from its top")
 
     def test_the_keyboard_is_enough(self):
         keys = browser.webdriver.common.keys.Keys
@@ -274,12 +285,61 @@ class Tables(PageTest):
         self.open(self.n1)
         until("all are there", lambda: page.text("#services-count") == "252 services")
         for scheme in ("light", "dark"):
-            page.look(1280, 2200, scheme)
             for width in (1280, 320):
                 page.look(width, 2200, scheme)
-                self.assertEqual(page.run((pathlib.Path(__file__).parent / "page_rules.js").read_text()), [],
-                                 f"{scheme}, {width} px wide")
-                page.shot(f"{scheme}-{width}")
+                self.follows_the_rules(f"{scheme}-{width}")
+
+
+class Long(PageTest):
+    """Names as long as they may be, and addresses: at any width."""
+    NAME = ".".join(["orders-and-invoices-of-the-european-region-and-of-all-others"] * 4)
+    PEER = "a-peer-of-the-second-floor.frankfurt-am-main.example.org"
+
+    def setUp(self):
+        super().setUp()
+        self.n1 = self.viewed("n1", services=["web:[2001:db8:4f2e:1100:a8bb:ccff:fedd:1234]:8080", f"{self.NAME}:{self.NAME}:65535"],
+                              peers=[f"{self.mesh.net}.9:7400"]).start()
+        self.mesh.node(self.PEER, n=2, services=["db:10.1.2.3:5432"], peers=[self.n1]).start()
+        page.look(360, 740)
+        self.open(self.n1)
+        self.until_services(["db", self.NAME, "web"])
+        until("both peers are drawn", lambda: page.run("return document.querySelectorAll('[data-peer]').length") == 2)
+        until("why one is not reached is said", lambda: "Connection refused" in page.text("#peers-table"))
+
+    def test_a_row_is_seen_whole_at_any_width(self):
+        for width in (320, 360, 430, 768, 901, 1024, 1440, 1920, 2560):
+            page.look(width, 2200)
+            self.follows_the_rules(f"long-{width}")
+
+    def test_it_is_seen_with_the_colours_of_the_system(self):
+        for scheme in ("light", "dark"):
+            page.look(1280, 2200, scheme, forced=True)
+            self.follows_the_rules(f"forced-{scheme}")
+
+    def test_a_screen_reader_finds_the_same_table_on_a_phone(self):
+        wide = None
+        for width in (1280, 360):
+            page.look(width, 740)
+            told = page.spoken("#services-table")
+            self.assertEqual(told[0], ("table", "Services, by name and source"))
+            self.assertEqual([name for role, name in told if role == "columnheader"],
+                             ["name", "source", "peer", "backend", "state", "age"])
+            self.assertEqual([name for role, name in told if role == "rowheader"], ["db", self.NAME, "web"])
+            roles = [role for role, _ in told if role in ("row", "columnheader", "rowheader", "cell")]
+            self.assertEqual(roles.count("row"), 4)
+            self.assertEqual(roles.count("cell"), 15)
+            wide = wide or roles
+            self.assertEqual(roles, wide)
+
+    def test_what_a_node_is_moves_nothing(self):
+        place = "const { top } = byId('drawing').getBoundingClientRect(); return [top + scrollY, document.body.scrollHeight]"
+        page.look(768, 740)
+        page.run("drawNow('mesh')")
+        before = page.run(place)
+        for said in "Connection refused", f"{self.PEER}, live":
+            page.run("[...document.querySelectorAll('[data-peer]')].find((g) => g.ariaLabel.includes(arguments[0])).focus()", said)
+            page.until_text("#mesh-about", said)
+            self.assertEqual(page.run(place), before)
 
 
 class Many(PageTest):

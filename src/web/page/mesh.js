@@ -5,6 +5,8 @@
 const SVG = "http://www.w3.org/2000/svg";
 const GROUP_ABOVE = 100, LABELS_BESIDE = 16;
 const LABEL_PITCH = 12; // between two labels that go outwards
+const CHAR = 7, NOTE_CHAR = 6.2; // widths that hardly any text exceeds
+const MARGIN = 96; // for labels that go outwards
 const OTHERS_NAMED = 6, BEND = 0.14; // of a line between two peers, so that it leaves the middle
 const mesh = { at: 0, nodes: [], between: [] };
 
@@ -30,6 +32,15 @@ function around(cx, cy, rx, ry, n) {
 function shorten(text, most) { // names tend to differ at their end
   const half = Math.floor((most - 1) / 2);
   return text.length > most ? `${text.slice(0, most - 1 - half)}…${text.slice(-half)}` : text;
+}
+
+// What all names end with, from a dot on: in a drawing it would only take the room.
+function commonDomain(names) {
+  for (let at = names[0]?.indexOf("."); at > 0; at = names[0].indexOf(".", at + 1)) {
+    const domain = names[0].slice(at);
+    if (/[a-z]/i.test(domain) && names.every((name) => name.endsWith(domain))) return domain;
+  }
+  return "";
 }
 
 // What a peer has links with besides this node, the bad ones first.
@@ -88,7 +99,6 @@ function groupBy(rows) {
 
 function about(i) {
   setText(byId("mesh-about"), mesh.nodes[i]?.speak ?? "");
-  byId("mesh-hint").hidden = i >= 0;
 }
 
 function makeNode(i) {
@@ -101,11 +111,14 @@ function makeNode(i) {
   return g;
 }
 
-function placeLabel(g, point, beside, visible) {
+function placeLabel(g, node, point, width, beside, visible) {
   const [, , label, note] = g.children, { x, y, angle } = point;
-  const cos = Math.cos(angle), flip = cos < -0.01;
+  const cos = Math.cos(angle), flip = cos < -0.01, sideways = Math.abs(cos) > 0.35;
+  const room = !beside ? MARGIN - 10 : !sideways ? 2 * Math.min(x, width - x) : flip ? x - 17 : width - x - 17;
+  setText(label, shorten(node.label, Math.min(24, Math.floor(room / CHAR))));
+  setText(note, node.note);
   label.style.display = visible ? "" : "none";
-  note.style.display = beside ? "" : "none";
+  note.style.display = beside && node.note.length * NOTE_CHAR < room ? "" : "none";
   for (const text of [label, note]) text.removeAttribute("transform");
   if (!beside) {
     label.setAttribute("transform", `translate(${x + 10 * cos} ${y + 10 * Math.sin(angle)}) rotate(${(angle * 180) / Math.PI + (flip ? 180 : 0)})`);
@@ -114,10 +127,10 @@ function placeLabel(g, point, beside, visible) {
     label.setAttribute("y", 4);
     return;
   }
-  const sideways = Math.abs(cos) > 0.35, above = !sideways && Math.sin(angle) < 0;
+  const above = !sideways && Math.sin(angle) < 0;
   for (const [i, text] of [label, note].entries()) {
     text.setAttribute("text-anchor", !sideways ? "middle" : flip ? "end" : "start");
-    text.setAttribute("x", sideways ? x + (flip ? -15 : 15) : x);
+    text.setAttribute("x", sideways ? x + (flip ? -16 : 16) : x);
     text.setAttribute("y", (sideways ? y - 2 : above ? y - 30 : y + 26) + 14 * i);
   }
 }
@@ -141,7 +154,7 @@ function drawMesh() {
   const centre = { x: width / 2, y: height / 2 };
   const ring = (marginX, marginY) =>
     around(centre.x, centre.y, Math.max(40, width / 2 - marginX), Math.max(40, height / 2 - marginY), nodes.length);
-  let points = ring(width < 480 ? 84 : 120, beside ? 48 : 96);
+  let points = ring(width < 480 ? 88 : width < 700 ? 120 : 170, beside ? 48 : MARGIN);
   const labelled = beside || points[0].pitch > LABEL_PITCH;
   if (!labelled) points = ring(20, 20); // what a node is then stands above, while it has the focus
   root.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -152,12 +165,14 @@ function drawMesh() {
     mesh.edges.append(edge);
     mesh.g.append(makeNode(mesh.g.childElementCount));
   }
+  const domain = nodes.length > 1 ? commonDomain(nodes.map((node) => node.label)) : "";
+  for (const node of nodes) node.label = node.label.slice(0, node.label.length - domain.length);
   mesh.nodes = nodes;
   mesh.at = Math.min(mesh.at, Math.max(0, nodes.length - 1));
   nodes.forEach((node, i) => drawNode(node, i, points[i], centre, beside, labelled));
   drawBetween(new Map(nodes.map((node, i) => [node.id, points[i]])));
   placeSelf(centre, nodes);
-  setText(byId("mesh-hint"), nodes.length ? "Arrow keys walk the peers, Enter shows one alone." : model.node ? "No peers: none is configured, and none has come." : "");
+  setText(byId("mesh-hint"), nodes.length ? "Choose a peer to see it alone; the arrow keys walk them." : model.node ? "No peers: none is configured, and none has come." : "");
 }
 
 // One path for each state, however many lines it has.
@@ -173,7 +188,7 @@ function drawBetween(at) {
 }
 
 function drawNode(node, i, point, centre, beside, labelled) {
-  const g = mesh.g.children[i], [title, circle, label, note] = g.children;
+  const g = mesh.g.children[i], [title, circle] = g.children;
   const [line, word] = mesh.edges.children[i].children;
   g.dataset.link = line.dataset.link = node.link;
   g.dataset.peer = node.id;
@@ -181,13 +196,11 @@ function drawNode(node, i, point, centre, beside, labelled) {
   g.setAttribute("aria-pressed", node.pressed);
   g.setAttribute("tabindex", i === mesh.at ? 0 : -1);
   setText(title, node.speak);
-  setText(label, shorten(node.label, beside && centre.x > 240 ? 18 : 11));
-  setText(note, node.note);
   circle.setAttribute("cx", point.x);
   circle.setAttribute("cy", point.y);
-  circle.setAttribute("r", beside ? 9 : Math.max(2.5, Math.min(6, point.pitch / 2.6)));
+  circle.setAttribute("r", beside ? 11 : Math.max(2.5, Math.min(6, point.pitch / 2.6)));
   for (const [name, value] of Object.entries({ x1: centre.x, y1: centre.y, x2: point.x, y2: point.y })) line.setAttribute(name, value);
-  placeLabel(g, point, beside, labelled);
+  placeLabel(g, node, point, 2 * centre.x, beside, labelled);
   word.style.display = beside && Math.hypot(point.x - centre.x, point.y - centre.y) > 90 ? "" : "none";
   word.setAttribute("x", centre.x + (point.x - centre.x) * 0.62);
   word.setAttribute("y", centre.y + (point.y - centre.y) * 0.62 - 5);

@@ -46,6 +46,11 @@ const many = (n, one, more) => `${count(n)} ${n === 1 ? one : more ?? one + "s"}
 const nodeNow = () => Date.now() / 1000 + model.clockAhead;
 const clockText = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
 
+function whenText(seconds) { // with its day, if that is another
+  const then = new Date(seconds * 1000), today = then.toDateString() === new Date().toDateString();
+  return today ? clockText(seconds) : `${then.toLocaleDateString("en-GB", { day: "numeric", month: "short" })} ${clockText(seconds)}`;
+}
+
 function ageText(seconds) {
   const s = Math.max(0, seconds);
   if (s < 100) return `${Math.round(s)} s`;
@@ -313,7 +318,7 @@ const connection = {
     if (this.cutSince) return;
     this.cutSince = this.heard || Date.now();
     this.say("bad", this.heard
-      ? `connection lost, trying again; what you see is from ${clockText(this.heard / 1000)}`
+      ? `connection lost, trying again; what you see is from ${whenText(this.heard / 1000)}`
       : "no connection, trying again");
   },
   say(state, text) {

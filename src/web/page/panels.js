@@ -21,6 +21,11 @@ renderers.header = () => {
   setText(byId("uptime"), ageText(node.uptime_ms / 1000));
 };
 
+function setNote(tile, text, warn) {
+  setText(byId(`note-${tile}`), text);
+  byId(`note-${tile}`).dataset.state = warn ? "warn" : "";
+}
+
 renderers.tiles = () => {
   const { node, services, peers, rates } = model, rate = rates.at(-1);
   let local = 0, unwell = 0;
@@ -31,17 +36,17 @@ renderers.tiles = () => {
   const stale = [...peers.values()].filter((p) => p.stale).length;
   const live = node?.links.filter((l) => l.state === "live").length ?? 0;
   setText(byId("tile-services"), count(services.size));
-  setText(byId("note-services"), `${count(local)} local${unwell ? `, ${count(unwell)} impaired` : ""}`);
+  setNote("services", `${count(local)} local${unwell ? `, ${count(unwell)} impaired` : ""}`, unwell);
   setText(byId("tile-peers"), count(peers.size));
-  setText(byId("note-peers"), stale ? `${count(stale)} stale` : "none stale");
+  setNote("peers", stale ? `${count(stale)} stale` : "none stale", stale);
   if (!node) return;
   setText(byId("tile-links"), count(live));
-  setText(byId("note-links"), `of ${count(node.links_total)}`);
+  setNote("links", `of ${count(node.links_total)}`);
   setText(byId("tile-active"), count(counterOf(node, "forward_relayed")));
-  setText(byId("note-active"), `${count(counterOf(node, "forward_pending"))} being opened`);
+  setNote("active", `${count(counterOf(node, "forward_pending"))} being opened`);
   setText(byId("tile-rate"), rate ? rate.forwards.toFixed(rate.forwards < 10 ? 1 : 0) : "–");
   setText(byId("tile-bytes"), rate ? bytesText(rate.up + rate.down) : "–");
-  setText(byId("note-bytes"), rate ? `${bytesText(rate.up)} up, ${bytesText(rate.down)} down` : "");
+  setNote("bytes", rate ? `${bytesText(rate.up)} up, ${bytesText(rate.down)} down` : "");
   drawSpark();
 };
 
@@ -61,7 +66,7 @@ renderers.changes = () => {
   const items = shown.map((change) => {
     const word = make("span");
     setState(word, change.word);
-    return make("li", {}, make("time", {}, clockText(change.when)), word,
+    return make("li", {}, make("time", {}, whenText(change.when)), word,
       make("span", {}, change.text, " ", make("span", { class: "quiet" }, change.why)));
   });
   list.replaceChildren(...(items.length ? items : [make("li", { class: "none" }, "Nothing yet.")]));
@@ -105,7 +110,7 @@ renderers.checks = () => {
     setState(word, c.healthy ? "draining" : "unhealthy");
     const also = c.draining && !c.healthy ? ", draining" : "";
     return make("li", {}, word, also, ` ${c.name} `, make("span", { class: "code" }, c.backend_addr),
-      make("span", { class: "quiet" }, `${c.why ? ` – ${c.why}` : ""}${c.since ? `, since ${clockText(c.since)}` : ""}`));
+      make("span", { class: "quiet" }, `${c.why ? ` – ${c.why}` : ""}${c.since ? `, since ${whenText(c.since)}` : ""}`));
   });
   const well = checks.length === 1 ? "The one backend that is looked at answers." : `All ${count(checks.length)} backends that are looked at answer.`;
   const none = checks.length ? well : "No backend of this node is known to fail.";

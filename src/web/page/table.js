@@ -1,11 +1,13 @@
 // table - one map as a table: filtered, sorted, a page at a time, so that the document stays small
 // however long the map is.
 
-const PAGE_ROWS = 100;
+const stacked = matchMedia("(max-width: 900px)"); // page.css: a row is a few lines, and the page scrolls instead of the table
+const pageRows = () => (stacked.matches ? 25 : 100);
 
 class MapTable {
   // columns: { title, value(row): what is sorted by, fill(td, row), number?, hint? }; the first is
-  // the row's head. rows(): all there are.
+  // the row's head. The roles are said, since page.css makes grids of the rows where there is no
+  // room for columns. rows(): all there are.
   constructor(name, noun, columns, rows) {
     Object.assign(this, { name, noun, columns, rows, page: 0, sort: 0, down: false, shown: [] });
     this.filter = byId(`${name}-filter`);
@@ -18,6 +20,7 @@ class MapTable {
     this.filter.addEventListener("blur", () => counted.removeAttribute("aria-live"));
     this.filter.addEventListener("input", () => { this.page = 0; view.write(); this.draw(); });
     byId(`${name}-peer`).addEventListener("click", () => { choosePeer(""); this.filter.focus(); });
+    stacked.addEventListener("change", () => { this.page = 0; touch(name); });
     renderers[name] = () => this.draw();
   }
 
@@ -30,19 +33,25 @@ class MapTable {
       view.write();
       this.draw();
     });
-    return make("th", { scope: "col", class: column.number ? "number" : "" }, button);
+    return make("th", { scope: "col", role: "columnheader", "data-column": column.title, class: column.number ? "number" : "" }, button);
   }
 
   makePager() {
     const step = (label, name, to) => {
       const button = make("button", { type: "button", "aria-label": name }, label);
-      button.addEventListener("click", () => { this.page = to(); this.draw(); });
+      button.addEventListener("click", (event) => { this.page = to(); this.draw(); this.toTop(event.detail > 0); });
       return button;
     };
     this.previous = step("‹", `Previous page of ${this.noun}s`, () => this.page - 1);
     this.next = step("›", `Next page of ${this.noun}s`, () => this.page + 1);
     this.where = make("span");
     byId(`${this.name}-pager`).append(this.previous, this.where, this.next);
+  }
+
+  // A new page is read from its top; but what the keyboard has the focus on stays in view.
+  toTop(byPointer) {
+    byId(`${this.name}-table`).parentElement.scrollTop = 0;
+    if (byPointer && stacked.matches) byId(this.name).scrollIntoView();
   }
 
   // Every word of the filter must be somewhere in the row.
@@ -61,9 +70,9 @@ class MapTable {
 
   draw() {
     this.select();
-    const pages = Math.max(1, Math.ceil(this.shown.length / PAGE_ROWS));
+    const pages = Math.max(1, Math.ceil(this.shown.length / pageRows()));
     this.page = Math.min(Math.max(this.page, 0), pages - 1);
-    const first = this.page * PAGE_ROWS, part = this.shown.slice(first, first + PAGE_ROWS);
+    const first = this.page * pageRows(), part = this.shown.slice(first, first + pageRows());
     this.drawRows(part);
     this.drawBar(first, part.length, pages);
     this.heads.forEach((th, i) => {
@@ -75,8 +84,9 @@ class MapTable {
   drawRows(part) {
     while (this.body.rows.length > part.length) this.body.lastElementChild.remove();
     while (this.body.rows.length < part.length) {
-      const tr = make("tr", {}, make("th", { scope: "row" }));
-      for (const column of this.columns.slice(1)) tr.append(make("td", { class: column.number ? "number" : "" }));
+      const tr = make("tr", { role: "row" });
+      for (const [i, { title, number }] of this.columns.entries())
+        tr.append(make(i ? "td" : "th", { ...(i ? { role: "cell" } : { role: "rowheader", scope: "row" }), "data-column": title, class: number ? "number" : "" }));
       this.body.append(tr);
     }
     part.forEach(({ row }, i) => {
@@ -89,8 +99,10 @@ class MapTable {
   drawBar(first, n, pages) {
     const all = this.all.length, found = this.shown.length;
     setText(byId(`${this.name}-count`), found === all ? many(all, this.noun) : `${count(found)} of ${many(all, this.noun)}`);
-    setText(this.where, pages > 1 ? `${count(first + 1)}–${count(first + n)}` : "");
-    this.previous.hidden = this.next.hidden = pages === 1;
+    setText(this.where, `${count(first + 1)}–${count(first + n)} of ${count(found)}`);
+    byId(`${this.name}-pager`).hidden = pages === 1;
+    byId(`${this.name}-none`).hidden = found > 0;
+    setText(byId(`${this.name}-none`), all ? `No ${this.noun} is like that.` : `No ${this.noun} is known.`);
     this.previous.disabled = this.page === 0;
     this.next.disabled = this.page === pages - 1;
     const only = byId(`${this.name}-peer`);
@@ -171,7 +183,7 @@ function makeTables() {
     { title: "address", value: (r) => r.ip, fill: (td, r) => fillText(td, r.ip, true) },
     { title: "services", number: true, value: (r) => r.services, fill: (td, r) => fillText(td, count(r.services)) },
     { title: "state", value: (r) => r.state, fill: (td, r) => fillState(td, r.state, r.error) },
-    { title: "last seen", value: (r) => r.seen, fill: (td, r) => fillText(td, r.seen ? clockText(r.seen) : "never") },
+    { title: "last seen", value: (r) => r.seen, fill: (td, r) => fillText(td, r.seen ? whenText(r.seen) : "never") },
     { title: "synced", number: true, hint: "Since its list last changed or was confirmed whole",
       value: (r) => -r.sync, fill: (td, r) => fillText(td, r.sync ? ageText(nodeNow() - r.sync) : "never") },
     { title: "staleness", number: true, hint: "Since its last sign of life",
