@@ -229,7 +229,7 @@ class Tables(PageTest):
         until("it comes on this page", lambda: page.column("services-table", 0)[-1] == "zzz")
         page.look(360, 740)
         until("a phone has shorter ones", lambda: page.text("#services-pager span") == "1–25 of 253")
-        page.click("#services-pager button:last-child")
+        page.click("#services .pager.below button:last-child")
         self.assertEqual(page.text("#services-pager span"), "26–50 of 253")
         self.assertEqual(page.run("return Math.round(byId('services').getBoundingClientRect().top)"), 0, "read from its top")
 
@@ -267,6 +267,20 @@ class Tables(PageTest):
         self.tab_to("#services-table tbody button", keys)
         page.keys(keys.ENTER)
         self.assertIn("n2", page.text("#services-peer"))
+
+    def test_what_has_the_focus_is_in_sight(self):
+        page.look(1280, 500)
+        self.open(self.n1)
+        until("all are there", lambda: page.text("#services-count") == "252 services")
+        for place in range(90, 10, -1):  # upwards, to below what stays at the top
+            seen = page.run("const button = document.querySelectorAll('#services-table tbody button')[arguments[0]]; button.focus();"
+                            "const { x, y, height } = button.getBoundingClientRect();"
+                            "return [1, height - 1].every((part) => document.elementFromPoint(x + 2, y + part) === button)", place)
+            self.assertTrue(seen, f"the button of row {place}")
+        page.click("#services-pager button:last-child")
+        page.keys(browser.webdriver.common.keys.Keys.ENTER)
+        self.assertEqual(page.text("#services-pager span"), "201–252 of 252")
+        self.assertEqual(page.attribute(":focus", "aria-label"), "Previous page of services")
 
     def focused(self):
         return page.attribute(":focus", "class")

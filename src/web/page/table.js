@@ -14,7 +14,7 @@ class MapTable {
     this.body = byId(`${name}-table`).tBodies[0];
     this.heads = columns.map((column, i) => this.head(column, i));
     byId(`${name}-table`).tHead.rows[0].append(...this.heads);
-    this.makePager();
+    this.pagers = [...byId(name).querySelectorAll(".pager")].map((place) => this.makePager(place));
     const counted = byId(`${name}-count`);
     this.filter.addEventListener("focus", () => counted.setAttribute("aria-live", "polite"));
     this.filter.addEventListener("blur", () => counted.removeAttribute("aria-live"));
@@ -36,16 +36,21 @@ class MapTable {
     return make("th", { scope: "col", role: "columnheader", "data-column": column.title, class: column.number ? "number" : "" }, button);
   }
 
-  makePager() {
-    const step = (label, name, to) => {
+  // Above the rows, which have many stops for the keyboard; and below where the page scrolls.
+  makePager(place) {
+    const step = (label, name, by) => {
       const button = make("button", { type: "button", "aria-label": name }, label);
-      button.addEventListener("click", (event) => { this.page = to(); this.draw(); this.toTop(event.detail > 0); });
+      button.addEventListener("click", (event) => {
+        this.page += by;
+        this.draw();
+        if (button.disabled) (by > 0 ? previous : next).focus();
+        this.toTop(event.detail > 0);
+      });
       return button;
     };
-    this.previous = step("‹", `Previous page of ${this.noun}s`, () => this.page - 1);
-    this.next = step("›", `Next page of ${this.noun}s`, () => this.page + 1);
-    this.where = make("span");
-    byId(`${this.name}-pager`).append(this.previous, this.where, this.next);
+    const previous = step("‹", `Previous page of ${this.noun}s`, -1), next = step("›", `Next page of ${this.noun}s`, 1), where = make("span");
+    place.append(previous, where, next);
+    return { place, previous, where, next };
   }
 
   // A new page is read from its top; but what the keyboard has the focus on stays in view.
@@ -99,12 +104,14 @@ class MapTable {
   drawBar(first, n, pages) {
     const all = this.all.length, found = this.shown.length;
     setText(byId(`${this.name}-count`), found === all ? many(all, this.noun) : `${count(found)} of ${many(all, this.noun)}`);
-    setText(this.where, `${count(first + 1)}–${count(first + n)} of ${count(found)}`);
-    byId(`${this.name}-pager`).hidden = pages === 1;
+    for (const { place, previous, where, next } of this.pagers) {
+      setText(where, `${count(first + 1)}–${count(first + n)} of ${count(found)}`);
+      place.hidden = pages === 1;
+      previous.disabled = this.page === 0;
+      next.disabled = this.page === pages - 1;
+    }
     byId(`${this.name}-none`).hidden = found > 0;
     setText(byId(`${this.name}-none`), all ? `No ${this.noun} is like that.` : `No ${this.noun} is known.`);
-    this.previous.disabled = this.page === 0;
-    this.next.disabled = this.page === pages - 1;
     const only = byId(`${this.name}-peer`);
     only.hidden = !view.peer;
     setText(only, view.peer ? `only ${view.peer} ×` : "");
