@@ -493,7 +493,10 @@ void carry_given_up(struct waiter *waiter)
 {
     struct carry *c = CONTAINER_OF(waiter, struct carry, waiter);
 
-    fail(c, FORWARD_OWNER_LOST, "the owner gave up", c->sent == 0, false);
+    if (c->doubted) /* maybe it was joined before the owner was asked again */
+        begin_limbo(c);
+    else
+        fail(c, FORWARD_OWNER_LOST, "the owner gave up", c->sent == 0, false);
 }
 
 void carry_session_over(struct worker *worker, struct session *session)

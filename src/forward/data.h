@@ -42,13 +42,16 @@ void meeting_free(struct meeting *meeting); /* accepts NULL */
 /* -EEXIST: the id is known; -ENOMEM. Any thread. */
 int waiter_enter(struct forward *forward, struct waiter *waiter);
 void waiter_leave(struct forward *forward, struct waiter *waiter); /* idempotent */
+/* As waiter_leave, of one of owner.c: the id is remembered for a while. */
+void waiter_joined(struct forward *forward, struct waiter *waiter);
 /* On the waiter's worker: the one with that id, or NULL. */
 struct waiter *waiter_find(struct worker *worker, const uint8_t id[FORWARD_ID_LEN]);
 /* A waiter of owner.c comes: on any thread, before its worker is known. If a DATA connection waits
  * for it, it takes that one's place and worker, and *out_data is set; else worker stays what it is.
- * As waiter_enter. */
+ * As waiter_enter; -EALREADY: it may be asking again, and the id was joined. */
 struct data;
-int waiter_enter_owner(struct forward *forward, struct waiter *waiter, struct data **out_data);
+int waiter_enter_owner(struct forward *forward, struct waiter *waiter, bool asks_again,
+                       struct data **out_data);
 /* Posts to the worker of the waiter of that id if it is of the session and the kind; false: none.
  */
 bool waiter_post(struct forward *forward, const struct session *session, enum waiter_kind kind,

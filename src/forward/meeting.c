@@ -12,9 +12,15 @@
 #include "forward/recheck.h"
 #include "tls/tls.h"
 
+#define REMEMBERED 1024u /* joined ids: far more than are joined while a message is on its way */
+
 struct meeting {
     struct mutex lock;
-    struct waiter *by_id; /* with lock held */
+    struct { /* with lock held */
+        struct waiter *by_id;
+        size_t n_joined; /* ever; the last ones are remembered */
+        uint8_t joined[REMEMBERED][FORWARD_ID_LEN];
+    };
 };
 
 int meeting_new(struct meeting **out_meeting)
@@ -78,6 +84,27 @@ void waiter_leave(struct forward *forward, struct waiter *waiter)
     mutex_unlock(&forward->meeting->lock);
 }
 
+void waiter_joined(struct forward *forward, struct waiter *waiter)
+{
+    struct meeting *meeting = forward->meeting;
+
+    mutex_lock(&meeting->lock);
+    memcpy(meeting->joined[meeting->n_joined++ % REMEMBERED], waiter->id, FORWARD_ID_LEN);
+    if (waiter->hh.tbl)
+        remove_locked(meeting, waiter);
+    mutex_unlock(&meeting->lock);
+}
+
+static bool was_joined_locked(const struct meeting *meeting, const uint8_t *id)
+{
+    size_t n = meeting->n_joined < REMEMBERED ? meeting->n_joined : REMEMBERED;
+
+    for (size_t i = 0; i < n; i++)
+        if (memcmp(meeting->joined[i], id, FORWARD_ID_LEN) == 0)
+            return true;
+    return false;
+}
+
 bool waiter_leave_data(struct forward *forward, struct data *data)
 {
     bool taken;
@@ -103,7 +130,8 @@ struct waiter *waiter_find(struct worker *worker, const uint8_t id[FORWARD_ID_LE
     return waiter;
 }
 
-int waiter_enter_owner(struct forward *forward, struct waiter *waiter, struct data **out_data)
+int waiter_enter_owner(struct forward *forward, struct waiter *waiter, bool asks_again,
+                       struct data **out_data)
 {
     struct meeting *meeting = forward->meeting;
     struct waiter *there;
@@ -117,7 +145,9 @@ int waiter_enter_owner(struct forward *forward, struct waiter *waiter, struct da
         remove_locked(meeting, there);
         there = NULL;
     }
-    if (!there)
+    if (!there && asks_again && was_joined_locked(meeting, waiter->id))
+        r = -EALREADY;
+    else if (!there)
         r = add_locked(meeting, waiter);
     if (data && r == 0) {
         data->taken = true;

@@ -204,6 +204,7 @@ static void join(struct served *s)
         end(s, FORWARD_NO_MEMORY, NULL);
         return;
     }
+    waiter_joined(s->worker->forward, &s->waiter);
     settle(s);
     alarm_clear(s->worker, &s->alarm);
     s->joined_us = record_clock(s->worker->forward);
@@ -494,7 +495,7 @@ static void enter(struct served *s, struct session *session)
     s->waiter.kind = WAITER_OWNER;
     s->waiter.session = session_ref(session);
     s->waiter.worker = forward_next_worker(forward);
-    r = waiter_enter_owner(forward, &s->waiter, &s->data);
+    r = waiter_enter_owner(forward, &s->waiter, s->dial_data && s->first_len == 0, &s->data);
     if (r == 0) {
         s->pending = true;
         atomic_fetch_add(&session->pending, 1);
@@ -505,6 +506,8 @@ static void enter(struct served *s, struct session *session)
     atomic_fetch_sub(&forward->pending, 1);
     if (r == -EEXIST && s->dial_data)
         post_again(session, s->waiter.id);
+    else if (r == -EALREADY) /* in doubt for too long, or it has lost what was joined */
+        session_cancel(session, s->waiter.id);
     else if (r == -ENOMEM)
         reply(session, s->waiter.id, REFUSAL(OVER_LIMIT), "out of memory");
     session_unref(session);

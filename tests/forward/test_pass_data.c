@@ -162,6 +162,30 @@ Test(requester, a_third_forward_has_no_data_dialled)
     requester_end();
 }
 
+/* It may have been in doubt about the first one until that was joined. */
+Test(requester, an_id_that_was_joined_has_nothing_dialled_for_it_any_more)
+{
+    int data, backend;
+
+    requester_start(true);
+    forward_with("first", 5, true);
+    data = peer_accept_data(&peer);
+    backend = net_accept(backend_fd);
+    net_expect(backend, "first", 5);
+    peer_expect_header(data, id, 0);
+    peer_say_header(data, id, 5);
+    net_send(data, "join", 4);
+    net_expect(backend, "join", 4);
+    forward_with("", 0, true);
+    peer_next_cancel(&peer, id);
+    pass_and_close(data, backend);
+    RIG_WAIT(&rig, DIALLER, served, 0);
+    forward_with("", 0, true);
+    peer_next_cancel(&peer, id);
+    cr_assert(net_nobody_comes(peer.fd));
+    requester_end();
+}
+
 Test(requester, a_side_that_was_dialled_claims_a_warm_connection)
 {
     int data, backend;

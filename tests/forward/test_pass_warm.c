@@ -245,6 +245,27 @@ Test(warm, one_that_the_owner_hears_of_late_is_joined_all_the_same)
     end();
 }
 
+/* Then what the owner says of the second question is about an id that is joined. */
+Test(warm, one_that_the_owner_hears_of_late_is_joined_though_it_gives_up_the_other)
+{
+    struct peer_forward forward;
+    int client, data;
+
+    start(false);
+    data = park();
+    client = ask(DIALLER);
+    peer_next_forward(&owner, &forward);
+    peer_reply(&owner, forward.id, MESHD__V1__REFUSAL__REFUSAL_NONE, "");
+    expect_the_same_without_bytes(&forward);
+    peer_expect_answer(data);
+    peer_expect_header(data, forward.id, strlen(request));
+    peer_cancel(&owner, forward.id);
+    rig_settle(rig.sides[DIALLER].forward);
+    peer_say_header(data, forward.id, 0);
+    answer_and_close(client, data);
+    end();
+}
+
 /* The owner opens another one before it is asked to: what asks for it must not leave any more. */
 Test(warm, one_that_breaks_and_is_replaced_in_the_same_moment_is_not_asked_for)
 {
