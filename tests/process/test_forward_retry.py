@@ -12,7 +12,8 @@ from harness import main, until
 class Owners(ForwardTest):
     """n1 has the ingress ports and dials n2 and n3, which both offer `web`."""
 
-    flags = ("--dial-timeout=2s",)
+    # Who refuses or breaks is noticed, not waited for: each owner has its share of route_timeout.
+    flags = ("--route-timeout=5m", "--open-timeout=5m")
 
     def three(self, cable=False, backends=("", "")):
         self.backends = [Backend(self), Backend(self)]
