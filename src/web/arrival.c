@@ -33,7 +33,7 @@
 struct source { /* an address with connections */
     UT_hash_handle hh;
     struct in6_addr ip;
-    uint64_t n;
+    uint64_t n, followers;
 };
 
 /* One connection more. NULL: no memory. */
@@ -65,8 +65,28 @@ static void source_leave(struct web *web, struct source *source)
     free(source);
 }
 
+/* A quarter of its places, one at least, nobody has for long. */
+uint64_t arrival_may_follow(uint64_t limit) { return limit - (limit + 3) / 4; }
+
+bool arrival_follow(struct conn *conn)
+{
+    if (conn->source->followers >= arrival_may_follow(conn->web->limits.admin_per_source))
+        return false;
+    conn->source->followers++;
+    conn->follows = true;
+    return true;
+}
+
+void arrival_unfollow(struct conn *conn)
+{
+    if (conn->follows)
+        conn->source->followers--;
+    conn->follows = false;
+}
+
 void arrival_uncount(struct conn *conn)
 {
+    arrival_unfollow(conn);
     conn->web->n_conns--;
     source_leave(conn->web, TAKE(&conn->source));
 }

@@ -191,5 +191,6 @@ void exchange_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
     if (ex->stream) /* libmicrohttpd may let go of the answer a little later */
         ex->stream->exchange = NULL;
     ex->conn->exchange = NULL;
+    arrival_unfollow(ex->conn);
     free(ex);
 }

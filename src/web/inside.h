@@ -61,6 +61,7 @@ struct conn {
     enum conn_state state;
     bool whole;                /* its head is here, and good; theirs is to be handed over */
     bool cut;                  /* has been ended */
+    bool follows;              /* is one of its source's followers */
     uint64_t since_ms;         /* in its state */
     size_t peeked, seen;       /* bytes of its head that are there; that were looked through */
     uint64_t taken;            /* bytes that the other side has acknowledged ... */
@@ -99,7 +100,7 @@ struct web {
     } held;
     struct {
         atomic_ulong connections, followers, largest_source, requests, refused;
-        atomic_ulong closed_over_limit, closed_late, closed_unread;
+        atomic_ulong closed_over_limit, closed_followers, closed_late, closed_unread;
     } counters;
 };
 
@@ -117,6 +118,11 @@ void conn_free(struct conn *conn); /* nobody has it; closes its descriptor */
 /* ---- arrival.c ---- */
 
 void arrival_uncount(struct conn *conn); /* once */
+/* Whether it may follow; it is counted then, until arrival_unfollow or arrival_uncount. */
+bool arrival_follow(struct conn *conn);
+void arrival_unfollow(struct conn *conn); /* also of one that does not */
+/* Of a limit of connections, those that may follow: some places are for who asks and goes. */
+uint64_t arrival_may_follow(uint64_t limit);
 uint64_t arrival_largest_source(struct web *web);
 int arrival_begin(struct web *web);         /* accepting */
 void arrival_look_again(struct conn *conn); /* if it is not libmicrohttpd's */

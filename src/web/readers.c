@@ -199,18 +199,40 @@ static bool begin(struct readers *readers)
     return true;
 }
 
+/* Those who follow stay: they leave room for who asks and goes, a probe before all. */
+static enum MHD_Result refuse(struct exchange *ex, bool of_source)
+{
+    const struct limits *limits = &ex->web->limits;
+
+    atomic_fetch_add(&ex->web->counters.closed_followers, 1);
+    if (of_source)
+        return reply_error(ex, 503,
+                           "as many of one address follow this node as may (three quarters of "
+                           "limits.admin_per_source: %" PRIu64 "); try again later",
+                           limits->admin_per_source);
+    if (limits->admin_followers <= arrival_may_follow(limits->admin_connections))
+        return reply_error(ex, 503,
+                           "as many follow this node as may (limits.admin_followers: %" PRIu64
+                           "); try again later",
+                           limits->admin_followers);
+    return reply_error(ex, 503,
+                       "as many follow this node as may (three quarters of "
+                       "limits.admin_connections: %" PRIu64 "); try again later",
+                       limits->admin_connections);
+}
+
 enum MHD_Result readers_answer(struct exchange *ex)
 {
     struct web *web = ex->web;
     struct readers *readers = web->readers;
     struct reader *reader;
+    size_t n = atomic_load(&web->counters.followers);
     bool first;
 
-    if (atomic_load(&web->counters.followers) >= web->limits.admin_followers)
-        return reply_error(ex, 503,
-                           "as many follow this node as may (limits.admin_followers: %" PRIu64
-                           "); try again later",
-                           web->limits.admin_followers);
+    if (n >= web->limits.admin_followers || n >= arrival_may_follow(web->limits.admin_connections))
+        return refuse(ex, false);
+    if (!arrival_follow(ex->conn))
+        return refuse(ex, true);
     reader = calloc(1, sizeof *reader);
     if (!reader || follower_new(readers->events, clock_ms(), &reader->follower) < 0) {
         free(reader);

@@ -226,8 +226,9 @@ void web_set_limits(struct web *web, const struct limits *limits)
 void web_counters(struct web *web, struct web_counters *out_counters)
 {
 #define LOAD(field) .field = atomic_load(&web->counters.field)
-    *out_counters = (struct web_counters){
-        LOAD(connections), LOAD(followers),         LOAD(largest_source), LOAD(requests),
-        LOAD(refused),     LOAD(closed_over_limit), LOAD(closed_late),    LOAD(closed_unread)};
+    *out_counters =
+        (struct web_counters){LOAD(connections),      LOAD(followers),   LOAD(largest_source),
+                              LOAD(requests),         LOAD(refused),     LOAD(closed_over_limit),
+                              LOAD(closed_followers), LOAD(closed_late), LOAD(closed_unread)};
 #undef LOAD
 }

@@ -14,7 +14,8 @@
  *            epoll of its own; what ops holds is called on it and must not block. web_new,
  *            web_listen, web_start, web_stop, web_free: the owner's (main) thread. web_show,
  *            web_answer, web_tell: any.
- * Limits:    base/limits.h: admin_connections, admin_per_source, admin_followers. A request's head
+ * Limits:    base/limits.h: admin_connections, admin_per_source, admin_followers; at most three
+ *            quarters of the first, and of an address's, are followers. A request's head
  *            (web/head.h) is at most 16 KiB and must be whole in 10 s; who reads nothing for 30 s
  *            is cut off, and so is who has not taken a whole answer, or all news, in 10 minutes.
  */
@@ -112,6 +113,7 @@ void web_tell(struct web *web, const char *kind, const char *peer_id, const char
 struct web_counters {
     uint64_t connections, followers, largest_source;                           /* gauges */
     uint64_t requests, refused, closed_over_limit, closed_late, closed_unread; /* counters */
+    uint64_t closed_followers; /* more wanted to follow than may */
 };
 void web_counters(struct web *web, struct web_counters *out_counters); /* any thread */
 

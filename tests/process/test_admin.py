@@ -276,6 +276,21 @@ class Admin(MeshTest):
             for s in idle:
                 s.close()
 
+    def test_open_pages_keep_no_probe_out(self):
+        n1 = self.admin_node("n1").start()
+        address = admin_of(n1).split(":")
+        told = collections.Counter()
+        for _ in range(80):  # more than limits.admin_per_source, all of one address
+            page = socket.create_connection(address, timeout=10 * SLOW)
+            self.addCleanup(page.close)
+            page.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            told[page.recv(12)] += 1
+        self.assertEqual(told, {b"HTTP/1.1 200": 48, b"HTTP/1.1 503": 32})
+        for path in ("/healthz", "/readyz", "/metrics"):
+            self.assertEqual(self.curl(n1, path)[0], 200)
+        self.assertIn("limits.admin_per_source: 64", self.error(n1, "/events", 503))
+        self.assertIn('meshd_admin_closed_total{reason="followers"} 33\n', self.curl(n1, "/metrics")[1])
+
 
 if __name__ == "__main__":
     main()

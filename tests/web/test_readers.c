@@ -82,6 +82,10 @@ static void expect_text(struct client *c, const char *text)
 
 TestSuite(readers, .init = setup, .fini = teardown, .timeout = 60);
 
+static void setup_limits(void) { rig_init(&rig); }
+
+TestSuite(many_readers, .init = setup_limits, .fini = teardown, .timeout = 60);
+
 Test(readers, a_follower_is_told_the_picture_and_what_happens)
 {
     struct client c = ask_for("/events");
@@ -164,6 +168,68 @@ Test(readers, there_are_not_more_followers_than_may_be)
     leave(&fourth);
     leave(&first[1]);
     leave(&first[2]);
+}
+
+/* Probes of the same machine must get in beside pages that are open there. */
+Test(many_readers, those_of_one_address_leave_room_for_who_asks_and_goes)
+{
+    struct client first[6], other;
+    struct reply reply;
+    int idle[2];
+
+    rig.limits.admin_per_source = 8;
+    rig_start(&rig);
+    for (int i = 0; i < 6; i++) {
+        first[i] = ask_for("/events");
+        expect_text(&first[i], "event: synced");
+    }
+    expect_error(&rig, "/events", "", 503,
+                 "as many of one address follow this node as may (three quarters of "
+                 "limits.admin_per_source: 8); try again later");
+    for (int i = 0; i < 2; i++)
+        idle[i] = rig_connect(&rig, NULL);
+    reply = get(&rig, "/healthz", "");
+    cr_expect_eq(reply.status, 200);
+    reply_fini(&reply);
+    other = (struct client){.fd = rig_connect(&rig, "127.0.0.2")};
+    send_text(other.fd, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    expect_text(&other, "event: synced");
+    cr_expect_eq(rig_count(&rig).closed_followers, 1);
+    for (int i = 0; i < 2; i++)
+        close(idle[i]);
+    leave(&first[0]);
+    RIG_WAIT(&rig, c.followers == 6);
+    first[0] = ask_for("/events");
+    expect_text(&first[0], "event: synced");
+    for (int i = 0; i < 6; i++)
+        leave(&first[i]);
+    leave(&other);
+}
+
+Test(many_readers, those_of_all_addresses_leave_room_for_who_asks_and_goes)
+{
+    struct client first[6];
+    struct reply reply;
+
+    rig.limits.admin_connections = 8;
+    rig_start(&rig);
+    for (int i = 0; i < 6; i++) {
+        char from[32];
+
+        snprintf(from, sizeof from, "127.0.0.%d", i + 2);
+        first[i] = (struct client){.fd = rig_connect(&rig, from)};
+        send_text(first[i].fd, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        expect_text(&first[i], "event: synced");
+    }
+    expect_error(&rig, "/events", "", 503,
+                 "as many follow this node as may (three quarters of "
+                 "limits.admin_connections: 8); try again later");
+    cr_expect_eq(rig_count(&rig).closed_followers, 1);
+    reply = get(&rig, "/healthz", "");
+    cr_expect_eq(reply.status, 200);
+    reply_fini(&reply);
+    for (int i = 0; i < 6; i++)
+        leave(&first[i]);
 }
 
 Test(readers, the_node_is_asked_once_for_all)
