@@ -187,7 +187,15 @@ static void put_line(struct sink *s, enum log_level level, const char *room, con
 
 static pthread_mutex_t pen = PTHREAD_MUTEX_INITIALIZER;
 static atomic_bool pen_stuck; /* who has it waits: somebody else filled the pipe in between */
-static atomic_uint_fast64_t lost;
+static atomic_uint_fast64_t lost, lost_in_all; /* lost: since it was told */
+
+uint64_t log_lost(void) { return atomic_load(&lost_in_all); }
+
+static void lose_line(void)
+{
+    atomic_fetch_add(&lost, 1);
+    atomic_fetch_add(&lost_in_all, 1);
+}
 
 static bool is_taken(void)
 {
@@ -237,22 +245,22 @@ static void tell_lost(void)
     len = snprintf(message, sizeof(message),
                    "%llu lines were lost: standard error did not take them", (unsigned long long)n);
     put_line(&s, LOG_WARN, "log", message, (size_t)len);
-    write_all(STDERR_FILENO, line, s.used);
+    if (write_all(STDERR_FILENO, line, s.used) < 0)
+        atomic_fetch_add(&lost, n);
 }
 
-/* A pipe that nobody reads must not stop a loop: what does not fit it is lost. */
+/* A pipe that nobody reads must not stop a loop: what does not fit it is lost, as is what a full
+ * device refuses. */
 static void write_line(const char *line, size_t len)
 {
     if (!take_pen()) {
-        atomic_fetch_add(&lost, 1);
+        lose_line();
         return;
     }
     if (atomic_load(&lost) > 0 && is_taken())
         tell_lost();
-    if (is_taken())
-        write_all(STDERR_FILENO, line, len); /* nowhere to tell of a failure */
-    else
-        atomic_fetch_add(&lost, 1);
+    if (!is_taken() || write_all(STDERR_FILENO, line, len) < 0)
+        lose_line();
     put_pen_back();
 }
 

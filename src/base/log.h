@@ -6,9 +6,9 @@
  * appear as \xNN, so that nobody can forge a line or move the cursor of who reads it.
  * Where standard error is the journal (JOURNAL_STREAM says so), each text line begins with its
  * priority, as in sd-daemon(3).
- * A line that standard error does not take at once (a pipe that nobody reads) is lost: no loop
- * waits for it; the next one that is taken is preceded by one that says how many were. Rooms below
- * daemon do not log; they return what happened.
+ * A line that standard error does not take at once (a pipe that nobody reads, a full device) is
+ * lost: no loop waits for it; the next one that is taken is preceded by one that says how many
+ * were. Rooms below daemon do not log; they return what happened.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
@@ -31,6 +31,7 @@ struct log_settings {
 void log_setup(const struct log_settings *settings);
 void log_set_level(enum log_level level); /* any thread */
 bool log_on(enum log_level level);
+uint64_t log_lost(void); /* lines that standard error has not taken since the start; any thread */
 void log_write(enum log_level level, const char *room, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

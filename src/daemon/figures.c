@@ -3,6 +3,7 @@
 
 #include <string.h>
 #include "base/clock.h"
+#include "base/log.h"
 
 const char *const figures_phases[N_FORWARD_PHASES] = {
     [FORWARD_PHASE_NAME] = "name",
@@ -43,6 +44,7 @@ void figures_of_rooms(struct serve *serve, struct figures *out)
         web_counters(serve->web, &out->admin);
     out->calls_waiting = atomic_load(&serve->posted);
     out->pictures_pinned = pages_used(&serve->pages, clock_ms());
+    out->log_lost = log_lost();
 }
 
 bool figures_used(const struct figures *all, const char *limit, uint64_t *out_used)

@@ -19,7 +19,7 @@ struct figures {
     struct forward_counters forward;
     struct policy_counters policy;
     struct web_counters admin;
-    uint64_t calls_waiting, pictures_pinned;
+    uint64_t calls_waiting, pictures_pinned, log_lost;
 };
 
 void figures_of_loop(struct serve *serve, struct figures *out_figures);

@@ -258,6 +258,7 @@ const struct scrape_row scrape_rows[] = {
     COUNTERS("maps_printed_total", "Pictures of the maps for the log.", "outcome", "printed",
              printer.printed),
     MORE("outcome", "skipped", printer.skipped),
+    COUNTER("log_lines_lost_total", "Lines of the log that standard error did not take.", log_lost),
     MORE("outcome", "failed", printer.failed),
 };
 

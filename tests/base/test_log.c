@@ -423,6 +423,7 @@ Test(log, lines_have_their_priority_where_standard_error_is_the_journal, .init =
 Test(log, lines_that_nobody_reads_are_lost_and_counted, .init = setup, .timeout = 60)
 {
     static char junk[1 << 21];
+    uint64_t before = log_lost();
     ssize_t n;
 
     settings(LOG_INFO, LOG_TEXT, false);
@@ -439,6 +440,26 @@ Test(log, lines_that_nobody_reads_are_lost_and_counted, .init = setup, .timeout 
                           "info [node] read\n");
     CAPTURE(log_info("node", "and on"));
     cr_expect_str_eq(got, "info [node] and on\n");
+    cr_expect_eq(log_lost() - before, 3);
+}
+
+Test(log, lines_that_a_full_device_refuses_are_lost_and_counted, .init = setup)
+{
+    uint64_t before = log_lost();
+    int saved = dup(STDERR_FILENO), full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+
+    cr_assert(saved >= 0 && full >= 0);
+    settings(LOG_INFO, LOG_TEXT, false);
+    dup2(full, STDERR_FILENO);
+    log_info("node", "lost");
+    log_info("node", "lost, and so is what tells of it");
+    dup2(saved, STDERR_FILENO);
+    close(full);
+    close(saved);
+    cr_expect_eq(log_lost() - before, 2);
+    CAPTURE(log_info("node", "read"));
+    cr_expect_str_eq(got, "warn [log] 2 lines were lost: standard error did not take them\n"
+                          "info [node] read\n");
 }
 
 /* ---- one line is written while another waits for its turn ---- */
