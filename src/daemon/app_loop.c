@@ -52,7 +52,14 @@ static void tell_rest(uint64_t now_ms)
 }
 
 /* A timer of its own: without links the node may have nothing to do for ever. */
-static void on_rest(uv_timer_t *timer) { tell_rest(clock_ms()); }
+static void on_rest(uv_timer_t *timer)
+{
+    struct app *app = timer->data;
+
+    if (app->forwarding)
+        forwards_turned_away(app->forward, &app->serve.limits);
+    tell_rest(clock_ms());
+}
 
 void app_loop_last_lines(void) { tell_rest(UINT64_MAX); }
 
@@ -60,8 +67,10 @@ static void on_stop_late(uv_timer_t *timer) { uv_stop(timer->loop); }
 
 void app_loop_end_forwarding(struct app *app)
 {
-    if (app->forwarding)
+    if (app->forwarding) {
         forward_stop(app->forward);
+        forwards_turned_away(app->forward, &app->serve.limits);
+    }
     app->forwarding = false;
 }
 
@@ -139,7 +148,8 @@ int app_loop_init(struct app *app)
         r = uv_signal_init(&app->loop, &app->term);
     if (r == 0)
         r = uv_signal_init(&app->loop, &app->interrupt);
-    app->tick.data = app->stop.data = app->drain.data = app->term.data = app->interrupt.data = app;
+    app->tick.data = app->stop.data = app->drain.data = app->rest.data = app;
+    app->term.data = app->interrupt.data = app;
     /* Handled when the loop runs: one that comes before waits till then. */
     if (r == 0)
         r = uv_signal_start(&app->term, on_signal, SIGTERM);

@@ -3,9 +3,11 @@
 #include "daemon/forwards.h"
 
 #include <arpa/inet.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -45,6 +47,39 @@ void forwards_left_out(uint64_t now_ms)
         kind_text(end, kind);
         log_limited_rest(&limits[end], now_ms, LOG_WARN, ROOM, kind);
     }
+}
+
+/* What has been told of them. */
+static struct forward_counters told;
+
+void forwards_turned_away(struct forward *forward, const struct limits *limit)
+{
+    struct forward_counters now;
+    struct rlimit most = {0};
+
+    forward_counters(forward, &now);
+    if (now.closed_no_descriptor > told.closed_no_descriptor) {
+        getrlimit(RLIMIT_NOFILE, &most);
+        log_warn(ROOM,
+                 "%" PRIu64 " clients were reset before a word: of %llu descriptors none was "
+                 "left (the limit of open files)",
+                 now.closed_no_descriptor - told.closed_no_descriptor,
+                 (unsigned long long)most.rlim_cur);
+    }
+    if (now.closed_over_limit > told.closed_over_limit)
+        log_warn(ROOM,
+                 "%" PRIu64 " clients were reset before a word: over a limit; now "
+                 "ingress_connections is %" PRIu64 " of %" PRIu64
+                 ", of one address ingress_per_source %" PRIu64 " of %" PRIu64
+                 " and ingress_unrouted_per_source %" PRIu64 " of %" PRIu64,
+                 now.closed_over_limit - told.closed_over_limit, now.clients,
+                 (uint64_t)limit->ingress_connections, now.largest_source,
+                 (uint64_t)limit->ingress_per_source, now.largest_source_unrouted,
+                 (uint64_t)limit->ingress_unrouted_per_source);
+    if (now.closed_no_memory > told.closed_no_memory)
+        log_warn(ROOM, "%" PRIu64 " clients were reset before a word: out of memory",
+                 now.closed_no_memory - told.closed_no_memory);
+    told = now;
 }
 
 /* "" if it is not known. */

@@ -78,8 +78,8 @@ static void histograms(const struct scrape *s, struct metrics *out)
                    "sessions are not measured.");
     metrics_histogram(out, NULL, 0, &s->figures.node.visible);
     metrics_family(out, METRICS_HISTOGRAM, "meshd_forward_phase_seconds",
-                   "Set-up of clients: until the name was known, until a local backend was "
-                   "connected, until an owner had answered.");
+                   "Set-up of clients: until the name was known, until a backend here was "
+                   "connected (for clients of peers, too), until an owner had answered.");
     for (size_t i = 0; i < N_FORWARD_PHASES; i++)
         metrics_histogram(out, &(struct metrics_label){"phase", figures_phases[i]}, 1,
                           &s->figures.forward.phases[i]);

@@ -150,6 +150,7 @@ static const struct counter_row counter_rows[] = {
     C(forward, accepted_other),
     C(forward, closed_over_limit),
     C(forward, closed_no_descriptor),
+    C(forward, closed_no_memory),
     C(forward, local),
     C(forward, forwarded),
     C(forward, forward_retries),

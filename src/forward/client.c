@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "forward/carry.h"
+#include "forward/ingress.h"
 #include "forward/passage.h"
 #include "forward/proxy_header.h"
 #include "forward/relay.h"
@@ -501,17 +502,6 @@ static void on_alarm(struct alarm *alarm)
     }
 }
 
-static bool owes_header(const struct client *client)
-{
-    for (size_t i = 0; i < client->port->n_proxy_from; i++) {
-        const struct forward_network *network = &client->port->proxy_from[i];
-
-        if (network_has(network->ip, network->bits, &client->tuple.client.ip))
-            return true;
-    }
-    return false;
-}
-
 void client_turn_away(int fd)
 {
     const struct linger none = {.l_onoff = 1};
@@ -520,27 +510,31 @@ void client_turn_away(int fd)
     close(fd);
 }
 
-/* NULL: over a limit, or no memory; fd is closed. */
+/* NULL: over a limit, or no memory; fd is closed, which is counted. */
 static struct client *client_new(struct worker *worker, int fd, const struct sockaddr_storage *from)
 {
     struct client *client = calloc(1, sizeof(*client));
     struct sockaddr_storage to = {0};
     socklen_t len = sizeof(to);
 
-    if (!client)
-        goto out;
+    if (!client) {
+        client_turn_away(fd);
+        COUNT(worker, closed_no_memory, 1);
+        return NULL;
+    }
     getsockname(fd, (struct sockaddr *)&to, &len);
     if (!endpoint_from(from, &client->tuple.client) || !endpoint_from(&to, &client->tuple.server) ||
-        !source_enter(worker->forward->sources, &client->tuple.client.ip))
-        goto out;
+        !source_enter(worker->forward->sources, &client->tuple.client.ip)) {
+        client_turn_away(fd);
+        COUNT(worker, closed_over_limit, 1);
+        free(client);
+        return NULL;
+    }
     client->leg = leg_new(worker, fd);
     if (client->leg)
         return client;
     source_leave(worker->forward->sources, &client->tuple.client.ip, false);
-    fd = -1;
-out:
-    if (fd >= 0)
-        client_turn_away(fd);
+    COUNT(worker, closed_no_memory, 1);
     free(client);
     return NULL;
 }
@@ -552,13 +546,14 @@ void client_accepted(struct worker *worker, const struct ingress *port, int fd,
     struct client *client = NULL;
 
     COUNT(worker, accepted, 1);
-    if (atomic_fetch_add(&forward->clients, 1) < forward->limits.ingress_connections)
+    if (atomic_fetch_add(&forward->clients, 1) < forward->limits.ingress_connections) {
         client = client_new(worker, fd, from);
-    else
+    } else {
         client_turn_away(fd);
+        COUNT(worker, closed_over_limit, 1);
+    }
     if (!client) {
         atomic_fetch_sub(&forward->clients, 1);
-        COUNT(worker, closed_over_limit, 1);
         return;
     }
     client->worker = worker;
@@ -571,7 +566,7 @@ void client_accepted(struct worker *worker, const struct ingress *port, int fd,
     COUNT(worker, unrouted, 1);
     alarm_init(&client->alarm, on_alarm);
     alarm_set(worker, &client->alarm, forward->route_ms);
-    client->owes_header = owes_header(client);
+    client->owes_header = ingress_wants_header(port, &client->tuple.client.ip);
     if (port->name[0] != '\0') {
         client->kind = FIRST_OTHER;
         COUNT(worker, accepted_mapped, 1);

@@ -201,9 +201,11 @@ struct forward_counters { /* gauges say what is now, counters only grow */
     uint64_t clients, unrouted, pending, relayed, served; /* gauges; served: the owner's halves */
     uint64_t warm, data_waiting, pipes, largest_source, largest_source_unrouted; /* gauges */
     uint64_t largest_service, largest_head, largest_warm; /* gauges; warm: with one peer, one way */
+    /* accepted: each has one of ends, or one closed_..., or is there still; who is told why it was
+     * not joined has its end before it is gone. */
     uint64_t accepted, accepted_http, accepted_tls, accepted_connect, accepted_h2, accepted_mapped;
     uint64_t accepted_other;
-    uint64_t closed_over_limit, closed_no_descriptor; /* before a word */
+    uint64_t closed_over_limit, closed_no_descriptor, closed_no_memory; /* before a word */
     uint64_t local, forwarded, forward_retries, forwards_received, forwards_refused;
     uint64_t data_dialled, data_accepted, data_dead, data_unexpected, data_late;
     uint64_t data_tls_resumed, data_tls_failed; /* of those that were dialled */

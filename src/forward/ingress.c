@@ -96,6 +96,14 @@ static void set_options(int fd)
     setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
 }
 
+bool ingress_wants_header(const struct ingress *port, const struct in6_addr *ip)
+{
+    for (size_t i = 0; i < port->n_proxy_from; i++)
+        if (network_has(port->proxy_from[i].ip, port->proxy_from[i].bits, ip))
+            return true;
+    return false;
+}
+
 static int listen_at(const struct sockaddr_storage *addr, int v6_only)
 {
     bool v6 = addr->ss_family == AF_INET6;
@@ -183,6 +191,7 @@ static void turn_away(struct ingress_poll *listening)
         close(listening->spare_fd);
     fd = accept4(listening->port->fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd >= 0) {
+        COUNT(listening->worker, accepted, 1);
         COUNT(listening->worker, closed_no_descriptor, 1);
         client_turn_away(fd);
     }

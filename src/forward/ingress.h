@@ -9,7 +9,10 @@
 #ifndef FORWARD_INGRESS_H
 #define FORWARD_INGRESS_H
 
+#include "forward/tuple.h"
 #include "forward/worker.h"
+
+struct ingress; /* a port; client.h */
 
 int ingress_new(struct forward *forward, const struct forward_ingress *settings, size_t n);
 int ingress_listen(struct forward *forward, size_t index, char *out_text, size_t size);
@@ -19,5 +22,7 @@ void ingress_worker_drain(struct worker *worker);
 void ingress_worker_stop(struct worker *worker); /* its thread: resets who is not joined yet */
 void ingress_close(struct forward *forward);     /* main thread, no worker runs */
 void ingress_free(struct forward *forward);
+/* Who connects from there must send a PROXY header first. */
+bool ingress_wants_header(const struct ingress *port, const struct in6_addr *ip);
 
 #endif

@@ -161,7 +161,7 @@ struct forward_counters rig_count(struct rig *rig)
 bool rig_adds_up(struct rig *rig)
 {
     struct forward_counters c = rig_count(rig);
-    uint64_t ends = c.closed_over_limit + c.clients;
+    uint64_t ends = c.closed_over_limit + c.closed_no_descriptor + c.closed_no_memory + c.clients;
 
     for (unsigned i = 0; i < N_FORWARD_ENDS; i++)
         ends += c.ends[i];

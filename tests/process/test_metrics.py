@@ -2,17 +2,21 @@
 """/metrics, as the programs that will read it see it: promtool finds nothing wrong, prometheus
 scrapes it, and whatever the dashboard and the alerts ask for is there. meshd-metrics(7) names it all.
 """
+import errno
 import http.client
 import json
 import os
 import re
+import resource
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import urllib.parse
 import urllib.request
 
-from forwarding import Backend, ForwardTest, ask, head_for, hello_for
+from forwarding import AUTO, Backend, ForwardTest, ask, head_for, hello_for
 from harness import PORT, SOURCE, MeshTest, _die_with_parent, clean_environment, main, until
 from mtls import TrustTest
 from rawpeer import RawPeer
@@ -181,6 +185,56 @@ class Figures(MetricsTest):
             self.assertEqual(now.get("meshd_forward_phase_seconds_bucket", phase=phase, le="+Inf"), count)
             self.assertEqual(count > 0, now.get("meshd_forward_phase_seconds_sum", phase=phase) > 0)
         self.assertEqual(now.get("meshd_forward_phase_seconds_count", phase="name"), 4)
+
+    def crowd(self, node, n):
+        """Clients, of whom one may be reset before it knows that it is connected."""
+        clients = [socket.socket() for _ in range(n)]
+        for client in clients:
+            self.addCleanup(client.close)
+            client.setblocking(False)
+            self.assertIn(client.connect_ex((node.host, AUTO)), (0, errno.EINPROGRESS))
+        return clients
+
+    def test_every_client_is_counted_once_over_a_limit_and_out_of_descriptors(self):
+        n1 = self.mesh.node("n1", INGRESS_ADDR=self.ingress(1), ADMIN_ADDR=f"{self.mesh.net}.1:{ADMIN}")
+        n1.flags += ["--limit", "ingress_per_source=20"]
+        n1.start()
+        closed = lambda s: s.by("meshd_forward_closed_total", "reason")
+        ends = lambda s: sum(s.by("meshd_forward_ends_total", "reason").values())
+
+        def is_all(now, n):
+            return now.get("meshd_forward_clients_total") == n == \
+                now.get("meshd_forward_clients") + ends(now) + sum(closed(now).values())
+
+        crowd = self.crowd(n1, 30)
+        until("those above the limit are turned away", lambda: closed(scrape(n1))["over_limit"] == 10)
+        self.assertTrue(is_all(scrape(n1), 30))
+
+
+        def told():
+            """At one time or, on a busy machine, at more."""
+            lines = re.findall(r"(?m)^warn \[forward\] (\d+) clients? w[a-z]+ reset before a word: over a limit;"
+                               r".* ingress_per_source 20 of 20", n1.err.read_text())
+            return sum(map(int, lines)) == 10
+        until("it is told", told)
+        for client in crowd:
+            client.close()
+        until("they have ended", lambda: (s := scrape(n1)).get("meshd_forward_clients") == 0 and ends(s) == 20)
+
+        soft, hard = resource.prlimit(n1.process.pid, resource.RLIMIT_NOFILE)
+        few = n1.descriptors() + 2
+        resource.prlimit(n1.process.pid, resource.RLIMIT_NOFILE, (few, hard))
+        crowd = self.crowd(n1, 8)
+        until("the last of them is reset", lambda: crowd[-1].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET)
+        resource.prlimit(n1.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        now = until("all are counted", lambda: is_all(s := scrape(n1), 38) and s)
+        self.assertGreater(closed(now)["no_descriptor"], 0)
+        for client in crowd:
+            client.close()
+        until("they have ended, too", lambda: is_all(s := scrape(n1), 38) and s.get("meshd_forward_clients") == 0)
+        n1.signal(signal.SIGTERM)
+        self.assertEqual(n1.ended(), 0)
+        self.assertRegex(n1.err.read_text(), r"(?m)^warn \[forward\] \d clients were reset before a word: of \d+ descriptors")
 
     def test_the_mesh_is_shown_as_it_is(self):
         self.pair()
