@@ -147,6 +147,8 @@ static int start_rpc(struct app *app)
     serve->printer = app->printer;
     serve->limits = app->config->limits;
     serve->peer_id = app->config->peer_id;
+    serve->heartbeat_ms = app->config->heartbeat_ms;
+    serve->peer_timeout_ms = app->config->peer_timeout_ms;
     serve->tls = credentials_keeper(app->credentials);
     r = rpc_server_open(&(struct rpc_server_settings){.path = app->paths.rep,
                                                       .contexts = CONTEXTS,

@@ -17,6 +17,7 @@ struct scrape *scrape_new(struct serve *serve)
     figures_of_loop(serve, &s->figures);
     s->limits = serve->limits;
     s->ready = serve_ready(serve, why, sizeof why);
+    node_waits_for(serve->node, &s->never_live);
     s->rtts = malloc((s->figures.node.peers + 1) * sizeof *s->rtts);
     if (s->rtts) /* without memory they are not shown */
         s->n_rtts = node_rtts(serve->node, s->rtts, s->figures.node.peers);
@@ -44,6 +45,12 @@ static void labelled(struct metrics *out, const char *label, const char *value, 
     metrics_value(out, &(struct metrics_label){label, value}, 1, sample);
 }
 
+static void seconds(struct metrics *out, const char *name, const char *help, uint32_t ms)
+{
+    metrics_family(out, METRICS_GAUGE, name, help);
+    metrics_us(out, NULL, 0, (uint64_t)ms * 1000);
+}
+
 static void node(const struct scrape *s, struct metrics *out)
 {
     const struct metrics_label build[] = {{"version", MESHD_VERSION}, {"peer", s->serve->peer_id}};
@@ -52,6 +59,11 @@ static void node(const struct scrape *s, struct metrics *out)
                    "Always 1; the version of meshd, and the peer id of the node.");
     metrics_value(out, build, 2, 1);
     gauge(out, "meshd_ready", "1: ready for clients, as /readyz says.", s->ready);
+    gauge(out, "meshd_peers_never_live", "Configured peers that were not live since the start.",
+          s->never_live);
+    seconds(out, "meshd_heartbeat_seconds", "The setting heartbeat.", s->serve->heartbeat_ms);
+    seconds(out, "meshd_peer_timeout_seconds", "The setting peer_timeout.",
+            s->serve->peer_timeout_ms);
     gauge(out, "meshd_draining", "1: the node is about to leave.", s->figures.draining);
     gauge(out, "meshd_nng_healthy", "1: nng's clean-up thread answers.",
           canary_healthy(s->serve->canary));

@@ -21,6 +21,7 @@ struct scrape {
     struct figures figures;
     struct limits limits;
     bool ready;
+    size_t never_live; /* configured peers */
     struct node_rtt *rtts;
     size_t n_rtts;
 };

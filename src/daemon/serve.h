@@ -50,8 +50,9 @@ struct serve {
     char admin[64];     /* the admin port, as bound; "": off */
     uint64_t started_s; /* by the clock as it was then */
     uint64_t started_ms;
-    bool draining;       /* main loop only */
-    atomic_ulong posted; /* calls that wait for the main loop */
+    uint32_t heartbeat_ms, peer_timeout_ms; /* as the node has them */
+    bool draining;                          /* main loop only */
+    atomic_ulong posted;                    /* calls that wait for the main loop */
 };
 
 void serve_init(struct serve *serve);

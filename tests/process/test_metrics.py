@@ -245,6 +245,7 @@ class Figures(MetricsTest):
         self.assertEqual(now.by("meshd_peer_services", "peer"), {"n2": 1})
         self.assertEqual(now.get("meshd_links", state="live"), 1)
         self.assertEqual((now.get("meshd_ready"), now.get("meshd_draining")), (1, 0))
+        self.assertEqual((now.get("meshd_heartbeat_seconds"), now.get("meshd_peer_timeout_seconds")), (1, 4))
         self.assertGreaterEqual(now.get("meshd_tls_handshakes_total"), 1)
         self.assertAlmostEqual(now.get("meshd_tls_certificate_not_after_seconds"),
                                self.n1.info()["tls"]["not_after"])
@@ -262,6 +263,17 @@ class Figures(MetricsTest):
         self.assertEqual(now.by("meshd_peer_connected", "peer"), {"n2": 0})
         until("it grows stale", lambda: scrape(self.n1).by("meshd_peer_staleness_seconds", "peer").get("n2", 0) >= 1)
         until("it goes, with its series", lambda: not scrape(self.n1).by("meshd_peer_connected", "peer"))
+
+    def test_a_configured_peer_that_was_never_live_is_counted_until_it_is(self):
+        start = lambda n, *peers: self.mesh.node(f"n{n}", peers=peers, ADMIN_ADDR=f"{self.mesh.net}.{n}:{ADMIN}").start()
+        never_live = lambda: scrape(n2).get("meshd_peers_never_live")
+        n2 = start(2, f"{self.mesh.net}.1:{PORT}", f"{self.mesh.net}.3:{PORT}")
+        self.assertEqual((never_live(), scrape(n2).get("meshd_ready")), (2, 0))
+        n1 = start(1)
+        until("one of them is live", lambda: never_live() == 1)
+        n1.kill()
+        until("it is gone", lambda: scrape(n2).get("meshd_links", state="live") == 0)
+        self.assertEqual(never_live(), 1, "it was live once")
 
     def test_settings_that_were_refused_or_wait_are_seen(self):
         file = self.mesh.dir / "n1.yaml"
@@ -351,6 +363,10 @@ class Rules(MeshTest):
 
 
 class Prometheus(MetricsTest):
+    def setUp(self):
+        super().setUp()
+        self.set(peer_timeout="30s")  # a machine that stands still for a while makes no peer stale
+
     def start_prometheus(self):
         folder = self.mesh.dir / "prometheus"
         folder.mkdir()
