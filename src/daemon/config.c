@@ -290,9 +290,11 @@ static void check_listeners(struct config_reading *r)
     }
 }
 
-int config_reading_finish(struct config_reading *r, struct config **out_config)
+int config_reading_finish(struct config_reading *r, const struct config_judge *judge,
+                          struct config **out_config)
 {
     const struct limits *limits = &r->config->limits;
+    unsigned n_settings;
 
     find_peer_id(r);
     find_runtime_dir(r);
@@ -306,10 +308,13 @@ int config_reading_finish(struct config_reading *r, struct config **out_config)
     check_rules(r);
     check_own_id(r);
     check_listeners(r);
+    n_settings = r->n_errors;
+    if (judge)
+        config_check_files(r, judge);
     if (r->no_memory)
         return -ENOMEM;
     if (r->n_errors)
-        return -EINVAL;
+        return n_settings ? -EINVAL : -EBADMSG;
     *out_config = r->config;
     r->config = NULL;
     return 0;
@@ -361,8 +366,8 @@ static void read_file(struct config_reading *r, const char *file)
     free(data);
 }
 
-int config_load(int argc, char *const *argv, FILE *err, enum config_action *out_action,
-                struct config **out_config)
+int config_load(int argc, char *const *argv, FILE *err, const struct config_judge *judge,
+                enum config_action *out_action, struct config **out_config)
 {
     struct config_reading reading;
     struct config_flags flags = {0};
@@ -386,8 +391,8 @@ int config_load(int argc, char *const *argv, FILE *err, enum config_action *out_
         read_file(&reading, file);
     config_env(&reading);
     config_flags_apply(&flags, &reading);
-    r = config_reading_finish(&reading, out_config);
-    if (r == 0)
+    r = config_reading_finish(&reading, flags.action == CONFIG_PRINT ? NULL : judge, out_config);
+    if (r == 0 || r == -EBADMSG)
         *out_action = flags.action;
 out:
     if (r == -ENOMEM)

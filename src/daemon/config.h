@@ -22,6 +22,7 @@
 #include "forward/forward.h"
 #include "node/node.h"
 #include "policy/policy.h"
+#include "tls/tls.h"
 
 enum config_maps { MAPS_FULL, MAPS_SUMMARY, MAPS_OFF };
 
@@ -111,14 +112,23 @@ struct config {
     char runtime_dir[192]; /* of this node: .../meshd/<peer id>; holds meshd.sock and meshd.lock */
 };
 
+/* Looks into the files of TLS that config names, as tls_files_check. */
+struct config_judge {
+    void (*look)(void *ctx, const struct config *config, struct tls_fault out_faults[N_TLS_FILES]);
+    void *ctx;
+};
+
 enum config_action { CONFIG_RUN, CONFIG_CHECK, CONFIG_PRINT, CONFIG_VERSION, CONFIG_HELP };
 
 /* Reads flags, getenv, the file; may change the order of argv. Returns 0 and writes *out_action and
  * *out_config (config_free it), which is NULL with CONFIG_VERSION and CONFIG_HELP: the rest is not
  * read then. Or -EINVAL (or -ENOMEM) after every error was written to err, one line each:
- * "meshd.yaml:12:3: limits.peers: '0' is too small; allowed: 1 to 65536". */
-int config_load(int argc, char *const *argv, FILE *err, enum config_action *out_action,
-                struct config **out_config);
+ * "meshd.yaml:12:3: limits.peers: '0' is too small; allowed: 1 to 65536". judge looks into the
+ * files of TLS that the settings name, so that what is wrong with them is told in the same way; not
+ * with CONFIG_PRINT, and NULL: nobody does. -EBADMSG, with *out_action: nothing but such a file
+ * will not do. */
+int config_load(int argc, char *const *argv, FILE *err, const struct config_judge *judge,
+                enum config_action *out_action, struct config **out_config);
 void config_free(struct config *config); /* accepts NULL */
 
 bool config_has_tls(const struct config *config);

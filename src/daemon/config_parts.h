@@ -145,7 +145,8 @@ int config_reading_init(struct config_reading *r, FILE *err);
 void config_reading_fini(struct config_reading *r);
 /* What is found out (host name, runtime_dir) and what settings must be to each other. 0 and the
  * config, or as config_load. */
-int config_reading_finish(struct config_reading *r, struct config **out_config);
+int config_reading_finish(struct config_reading *r, const struct config_judge *judge,
+                          struct config **out_config);
 
 /* Tells "<where>: <key>: <text>" and counts. where and s may be NULL. */
 void config_error(struct config_reading *r, const struct where *where, const struct setting *s,
@@ -189,6 +190,8 @@ void config_yaml(struct config_reading *r, const char *file, const void *data, s
 
 /* Whom plaintext may reach, and whether the files of TLS are all there (config_trust.c). */
 void config_check_trust(struct config_reading *r);
+/* What is in these files, also when not all are there, or something else will not do. */
+void config_check_files(struct config_reading *r, const struct config_judge *judge);
 
 /* What stands up to the next comma of *rest, without white space around it; NULL: there is no more.
  * Both are cut out of the text itself. */

@@ -2,8 +2,9 @@
  *
  * Plaintext stays on loopback, both as who listens and as who dials, unless insecure says
  * otherwise. Addresses that names stand for are looked at when they are dialled (ports.c). What is
- * in the files is looked at when they are loaded (trust.c). */
+ * in the files is told here, and found by who can read them (credentials.c). */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
 #include "daemon/config_parts.h"
@@ -36,11 +37,16 @@ static bool is_literal(const char *host)
     return inet_pton(AF_INET, host, raw) == 1 || inet_pton(AF_INET6, host, raw) == 1;
 }
 
+static const enum setting_id ids[N_TLS_FILES] = {
+    [TLS_FILE_CA] = SETTING_TLS_CA,
+    [TLS_FILE_CERT] = SETTING_TLS_CERT,
+    [TLS_FILE_KEY] = SETTING_TLS_KEY,
+    [TLS_FILE_CRL] = SETTING_TLS_CRL,
+};
+
 /* False: something is missing, and was told. */
 static bool check_files(struct config_reading *r)
 {
-    static const enum setting_id ids[] = {SETTING_TLS_CA, SETTING_TLS_CERT, SETTING_TLS_KEY,
-                                          SETTING_TLS_CRL};
     const struct setting *set = NULL, *missing = NULL;
 
     for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
@@ -97,4 +103,19 @@ void config_check_trust(struct config_reading *r)
         return;
     check_bind(r);
     check_peers(r);
+}
+
+void config_check_files(struct config_reading *r, const struct config_judge *judge)
+{
+    struct tls_fault faults[N_TLS_FILES];
+
+    if (r->bad[SETTING_PEER_NAME])
+        r->config->peer_id[0] = '\0'; /* nobody knows which one a certificate is to name */
+    judge->look(judge->ctx, r->config, faults);
+    for (size_t i = 0; i < N_TLS_FILES; i++) {
+        if (faults[i].error == -ENOMEM)
+            r->no_memory = true;
+        else if (faults[i].error)
+            config_error(r, &r->where[ids[i]], &settings[ids[i]], "%s", faults[i].why);
+    }
 }

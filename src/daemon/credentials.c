@@ -315,18 +315,12 @@ static void put_escaped(const char *text, FILE *out)
     }
 }
 
-int credentials_try(const struct config *config, char out_why[TLS_WHY])
+void credentials_judge(const struct credentials *c, const struct config *config,
+                       struct tls_fault out_faults[N_TLS_FILES])
 {
     const struct tls_settings files = settings_of(config);
-    struct tls_keeper *keeper;
-    int r;
 
-    if (!config_has_tls(config))
-        return 0;
-    r = tls_keeper_new(&files, out_why, &keeper);
-    if (r == 0)
-        tls_keeper_free(keeper);
-    return r;
+    tls_files_check(&files, c ? c->keeper : NULL, out_faults);
 }
 
 bool credentials_check(const struct config *config, FILE *out, FILE *err)

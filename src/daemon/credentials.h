@@ -31,9 +31,10 @@ int credentials_reload(struct credentials *c, char out_why[TLS_WHY]);
 void credentials_confined(const struct credentials *c);
 void credentials_free(struct credentials *c); /* accepts NULL; no session may be left */
 
-/* Whether a node would start with them: 0, also without TLS; or as tls_keeper_new. Nothing is told.
- */
-int credentials_try(const struct config *config, char out_why[TLS_WHY]);
+/* As struct config_judge has it: would a node start with them, or (c) go on with them, if they are
+ * those that it has? */
+void credentials_judge(const struct credentials *c, const struct config *config,
+                       struct tls_fault out_faults[N_TLS_FILES]);
 
 /* Loads them as credentials_new would and tells on out what is in them, or on err what is wrong.
  * False: they will not do. True without TLS. */

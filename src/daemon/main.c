@@ -78,15 +78,23 @@ static int run_node(const struct config *config, int argc, char *const *argv)
     return r == 0 ? 0 : 1;
 }
 
+static void judge_files(void *ctx, const struct config *config,
+                        struct tls_fault out_faults[N_TLS_FILES])
+{
+    credentials_judge(NULL, config, out_faults);
+}
+
 int main(int argc, char **argv)
 {
+    static const struct config_judge judge = {judge_files, NULL};
     enum config_action action;
     struct config *config = NULL;
-    int code = 0;
+    int code = 0, r;
 
     fill_standard_descriptors();
-    if (config_load(argc, argv, stderr, &action, &config) < 0)
-        return 2;
+    r = config_load(argc, argv, stderr, &judge, &action, &config);
+    if (r < 0) /* files may come later than the settings that name them: worth another start */
+        return r == -EBADMSG && action == CONFIG_RUN ? 1 : 2;
     switch (action) {
     case CONFIG_HELP:
         config_help(stdout);

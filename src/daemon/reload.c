@@ -25,9 +25,30 @@ static void add_each(struct report_lines *lines, char *texts)
             report_add(lines, line);
 }
 
-/* NULL: errors says why. */
-static struct config *read_settings(const struct reload_from *from, struct report_lines *errors)
+static bool other_files(const struct config *a, const struct config *b)
 {
+    return strcmp(a->tls_ca, b->tls_ca) != 0 || strcmp(a->tls_cert, b->tls_cert) != 0 ||
+           strcmp(a->tls_key, b->tls_key) != 0 || strcmp(a->tls_crl, b->tls_crl) != 0;
+}
+
+/* Files that are named anew wait for the next start, and would end it if they will not do; unless
+ * it is root that can read them, who starts the node. */
+static void judge_files(void *ctx, const struct config *fresh,
+                        struct tls_fault out_faults[N_TLS_FILES])
+{
+    const struct reload_from *from = ctx;
+    bool other = other_files(from->config, fresh);
+
+    credentials_judge(other ? NULL : from->credentials, fresh, out_faults);
+    for (size_t i = 0; i < N_TLS_FILES && other; i++)
+        if (out_faults[i].error == -EACCES)
+            out_faults[i].error = 0;
+}
+
+/* NULL: errors says why. */
+static struct config *read_settings(struct reload_from *from, struct report_lines *errors)
+{
+    const struct config_judge judge = {judge_files, from};
     enum config_action action;
     struct config *config = NULL;
     char *texts = NULL;
@@ -40,7 +61,7 @@ static struct config *read_settings(const struct reload_from *from, struct repor
     }
     err = open_memstream(&texts, &size);
     if (err) {
-        if (config_load(from->argc, from->argv, err, &action, &config) < 0)
+        if (config_load(from->argc, from->argv, err, &judge, &action, &config) < 0)
             config = NULL;
         fclose(err);
     }
@@ -50,23 +71,6 @@ static struct config *read_settings(const struct reload_from *from, struct repor
         report_add(errors, "out of memory");
     free(texts);
     return config;
-}
-
-static bool other_files(const struct config *a, const struct config *b)
-{
-    return strcmp(a->tls_ca, b->tls_ca) != 0 || strcmp(a->tls_cert, b->tls_cert) != 0 ||
-           strcmp(a->tls_key, b->tls_key) != 0 || strcmp(a->tls_crl, b->tls_crl) != 0;
-}
-
-/* As credentials_reload. Files that are named anew wait for the next start, and would end it if
- * they will not do; unless it is root that can read them, who starts the node. */
-static int read_files(const struct reload_from *from, const struct config *fresh, char why[TLS_WHY])
-{
-    int r = other_files(from->config, fresh) ? credentials_try(fresh, why) : 0;
-
-    if (r < 0 && r != -EACCES)
-        return r;
-    return credentials_reload(from->credentials, why);
 }
 
 /* ---- what is different ---- */
@@ -189,7 +193,7 @@ static void count(struct reload_counters *counters, const struct report *report)
 
 int reload_now(struct reload *reload, struct report *out_report)
 {
-    const struct reload_from *from = &reload->from;
+    struct reload_from *from = &reload->from;
     enum log_level before;
     char why[TLS_WHY];
     struct config *fresh;
@@ -201,7 +205,7 @@ int reload_now(struct reload *reload, struct report *out_report)
     notify_reloading(from->notify);
     before = in_force(reload)->log.level;
     fresh = read_settings(from, &out_report->errors);
-    tls = fresh ? read_files(from, fresh, why) : 0;
+    tls = fresh ? credentials_reload(from->credentials, why) : 0;
     if (tls > 0)
         from->changed(from->ctx);
     if (tls < 0) {

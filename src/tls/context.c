@@ -5,6 +5,7 @@
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,7 @@ struct making { /* what is there while a context is being made */
     const struct tls_settings *settings;
     struct tls_context *context;
     const char *in_force; /* the fingerprint of the own certificate until now; "": none */
-    char *why;
+    struct tls_fault *faults;
 };
 
 static void free_bio(BIO **bio) { BIO_free(*bio); }
@@ -32,18 +33,38 @@ static int no_passphrase(char *buf, int size, int writing, void *arg)
     return -1;
 }
 
-static int no_memory(struct making *m) { return pem_fail(m->why, -ENOMEM, "no memory"); }
+/* A file's first fault counts: what follows is often of the same cause. */
+static int fault(struct making *m, enum tls_file which, int error, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+static int fault(struct making *m, enum tls_file which, int error, const char *format, ...)
+{
+    struct tls_fault *f = &m->faults[which];
+    va_list args;
+
+    if (f->error)
+        return error;
+    f->error = error;
+    va_start(args, format);
+    vsnprintf(f->why, sizeof(f->why), format, args);
+    va_end(args);
+    return error;
+}
+
+static int no_memory(struct making *m, enum tls_file which)
+{
+    return fault(m, which, -ENOMEM, "no memory");
+}
 
 /* OpenSSL's own word for what was wrong last; no content is part of it. */
-static int bad_content(struct making *m, int which, const char *what)
+static int bad_content(struct making *m, enum tls_file which, const char *what)
 {
     unsigned long error = ERR_peek_last_error();
     const char *reason = ERR_reason_error_string(error);
 
     if (ERR_GET_REASON(error) == ERR_R_MALLOC_FAILURE)
-        return no_memory(m);
-    return pem_fail(m->why, -EBADMSG, "%s holds %s: %s", m->pems[which].path, what,
-                    reason ? reason : "unknown format");
+        return no_memory(m, which);
+    return fault(m, which, -EBADMSG, "%s holds %s: %s", m->pems[which].path, what,
+                 reason ? reason : "unknown format");
 }
 
 /* The reader of PEM blocks stopped: because there are no more? */
@@ -68,25 +89,25 @@ static int load_cas(struct making *m, X509_STORE *store)
     CLEANUP(free_bio) BIO *bio = NULL;
     bool asked = false;
 
-    if (!m->pems[PEM_CA].path)
+    if (!m->pems[TLS_FILE_CA].bytes)
         return 0;
-    bio = bio_of(m, PEM_CA);
+    bio = bio_of(m, TLS_FILE_CA);
     if (!bio)
-        return no_memory(m);
+        return no_memory(m, TLS_FILE_CA);
     for (;;) {
         CLEANUP(free_cert) X509 *cert = PEM_read_bio_X509(bio, NULL, no_passphrase, &asked);
 
         if (!cert && !at_end())
-            return bad_content(m, PEM_CA, "a broken certificate");
+            return bad_content(m, TLS_FILE_CA, "a broken certificate");
         if (!cert)
             break;
         if (!X509_STORE_add_cert(store, cert))
-            return no_memory(m);
+            return no_memory(m, TLS_FILE_CA);
         m->context->material.n_cas++;
     }
     if (m->context->material.n_cas == 0)
-        return pem_fail(m->why, -EBADMSG, "%s holds no certificate (PEM is meant)",
-                        m->pems[PEM_CA].path);
+        return fault(m, TLS_FILE_CA, -EBADMSG, "%s holds no certificate (PEM is meant)",
+                     m->pems[TLS_FILE_CA].path);
     return 0;
 }
 
@@ -106,55 +127,56 @@ static int load_lists(struct making *m, X509_STORE *store)
     bool asked = false;
     int n = 0;
 
-    if (!m->pems[PEM_CRL].path)
+    if (!m->pems[TLS_FILE_CRL].bytes)
         return 0;
-    bio = bio_of(m, PEM_CRL);
+    bio = bio_of(m, TLS_FILE_CRL);
     if (!bio)
-        return no_memory(m);
+        return no_memory(m, TLS_FILE_CRL);
     for (;; n++) {
         X509_CRL *crl = PEM_read_bio_X509_CRL(bio, NULL, no_passphrase, &asked);
         int added;
 
         if (!crl && !at_end())
-            return bad_content(m, PEM_CRL, "a broken CRL");
+            return bad_content(m, TLS_FILE_CRL, "a broken CRL");
         if (!crl)
             break;
         count_list(&m->context->material, crl);
         added = X509_STORE_add_crl(store, crl);
         X509_CRL_free(crl);
         if (!added)
-            return no_memory(m);
+            return no_memory(m, TLS_FILE_CRL);
     }
     if (n == 0)
-        return pem_fail(m->why, -EBADMSG, "%s holds no CRL (PEM is meant)", m->pems[PEM_CRL].path);
+        return fault(m, TLS_FILE_CRL, -EBADMSG, "%s holds no CRL (PEM is meant)",
+                     m->pems[TLS_FILE_CRL].path);
     X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
     return 0;
 }
 
 static int load_chain(struct making *m, X509 **out_cert, STACK_OF(X509) * *out_chain)
 {
-    CLEANUP(free_bio) BIO *bio = bio_of(m, PEM_CERT);
+    CLEANUP(free_bio) BIO *bio = bio_of(m, TLS_FILE_CERT);
     CLEANUP(free_cert) X509 *own = NULL;
     CLEANUP(free_chain) STACK_OF(X509) *chain = sk_X509_new_null();
     bool asked = false;
 
     if (!bio || !chain)
-        return no_memory(m);
+        return no_memory(m, TLS_FILE_CERT);
     own = PEM_read_bio_X509(bio, NULL, no_passphrase, &asked);
     if (!own && at_end())
-        return pem_fail(m->why, -EBADMSG, "%s holds no certificate (PEM is meant)",
-                        m->pems[PEM_CERT].path);
+        return fault(m, TLS_FILE_CERT, -EBADMSG, "%s holds no certificate (PEM is meant)",
+                     m->pems[TLS_FILE_CERT].path);
     if (!own)
-        return bad_content(m, PEM_CERT, "a broken certificate");
+        return bad_content(m, TLS_FILE_CERT, "a broken certificate");
     for (;;) {
         CLEANUP(free_cert) X509 *next = PEM_read_bio_X509(bio, NULL, no_passphrase, &asked);
 
         if (!next && !at_end())
-            return bad_content(m, PEM_CERT, "a broken certificate after the first");
+            return bad_content(m, TLS_FILE_CERT, "a broken certificate after the first");
         if (!next)
             break;
         if (!sk_X509_push(chain, next))
-            return no_memory(m);
+            return no_memory(m, TLS_FILE_CERT);
         TAKE(&next);
     }
     *out_cert = TAKE(&own);
@@ -164,23 +186,23 @@ static int load_chain(struct making *m, X509 **out_cert, STACK_OF(X509) * *out_c
 
 static int load_key(struct making *m, EVP_PKEY **out_key)
 {
-    CLEANUP(free_bio) BIO *bio = bio_of(m, PEM_KEY);
+    CLEANUP(free_bio) BIO *bio = bio_of(m, TLS_FILE_KEY);
     bool asked = false;
     EVP_PKEY *key;
 
     if (!bio)
-        return no_memory(m);
+        return no_memory(m, TLS_FILE_KEY);
     key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, &asked);
     if (!key && asked)
-        return pem_fail(m->why, -EBADMSG,
-                        "%s: the key has a passphrase, and nobody is there to type it; take it off "
-                        "with openssl pkey",
-                        m->pems[PEM_KEY].path);
+        return fault(m, TLS_FILE_KEY, -EBADMSG,
+                     "%s: the key has a passphrase, and nobody is there to type it; take it off "
+                     "with openssl pkey",
+                     m->pems[TLS_FILE_KEY].path);
     if (!key && at_end())
-        return pem_fail(m->why, -EBADMSG, "%s holds no private key (PEM is meant)",
-                        m->pems[PEM_KEY].path);
+        return fault(m, TLS_FILE_KEY, -EBADMSG, "%s holds no private key (PEM is meant)",
+                     m->pems[TLS_FILE_KEY].path);
     if (!key)
-        return bad_content(m, PEM_KEY, "a broken private key");
+        return bad_content(m, TLS_FILE_KEY, "a broken private key");
     *out_key = key;
     return 0;
 }
@@ -201,70 +223,71 @@ static void describe(struct tls_material *material, X509 *cert)
 static int names_self(struct making *m)
 {
     const struct tls_material *material = &m->context->material;
-    const char *self = m->settings->self, *path = m->pems[PEM_CERT].path;
+    const char *self = m->settings->self, *path = m->pems[TLS_FILE_CERT].path;
     struct tls_peer peer;
 
     memcpy(peer.names, material->names, sizeof(peer.names));
     if (tls_names(&peer, self))
         return 0;
-    return pem_fail(m->why, -EINVAL,
-                    "%s does not name this node, '%s', among its DNS names (first: '%s'): issue it "
-                    "for this node, or set the node's name to one of them",
-                    path, self, material->names[0]);
+    return fault(m, TLS_FILE_CERT, -EINVAL,
+                 "%s does not name this node, '%s', among its DNS names (first: '%s'): issue it "
+                 "for this node, or set the node's name to one of them",
+                 path, self, material->names[0]);
 }
 
-/* Does the own certificate fit the rest? */
-static int check_own(struct making *m, X509 *cert, EVP_PKEY *key)
+/* Is the own certificate one to show? */
+static int check_own(struct making *m, X509 *cert)
 {
-    const char *path = m->pems[PEM_CERT].path, *self = m->settings->self;
+    const char *path = m->pems[TLS_FILE_CERT].path, *self = m->settings->self;
     int64_t now = (int64_t)(clock_wall_us() / 1000000u);
     int r;
 
-    if (X509_check_private_key(cert, key) != 1)
-        return pem_fail(m->why, -EINVAL, "%s is not the key of %s", m->pems[PEM_KEY].path, path);
     /* One that is in force anyway does not keep out what else is new, a list of revoked ones. */
     if (strcmp(m->context->material.fingerprint, m->in_force) == 0)
         now = m->context->material.not_before;
     if (m->context->material.not_after <= now)
-        return pem_fail(m->why, -EINVAL, "%s has expired: issue a new one", path);
+        return fault(m, TLS_FILE_CERT, -EINVAL, "%s has expired: issue a new one", path);
     if (m->context->material.not_before > now)
-        return pem_fail(m->why, -EINVAL, "%s is not valid yet: is the clock right?", path);
+        return fault(m, TLS_FILE_CERT, -EINVAL, "%s is not valid yet: is the clock right?", path);
     if (!self || !self[0])
         return 0;
     r = names_self(m);
     if (r == 0 && (X509_check_purpose(cert, X509_PURPOSE_SSL_SERVER, 0) != 1 ||
                    X509_check_purpose(cert, X509_PURPOSE_SSL_CLIENT, 0) != 1))
-        return pem_fail(m->why, -EINVAL,
-                        "%s may not be used for both sides of a connection: its extended key usage "
-                        "must have serverAuth and clientAuth",
-                        path);
+        return fault(m, TLS_FILE_CERT, -EINVAL,
+                     "%s may not be used for both sides of a connection: its extended key usage "
+                     "must have serverAuth and clientAuth",
+                     path);
     return r;
 }
 
-static int load_own(struct making *m)
+/* Each of the two is looked at although the other will not do. */
+static void load_own(struct making *m)
 {
     CLEANUP(free_cert) X509 *cert = NULL;
     CLEANUP(free_chain) STACK_OF(X509) *chain = NULL;
     CLEANUP(free_key) EVP_PKEY *key = NULL;
     const char *reason;
-    int r = load_chain(m, &cert, &chain);
 
-    if (r == 0)
-        r = load_key(m, &key);
-    if (r < 0)
-        return r;
-    describe(&m->context->material, cert);
-    r = check_own(m, cert, key);
-    if (r < 0)
-        return r;
+    if (m->pems[TLS_FILE_CERT].bytes && load_chain(m, &cert, &chain) == 0) {
+        describe(&m->context->material, cert);
+        check_own(m, cert);
+    }
+    if (!m->pems[TLS_FILE_KEY].bytes || load_key(m, &key) < 0 || !cert)
+        return;
+    if (X509_check_private_key(cert, key) != 1) {
+        fault(m, TLS_FILE_KEY, -EINVAL, "%s is not the key of %s", m->pems[TLS_FILE_KEY].path,
+              m->pems[TLS_FILE_CERT].path);
+        return;
+    }
     ERR_clear_error();
     if (SSL_CTX_use_certificate(m->context->ssl, cert) == 1 &&
         SSL_CTX_use_PrivateKey(m->context->ssl, key) == 1 &&
         SSL_CTX_set1_chain(m->context->ssl, chain) == 1)
-        return 0;
+        return;
     reason = ERR_reason_error_string(ERR_peek_last_error()); /* e.g. a key that is too small */
-    return pem_fail(m->why, -EINVAL, "%s cannot be used: %s", m->pems[PEM_CERT].path,
-                    reason ? reason : "no reason is known");
+    fault(m, TLS_FILE_CERT, -EINVAL, "%s cannot be used: %s", m->pems[TLS_FILE_CERT].path,
+          reason ? reason : "no reason is known");
 }
 
 int context_verdict(int ok, X509_STORE_CTX *verification)
@@ -311,12 +334,12 @@ static bool set_up(SSL_CTX *ssl, bool offload)
            SSL_CTX_set_alpn_protos(ssl, protocol, sizeof(protocol) - 1) == 0;
 }
 
-void context_digest(const struct pem pems[N_PEMS], uint8_t out_digest[TLS_DIGEST])
+void context_digest(const struct pem pems[N_TLS_FILES], uint8_t out_digest[TLS_DIGEST])
 {
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     bool ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL);
 
-    for (int i = 0; i < N_PEMS && ok; i++)
+    for (int i = 0; i < N_TLS_FILES && ok; i++)
         ok = EVP_DigestUpdate(md, &pems[i].len, sizeof(pems[i].len)) &&
              EVP_DigestUpdate(md, pems[i].bytes ? pems[i].bytes : "", pems[i].len);
     /* Without memory for it, the same bytes count as others: they are only read once more. */
@@ -327,33 +350,32 @@ void context_digest(const struct pem pems[N_PEMS], uint8_t out_digest[TLS_DIGEST
 
 static void free_context(struct tls_context **context) { context_unref(*context); }
 
-int context_new(const struct pem pems[N_PEMS], const struct tls_settings *settings,
-                const char *in_force, char out_why[TLS_WHY], struct tls_context **out_context)
+int context_new(const struct pem pems[N_TLS_FILES], const struct tls_settings *settings,
+                const char *in_force, struct tls_fault faults[N_TLS_FILES],
+                struct tls_context **out_context)
 {
     CLEANUP(free_context) struct tls_context *context = calloc(1, sizeof(*context));
-    struct making m = {pems, settings, context, in_force, out_why};
+    struct making m = {pems, settings, context, in_force, faults};
     X509_STORE *store;
-    int r;
 
     if (!context)
-        return no_memory(&m);
+        return no_memory(&m, TLS_FILE_CA);
     context->refs = 1;
     context->no_verify = settings->no_verify;
     tickets_init(&context->tickets);
     context->ssl = SSL_CTX_new(TLS_method());
     if (!context->ssl || !set_up(context->ssl, settings->offload))
-        return no_memory(&m);
+        return no_memory(&m, TLS_FILE_CA);
     store = SSL_CTX_get_cert_store(context->ssl);
     X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
-    r = load_cas(&m, store);
-    if (r == 0)
-        r = load_lists(&m, store);
-    if (r == 0)
-        r = load_own(&m);
+    load_cas(&m, store);
+    load_lists(&m, store);
+    load_own(&m);
     ERR_clear_error();
-    if (r < 0)
-        return r;
-    context->material.key_exposed = pems[PEM_KEY].exposed;
+    for (size_t i = 0; i < N_TLS_FILES; i++)
+        if (faults[i].error)
+            return faults[i].error;
+    context->material.key_exposed = pems[TLS_FILE_KEY].exposed;
     context_digest(pems, context->digest);
     *out_context = TAKE(&context);
     return 0;

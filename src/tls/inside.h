@@ -24,14 +24,14 @@ int64_t identity_seconds(const ASN1_TIME *time); /* unix seconds; 0: no time at 
 
 /* ---- files ---- */
 
-enum { PEM_CA, PEM_CERT, PEM_KEY, PEM_CRL, N_PEMS };
 struct pem {
     const char *path; /* NULL: none is set; borrowed */
     char *bytes;
     size_t len;
     bool exposed; /* group or others may read it */
 };
-/* Reads a file of at most LIMIT_CERT_FILE bytes; as tls_keeper_new. */
+/* Reads a file of at most LIMIT_CERT_FILE bytes; as tls_keeper_new. Failed: pem is as after
+ * pem_wipe. */
 int pem_read(struct pem *pem, const char *path, char out_why[TLS_WHY]);
 void pem_wipe(struct pem *pem); /* the bytes are overwritten before they are freed */
 int pem_fail(char out_why[TLS_WHY], int error, const char *format, ...)
@@ -64,13 +64,16 @@ struct tls_context {
     struct tls_material material;
     struct tickets tickets;
 };
-/* Of files that were read; as tls_keeper_new. in_force: the fingerprint of the own certificate
- * until now, or "": that one will do, too, when it has expired meanwhile. */
-int context_new(const struct pem pems[N_PEMS], const struct tls_settings *settings,
-                const char *in_force, char out_why[TLS_WHY], struct tls_context **out_context);
+/* Of files that were read, what is wrong with one of them told in faults, beside what is there
+ * already: of one whose reading failed. One without path or bytes is passed over. The first fault's
+ * error, and then there is no context. in_force: the fingerprint of the own certificate until now,
+ * or "": that one will do, too, when it has expired meanwhile. */
+int context_new(const struct pem pems[N_TLS_FILES], const struct tls_settings *settings,
+                const char *in_force, struct tls_fault faults[N_TLS_FILES],
+                struct tls_context **out_context);
 struct tls_context *context_ref(struct tls_context *context);
 void context_unref(struct tls_context *context); /* accepts NULL */
-void context_digest(const struct pem pems[N_PEMS], uint8_t out_digest[TLS_DIGEST]);
+void context_digest(const struct pem pems[N_TLS_FILES], uint8_t out_digest[TLS_DIGEST]);
 /* Of a verification at one certificate: a trusted one needs nobody's list of revoked ones. */
 int context_verdict(int ok, X509_STORE_CTX *verification);
 

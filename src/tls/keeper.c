@@ -7,7 +7,8 @@
 #include "base/cleanup.h"
 
 struct tls_keeper {
-    char *paths[N_PEMS], *self; /* NULL: none is set; like all until `reading`, never changed */
+    char *paths[N_TLS_FILES],
+        *self; /* NULL: none is set; like all until `reading`, never changed */
     bool no_verify, offload;
     struct mutex reading; /* one reload at a time; taken before lock */
     struct mutex lock;
@@ -29,16 +30,16 @@ static int copy(char **out, const char *text)
 
 static int copy_settings(struct tls_keeper *keeper, const struct tls_settings *settings)
 {
-    int r = copy(&keeper->paths[PEM_CA], settings->ca);
+    int r = copy(&keeper->paths[TLS_FILE_CA], settings->ca);
 
     keeper->no_verify = settings->no_verify;
     keeper->offload = settings->offload;
     if (r == 0)
-        r = copy(&keeper->paths[PEM_CERT], settings->cert);
+        r = copy(&keeper->paths[TLS_FILE_CERT], settings->cert);
     if (r == 0)
-        r = copy(&keeper->paths[PEM_KEY], settings->key);
+        r = copy(&keeper->paths[TLS_FILE_KEY], settings->key);
     if (r == 0)
-        r = copy(&keeper->paths[PEM_CRL], settings->crl);
+        r = copy(&keeper->paths[TLS_FILE_CRL], settings->crl);
     if (r == 0)
         r = copy(&keeper->self, settings->self);
     return r;
@@ -46,20 +47,30 @@ static int copy_settings(struct tls_keeper *keeper, const struct tls_settings *s
 
 static int check_set(const struct tls_keeper *keeper, char out_why[TLS_WHY])
 {
-    if (!keeper->paths[PEM_CERT] || !keeper->paths[PEM_KEY])
+    if (!keeper->paths[TLS_FILE_CERT] || !keeper->paths[TLS_FILE_KEY])
         return pem_fail(out_why, -EINVAL, "a certificate and its key are needed, both");
-    if (!keeper->paths[PEM_CA] && !keeper->no_verify)
+    if (!keeper->paths[TLS_FILE_CA] && !keeper->no_verify)
         return pem_fail(out_why, -EINVAL, "a CA is needed to know whom to trust");
     return 0;
 }
 
-static int read_all(const struct tls_keeper *keeper, struct pem pems[N_PEMS], char out_why[TLS_WHY])
+/* True: all were read. */
+static bool read_all(const char *const paths[N_TLS_FILES], struct pem pems[N_TLS_FILES],
+                     struct tls_fault faults[N_TLS_FILES])
 {
-    int r = 0;
+    bool all = true;
 
-    for (int i = 0; i < N_PEMS && r == 0; i++)
-        r = pem_read(&pems[i], keeper->paths[i], out_why);
-    return r;
+    for (int i = 0; i < N_TLS_FILES; i++) {
+        faults[i].error = pem_read(&pems[i], paths[i], faults[i].why);
+        all &= faults[i].error == 0;
+    }
+    return all;
+}
+
+static void wipe_all(struct pem pems[N_TLS_FILES])
+{
+    for (int i = 0; i < N_TLS_FILES; i++)
+        pem_wipe(&pems[i]);
 }
 
 static void put_locked(struct tls_keeper *keeper, struct tls_context *context)
@@ -69,41 +80,75 @@ static void put_locked(struct tls_keeper *keeper, struct tls_context *context)
     keeper->held.context = context;
 }
 
+static int first_of(const struct tls_fault faults[N_TLS_FILES], char out_why[TLS_WHY])
+{
+    int i = 0;
+
+    while (!faults[i].error)
+        i++;
+    memcpy(out_why, faults[i].why, TLS_WHY);
+    return faults[i].error;
+}
+
 /* The files become the context in force, if they are good and other ones. */
 static int load(struct tls_keeper *keeper, char out_why[TLS_WHY])
 {
     struct tls_settings settings = {
         .self = keeper->self, .no_verify = keeper->no_verify, .offload = keeper->offload};
-    struct pem pems[N_PEMS] = {{0}};
+    struct tls_fault faults[N_TLS_FILES] = {{0}};
+    struct pem pems[N_TLS_FILES] = {{0}};
     struct tls_context *fresh = NULL, *old = NULL;
     char in_force[65] = "";
     uint8_t digest[TLS_DIGEST];
     bool same = false;
-    int r = read_all(keeper, pems, out_why);
 
-    if (r == 0) {
+    if (read_all((const char *const *)keeper->paths, pems, faults)) {
         context_digest(pems, digest);
         mutex_lock(&keeper->lock);
         same = keeper->held.context &&
                memcmp(keeper->held.context->digest, digest, sizeof(digest)) == 0;
         if (same)
-            keeper->held.context->material.key_exposed = pems[PEM_KEY].exposed;
+            keeper->held.context->material.key_exposed = pems[TLS_FILE_KEY].exposed;
         else if (keeper->held.context)
             memcpy(in_force, keeper->held.context->material.fingerprint, sizeof(in_force));
         mutex_unlock(&keeper->lock);
+        if (!same)
+            context_new(pems, &settings, in_force, faults, &fresh);
     }
-    if (r == 0 && !same)
-        r = context_new(pems, &settings, in_force, out_why, &fresh);
-    for (int i = 0; i < N_PEMS; i++)
-        pem_wipe(&pems[i]);
-    if (r < 0 || same)
-        return r < 0 ? r : 1;
+    wipe_all(pems);
+    if (same)
+        return 1;
+    if (!fresh)
+        return first_of(faults, out_why);
     mutex_lock(&keeper->lock);
     old = keeper->held.context;
     put_locked(keeper, fresh);
     mutex_unlock(&keeper->lock);
     context_unref(old);
     return 0;
+}
+
+static const char *named(const char *path) { return path && path[0] ? path : NULL; }
+
+void tls_files_check(const struct tls_settings *settings, struct tls_keeper *in_force,
+                     struct tls_fault out_faults[N_TLS_FILES])
+{
+    const char *const paths[N_TLS_FILES] = {
+        [TLS_FILE_CA] = named(settings->ca),
+        [TLS_FILE_CERT] = named(settings->cert),
+        [TLS_FILE_KEY] = named(settings->key),
+        [TLS_FILE_CRL] = named(settings->crl),
+    };
+    struct tls_material material = {.fingerprint = ""};
+    struct pem pems[N_TLS_FILES] = {{0}};
+    struct tls_context *context = NULL;
+
+    if (in_force)
+        tls_keeper_material(in_force, &material);
+    read_all(paths, pems, out_faults);
+    context_new(pems, settings, material.fingerprint, out_faults, &context);
+    wipe_all(pems);
+    context_unref(context);
 }
 
 static void free_keeper(struct tls_keeper **keeper) { tls_keeper_free(*keeper); }
@@ -137,7 +182,7 @@ void tls_keeper_free(struct tls_keeper *keeper)
     context_unref(keeper->held.context);
     for (unsigned i = 0; i < keeper->held.n_between; i++)
         X509_free(keeper->held.between[i]);
-    for (int i = 0; i < N_PEMS; i++)
+    for (int i = 0; i < N_TLS_FILES; i++)
         free(keeper->paths[i]);
     free(keeper->self);
     mutex_fini(&keeper->reading);

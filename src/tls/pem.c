@@ -64,6 +64,8 @@ int pem_read(struct pem *pem, const char *path, char out_why[TLS_WHY])
         return pem_fail(out_why, -errno, "%s: %s", path, strerror(errno));
     r = take(pem, fd, out_why);
     close(fd);
+    if (r < 0)
+        pem_wipe(pem);
     return r;
 }
 

@@ -58,6 +58,17 @@ void tls_keeper_free(struct tls_keeper *keeper); /* accepts NULL; no session may
  * is new is taken all the same. */
 int tls_keeper_reload(struct tls_keeper *keeper, char out_why[TLS_WHY]);
 
+enum tls_file { TLS_FILE_CA, TLS_FILE_CERT, TLS_FILE_KEY, TLS_FILE_CRL, N_TLS_FILES };
+struct tls_fault {
+    int error; /* 0: none; else as tls_keeper_new */
+    char why[TLS_WHY];
+};
+/* Looks into the files as tls_keeper_new does, and says of each what is wrong with it first. One
+ * that settings do not name is passed over. in_force: as tls_keeper_reload of that keeper would
+ * take them; or NULL. */
+void tls_files_check(const struct tls_settings *settings, struct tls_keeper *in_force,
+                     struct tls_fault out_faults[N_TLS_FILES]);
+
 struct tls_material { /* what is in force, for people */
     char subject[128], issuer[128];
     char names[LIMIT_CERT_NAMES][LIMIT_PEER_ID + 1]; /* as struct tls_peer */

@@ -38,7 +38,7 @@ struct loaded load(const struct load *in)
     }
     for (int i = 0; in->flags[i]; i++)
         argv[argc++] = (char *)in->flags[i];
-    out.result = config_load(argc, argv, err, &out.action, &out.config);
+    out.result = config_load(argc, argv, err, in->judge, &out.action, &out.config);
     if (out.result != 0) {
         cr_expect_eq(out.config, (struct config *)-1, "an error writes no out_config");
         out.config = NULL;

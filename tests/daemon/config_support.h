@@ -8,6 +8,7 @@ struct load {
     const char *yaml;     /* becomes meshd.yaml, in a folder of its own; NULL: no file is given */
     const char *env[8];   /* "NAME=value"; nothing else is in the environment */
     const char *flags[8]; /* after "-c meshd.yaml", if there is one */
+    const struct config_judge *judge;
 };
 
 struct loaded {

@@ -216,6 +216,44 @@ Test(config, with_tls_every_address_will_do)
     config_free(c);
 }
 
+/* Each file is told with its path; a certificate for the id that it must name. */
+static void judge_all(void *ctx, const struct config *c, struct tls_fault out[N_TLS_FILES])
+{
+    const char *const paths[N_TLS_FILES] = {c->tls_ca, c->tls_cert, c->tls_key, c->tls_crl};
+
+    for (size_t i = 0; i < N_TLS_FILES; i++) {
+        out[i].error = paths[i][0] ? -ENOENT : 0;
+        snprintf(out[i].why, sizeof(out[i].why), "%s: judged%s%s", paths[i],
+                 i == TLS_FILE_CERT ? " for " : "", i == TLS_FILE_CERT ? c->peer_id : "");
+    }
+    ++*(unsigned *)ctx;
+}
+
+Test(config, what_is_wrong_in_a_file_of_tls_is_told_with_the_place_of_its_setting_beside_all_else)
+{
+    unsigned n = 0;
+    const struct config_judge judge = {judge_all, &n};
+    struct loaded l;
+
+    load_bad(LOAD(.judge = &judge, .yaml = "tls: {ca: a, cert: b, key: c}\nlog: {level: x}",
+                  .env = {"PEER_TLS_CERT=bb"}, .flags = {"--tls-crl", "d"}),
+             "meshd.yaml:2:14: log.level: 'x' is none of the words meant; allowed: error, warn, "
+             "info or debug\n"
+             "meshd.yaml:1:11: tls.ca: a: judged\nenvironment PEER_TLS_CERT: bb: judged for n1\n"
+             "meshd.yaml:1:28: tls.key: c: judged\n--tls-crl: d: judged\n");
+    l = load(LOAD(.judge = &judge, .yaml = "tls: {cert: b}\npeer_name: '?'"));
+    cr_expect(strstr(l.err, "\nmeshd.yaml:1:13: tls.cert is set, and tls.ca is not;"), "%s", l.err);
+    cr_expect(strstr(l.err, "\nmeshd.yaml:1:13: tls.cert: b: judged for \n"), "%s", l.err);
+    loaded_free(&l);
+    l = load(LOAD(.judge = &judge, .flags = {TLS_FLAGS}));
+    cr_expect_eq(l.result, -EBADMSG, "the settings themselves are good");
+    cr_expect_eq(l.action, CONFIG_RUN);
+    loaded_free(&l);
+    cr_expect_eq(n, 3u);
+    config_free(load_good(LOAD(.judge = &judge, .flags = {TLS_FLAGS, "--print-config"})));
+    cr_expect_eq(n, 3u, "what is in force is shown without them");
+}
+
 Test(config, tls_is_set_up_whole_or_not_at_all)
 {
 #define ALL                                                                                        \

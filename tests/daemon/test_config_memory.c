@@ -73,7 +73,7 @@ Test(config_memory, each_allocation_of_a_policy_may_fail)
             config_set(&reading, &settings[SETTING_PEER_NAME], "n1",
                        &(struct where){.kind = WHERE_DEFAULT});
             config_yaml(&reading, "p.yaml", yaml, strlen(yaml));
-            r = config_reading_finish(&reading, &config);
+            r = config_reading_finish(&reading, NULL, &config);
         }
         until_failure = -1;
         fclose(err);
@@ -104,7 +104,7 @@ Test(config_memory, each_allocation_may_fail)
         err = fmemopen(told, sizeof(told), "w");
         alive = 0;
         until_failure = n;
-        r = config_load(9, (char *const *)argv, err, &action, &config);
+        r = config_load(9, (char *const *)argv, err, NULL, &action, &config);
         until_failure = -1;
         fclose(err);
         if (r == 0)

@@ -149,7 +149,7 @@ static struct config *draw_config(void)
         if (s->list)
             config_list_end(&r, s);
     }
-    n = (size_t)config_reading_finish(&r, &config);
+    n = (size_t)config_reading_finish(&r, NULL, &config);
     fclose(err);
     cr_assert_eq((int)n, 0, "%s", err_text);
     free(err_text);
@@ -274,7 +274,7 @@ Test(config_print, the_example_sets_everything_once_its_marks_are_taken_away)
         else
             cr_expect_eq(r.where[s - settings].kind, WHERE_FILE, "%s is not there", s->key);
     }
-    result = config_reading_finish(&r, &config);
+    result = config_reading_finish(&r, NULL, &config);
     fclose(err);
     cr_expect_eq(result, 0, "%s", err_text);
     if (result == 0)

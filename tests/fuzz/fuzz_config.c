@@ -30,7 +30,7 @@ static struct config *read_yaml(const void *data, size_t len)
     if (config_reading_init(&r, nowhere) < 0)
         abort();
     config_yaml(&r, "fuzz.yaml", data, len);
-    config_reading_finish(&r, &config);
+    config_reading_finish(&r, NULL, &config);
     config_reading_fini(&r);
     return config;
 }
@@ -69,7 +69,7 @@ static struct config *read_words(char *text, size_t len)
         else if (!opens_file(word))
             argv[argc++] = word;
     }
-    config_load(argc, argv, nowhere, &action, &config);
+    config_load(argc, argv, nowhere, NULL, &action, &config);
     clearenv();
     return config;
 }

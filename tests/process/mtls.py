@@ -151,7 +151,7 @@ class SecureNode(Node):
         """Makes it read its files now, and waits until it has said what came of it."""
         before = len(self.log())
         self.signal(1)
-        self.until_logged("files of TLS w", after=before)  # were read again, were not taken
+        self.until_logged("[daemon] the settings w", after=before)  # were read again, will not do
         return self.log()[before:]
 
 

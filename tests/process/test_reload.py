@@ -229,7 +229,12 @@ class AllOrNothing(ReloadTest):
         self.n1.start()
         code, said, errors = self.reload(tls="{ca: /nowhere/ca.pem, cert: /nowhere/n1.pem, key: /nowhere/key.pem}",
                                          services=Settings.services({"other": "127.0.0.1:80"}))
-        self.assertEqual((code, said, errors), (67, [], ["meshcat: /nowhere/ca.pem: No such file or directory"]))
+        line = list(self.settings.parts).index("tls") + 1
+        self.assertEqual((code, said, errors), (67, [], [
+            f"meshcat: {self.settings.path}:{line}:{column}: tls.{key}: /nowhere/{file}.pem: No such file or directory"
+            for column, key, file in ((11, "ca", "ca"), (34, "cert", "n1"), (56, "key", "key"))]))
+        for error in errors:
+            self.assertIn(f"error [daemon] {error.removeprefix('meshcat: ')}\n", self.log())
         self.assertEqual(self.names(), {"web"})
         code, said, errors = self.reload(tls="")
         self.assertEqual((code, said, errors), (0, ["services: 1 more (other), 1 less (web)"], []))
@@ -279,9 +284,22 @@ class Check(MeshTest):
         self.assertEqual((code, said), (2, []))
         self.assertEqual([error.split(": ")[0].rsplit("/", 1)[-1] for error in errors],
                          ["settings.yaml:2:11", "settings.yaml:3:14", "settings.yaml:4:1"])
-        code, said, errors = self.check("tls: {ca: /nowhere, cert: /nowhere, key: /nowhere}\n")
-        self.assertEqual((code, said, len(errors)), (2, [], 1))
-        self.assertIn("/nowhere", errors[0])
+        code, said, errors = self.check("tls: {ca: /nowhere, cert: /nowhere, key: /nowhere}\nlog: {level: x}\n")
+        self.assertEqual((code, said, len(errors)), (2, [], 4))
+        for error, place, key in zip(errors[1:], ("1:11", "1:27", "1:42"), ("ca", "cert", "key")):
+            self.assertTrue(error.endswith(f":{place}: tls.{key}: /nowhere: No such file or directory"), error)
+
+    def test_a_start_says_as_much_and_is_worth_another_try_once_the_files_are_there(self):
+        file = self.mesh.dir / "settings.yaml"
+        for text, code, n in (("", 1, 3), ("log: {level: x}\n", 2, 4)):
+            file.write_text("tls: {ca: /nowhere, cert: /nowhere, key: /nowhere}\n" + text)
+            done = subprocess.run([MESHD, "-c", file], env=clean_environment() | {
+                "PEER_NAME": "n1", "PEER_TLS_KEY": "/no/key", "RUNTIME_DIRECTORY": self.mesh.dir},
+                capture_output=True, text=True, stdin=subprocess.DEVNULL)
+            errors = done.stderr.splitlines()
+            self.assertEqual((done.returncode, len(errors)), (code, n), errors)
+            self.assertIn(f"{file}:1:11: tls.ca: /nowhere: No such file or directory", errors)
+            self.assertIn("environment PEER_TLS_KEY: /no/key: No such file or directory", errors)
 
 
 class Slower(Stream):

@@ -58,7 +58,7 @@ class Renewed(TrustTest):
                 with self.subTest(what):
                     replace(getattr(self.n1.files, file), data)
                     said = self.n1.take_files()
-                    self.assertRegex(said, r"error \[tls\] the files of TLS were not taken, .*: .*\.pem")
+                    self.assertRegex(said, rf"error \[daemon\] environment PEER_TLS_{file.upper()}: .*{file}\.pem")
                     self.assertNotIn("BEGIN", said)
                     self.passes(self.flow(self.DOWN, "port"))
                     replace(getattr(self.n1.files, file), good[file])

@@ -112,6 +112,41 @@ Test(tls_keeper, what_is_no_pem_is_named)
     refused(&good, -EBADMSG, "half.pem");
 }
 
+static void check_each(const struct tls_settings *s, struct tls_keeper *in_force,
+                       const char *const words[N_TLS_FILES])
+{
+    struct tls_fault faults[N_TLS_FILES];
+
+    tls_files_check(s, in_force, faults);
+    for (unsigned i = 0; i < N_TLS_FILES; i++) {
+        cr_expect_eq(faults[i].error != 0, words[i] != NULL, "%u: %d", i, faults[i].error);
+        cr_expect(!words[i] || strstr(faults[i].why, words[i]), "%u: %s", i, faults[i].why);
+    }
+}
+#define CHECK_EACH(s, in_force, ...)                                                               \
+    check_each(s, in_force, (const char *const[N_TLS_FILES]){__VA_ARGS__})
+
+Test(tls_keeper, what_is_wrong_is_told_of_each_file)
+{
+    const struct wanted old = {.names = "DNS:n1", .from = -2 * DAY, .until = -DAY};
+    struct issued *expired = issue(ca, &old);
+    struct tls_settings s = good;
+
+    CHECK_EACH(&s, NULL, NULL);
+    s.crl = write_bytes("text.pem", "hello", 5);
+    s.ca = "/nowhere/ca.pem";
+    s.key = "/nowhere/key.pem";
+    s.self = "n2";
+    CHECK_EACH(&s, NULL, "/nowhere/ca.pem: No such file", "'n2'", "/nowhere/key.pem", "no CRL");
+    s = node_settings("expired", ca, expired);
+    s.key = good.key;
+    CHECK_EACH(&s, NULL, [TLS_FILE_CERT] = "has expired", [TLS_FILE_KEY] = "is not the key of");
+    s.cert = "/nowhere/n1.pem";
+    CHECK_EACH(&s, NULL, [TLS_FILE_CERT] = "/nowhere/n1.pem");
+    s = (struct tls_settings){.cert = good.cert};
+    CHECK_EACH(&s, NULL, NULL);
+}
+
 Test(tls_keeper, a_file_that_never_ends_is_not_read)
 {
     char *much = calloc(1, LIMIT_CERT_FILE + 1), fifo[128];
