@@ -127,7 +127,7 @@ Test(hostile, connections_leave_memory_descriptors_and_lanes_as_they_were)
     RIG_WAIT(&rig, c.requests == c.replies + c.replies_dropped);
     still_answers();
     RIG_WAIT(&rig, c.connections == 0);
-    cr_expect_eq(open_descriptors(), descriptors);
+    RIG_WAIT(&rig, open_descriptors() <= descriptors); /* nng closes its own a moment later */
     cr_expect_lt(rig_count(&rig).buffer_bytes, 1u << 20);
     cr_expect_eq(rig_count(&rig).lanes_lost, 0);
     cr_expect_eq(atomic_load(&rig.rep.lanes_seen), 2);
