@@ -34,7 +34,7 @@ void rig_init(struct rig *rig)
     memset(rig, 0, sizeof(*rig));
     fake_carry_init();
     limits_default(&rig->forward.limits);
-    rig->forward.route_ms = 10000;
+    rig->forward.route_ms = 60000;
     rig->forward.idle_ms = 60000;
     rig->forward.half_close_ms = 60000;
     snprintf(rig->forward.peer_id, sizeof(rig->forward.peer_id), "n1");

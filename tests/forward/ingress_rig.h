@@ -10,7 +10,7 @@
 #include "forward/ingress.h"
 #include "forward/inside.h"
 
-#define WAIT_MS 10000
+#define WAIT_MS 30000
 #define RIG_PORTS 4u
 
 struct rig {

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WAIT_MS 10000
+#define WAIT_MS 30000
 
 void net_set_timeouts(int fd); /* as those that are made here have */
 int net_listen_at(struct sockaddr_in *out_at);

@@ -321,9 +321,9 @@ void rig_init(struct rig *rig)
     limits_default(&rig->limits);
     rig->settings = (struct forward_settings){.limits = &rig->limits,
                                               .workers = 2,
-                                              .route_ms = 10000,
-                                              .dial_ms = 5000,
-                                              .open_ms = 10000,
+                                              .route_ms = 60000,
+                                              .dial_ms = 30000,
+                                              .open_ms = 60000,
                                               .idle_ms = 600000,
                                               .half_close_ms = 300000,
                                               .ops = {.send = send_message}};

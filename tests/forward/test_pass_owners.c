@@ -218,7 +218,7 @@ Test(owners, a_refusal_lets_another_be_tried_and_three_at_most)
             cr_assert_neq(memcmp(seen[j], seen[i], FORWARD_ID_LEN), 0);
         }
         /* A third of the time for each that is left. */
-        cr_assert_leq(forward.remaining_ms, 10000 / 3 * (unsigned)(i + 1) + 10);
+        cr_assert_leq(forward.remaining_ms, rig.settings.route_ms / 3 * (unsigned)(i + 1) + 10);
         peer_reply(tried[i], forward.id, MESHD__V1__REFUSAL__REFUSAL_OVER_LIMIT, "full");
     }
     is_answered(client, "503", "full");

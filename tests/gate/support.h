@@ -9,7 +9,7 @@
 #include "gate/gate.h"
 #include "wire/sp.h"
 
-#define WAIT_MS 10000
+#define WAIT_MS 30000
 
 /* The same suites are built once more with this set: the gate has TLS, and what they dial is
  * bridged (bridge.h). What is about plain connections only is left out there. */

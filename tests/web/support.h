@@ -8,7 +8,7 @@
 #include "registry/help.h"
 #include "web/web.h"
 
-#define WAIT_MS 10000
+#define WAIT_MS 30000
 #define NOWHERE                                                                                    \
     "nothing is here; there are / /events /healthz /readyz /metrics /v1/services /v1/peers "       \
     "/v1/node /v1/explain"
