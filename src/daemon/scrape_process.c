@@ -2,6 +2,8 @@
  * https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics
  */
 #include <dirent.h>
+#include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -33,19 +35,27 @@ static void memory(struct metrics *out)
     fclose(file);
 }
 
+/* Whoever watches how many are left must be told when there are none, and then even to count them
+ * takes one. */
 static void descriptors(struct metrics *out)
 {
     DIR *dir = opendir("/proc/self/fd");
+    bool none_left = !dir && errno == EMFILE, limited;
     struct rlimit most;
     uint64_t n = 0;
 
+    limited = getrlimit(RLIMIT_NOFILE, &most) == 0;
     if (dir) {
         for (const struct dirent *at = readdir(dir); at; at = readdir(dir))
             n += at->d_name[0] != '.';
         closedir(dir);
-        gauge(out, "process_open_fds", "Number of open file descriptors.", n - 1); /* without dir */
+        n--; /* dir's own */
+    } else if (limited && none_left) {
+        n = most.rlim_cur;
     }
-    if (getrlimit(RLIMIT_NOFILE, &most) == 0)
+    if (n)
+        gauge(out, "process_open_fds", "Number of open file descriptors.", n);
+    if (limited)
         gauge(out, "process_max_fds", "Maximum number of open file descriptors.", most.rlim_cur);
 }
 

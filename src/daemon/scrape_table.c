@@ -247,6 +247,7 @@ const struct scrape_row scrape_rows[] = {
     COUNTERS("admin_closed_total", "Connections there that were closed by the node.", "reason",
              "over_limit", admin.closed_over_limit),
     MORE("reason", "followers", admin.closed_followers),
+    MORE("reason", "no_descriptor", admin.closed_no_descriptor),
     MORE("reason", "late", admin.closed_late),
     MORE("reason", "unread", admin.closed_unread),
     /* the rest */

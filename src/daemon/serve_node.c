@@ -180,6 +180,7 @@ static const struct counter_row counter_rows[] = {
     C(admin, refused),
     C(admin, closed_over_limit),
     C(admin, closed_followers),
+    C(admin, closed_no_descriptor),
     C(admin, closed_late),
     C(admin, closed_unread),
 };

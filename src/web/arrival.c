@@ -100,14 +100,17 @@ uint64_t arrival_largest_source(struct web *web)
     return most;
 }
 
-/* Of source, NULL: of any. */
-static struct conn *oldest_waiting(struct web *web, const struct source *source)
+/* Who sends no request, or has had the answer: of source, NULL: of any. Among them are those that
+ * have not taken all of it yet, if it may be lost. */
+static struct conn *oldest_waiting(struct web *web, const struct source *source, bool may_be_lost)
 {
     for (struct ring *r = web->conns.next; r != &web->conns; r = r->next) {
         struct conn *conn = CONTAINER_OF(r, struct conn, ring);
 
-        if ((conn->state == CONN_HEAD || conn->state == CONN_LEAVING) && !conn->cut &&
-            (!source || conn->source == source))
+        if ((conn->state != CONN_HEAD && conn->state != CONN_LEAVING) || conn->cut ||
+            (source && conn->source != source))
+            continue;
+        if (may_be_lost || conn->state == CONN_HEAD || !progress_of(conn->fd).untaken)
             return conn;
     }
     return NULL;
@@ -119,9 +122,9 @@ static bool make_room(struct web *web, const struct source *source)
     struct conn *oldest;
 
     if (source->n > web->limits.admin_per_source)
-        oldest = oldest_waiting(web, source);
+        oldest = oldest_waiting(web, source, true);
     else if (web->n_conns >= web->limits.admin_connections)
-        oldest = oldest_waiting(web, NULL);
+        oldest = oldest_waiting(web, NULL, true);
     else
         return true;
     atomic_fetch_add(&web->counters.closed_over_limit, 1);
@@ -150,10 +153,12 @@ static void hand_over(struct conn *conn)
 {
     static const struct sockaddr_in6 anybody = {.sin6_family = AF_INET6};
     struct web *web = conn->web;
+    int theirs = conn->theirs;
 
     conn->whole = false;
+    conn->theirs = -1;
     web->adding = conn;
-    MHD_add_connection(web->mhd, conn->theirs, (const struct sockaddr *)&anybody, sizeof anybody);
+    MHD_add_connection(web->mhd, theirs, (const struct sockaddr *)&anybody, sizeof anybody);
     if (web->adding) /* it was not taken, and theirs is closed */
         conn_free(TAKE(&web->adding));
     server_turn(web);
@@ -167,8 +172,8 @@ static void on_end(uv_handle_t *handle)
         hand_over(conn);
         return;
     }
-    if (conn->whole)
-        close(conn->theirs);
+    if (conn->theirs >= 0)
+        spares_close(&conn->web->spares, conn->theirs);
     conn_free(conn);
 }
 
@@ -224,8 +229,14 @@ static void take(struct conn *conn)
     static const struct head_error none = {MHD_HTTP_SERVICE_UNAVAILABLE,
                                            "no descriptor for the answer; try again later"};
 
-    conn->theirs = fcntl(conn->fd, F_DUPFD_CLOEXEC, 0);
+    if (conn->theirs < 0)
+        conn->theirs = fcntl(conn->fd, F_DUPFD_CLOEXEC, 0);
     if (conn->theirs < 0) {
+        conn->theirs = spares_dup(&conn->web->spares, conn->fd);
+        conn->spare = conn->theirs >= 0;
+    }
+    if (conn->theirs < 0) {
+        atomic_fetch_add(&conn->web->counters.closed_no_descriptor, 1);
         refuse(conn, &none, false);
         return;
     }
@@ -277,8 +288,8 @@ void arrival_look_again(struct conn *conn)
 
 /* ---- accepting ---- */
 
-/* Takes fd and its place in source if it returns 0. -ECONNREFUSED: no room. */
-static int add(struct web *web, int fd, struct source *source)
+/* Takes fd, theirs (-1: none) and its place in source if it returns 0. -ECONNREFUSED: no room. */
+static int add(struct web *web, int fd, int theirs, struct source *source)
 {
     const int unsent = UNSENT_BYTES;
     struct conn *conn;
@@ -297,6 +308,8 @@ static int add(struct web *web, int fd, struct source *source)
     setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
     conn->web = web;
     conn->fd = fd;
+    conn->theirs = theirs;
+    conn->spare = theirs >= 0;
     conn->source = source;
     conn->poll.data = conn;
     ring_init(&conn->ring);
@@ -304,26 +317,66 @@ static int add(struct web *web, int fd, struct source *source)
     web->n_conns++;
     atomic_fetch_add(&web->counters.connections, 1);
     conn_state(conn, CONN_HEAD);
+    conn->arrived_ms = conn->since_ms;
     arrival_look_again(conn);
     if (!uv_is_active((uv_handle_t *)&web->tick))
         uv_timer_again(&web->tick);
     return 0;
 }
 
-/* Takes fd. */
-static void arrive(struct web *web, int fd, const struct sockaddr_storage *from)
+/* Takes fd. With descriptors that were held back it has both of its own from the start: whoever is
+ * accepted can be answered. */
+static void arrive(struct web *web, int fd, const struct sockaddr_storage *from, bool spare)
 {
     const struct in6_addr ip = source_of(from);
     struct source *source = source_join(web, &ip);
+    int theirs = spare ? spares_dup(&web->spares, fd) : -1;
 
-    if (source && add(web, fd, source) == 0)
+    if (source && add(web, fd, theirs, source) == 0)
         return;
     if (source)
         source_leave(web, source);
-    close(fd);
+    if (theirs >= 0)
+        spares_close(&web->spares, theirs);
+    spares_close(&web->spares, fd);
 }
 
 static void on_pause(uv_timer_t *pause) { arrival_begin(pause->data); }
+
+/* Whoever has said least goes, and leaves two; one at a time, for it takes a turn of the loop. */
+static bool make_spare(struct web *web)
+{
+    struct conn *oldest = oldest_waiting(web, NULL, false);
+
+    if (!oldest)
+        return false;
+    atomic_fetch_add(&web->counters.closed_no_descriptor, 1);
+    conn_cut(oldest);
+    return true;
+}
+
+/* There are no descriptors. 0: one more is here; -EMFILE: nor are there any held back. */
+static int accept_with_spare(struct web *web)
+{
+    struct sockaddr_storage from = {0};
+    socklen_t len = sizeof from;
+    int fd;
+
+    spares_fill(&web->spares);
+    if (web->spares.n < SPARES_A_REQUEST)
+        return -EMFILE;
+    fd = spares_accept(&web->spares, web->listener, (struct sockaddr *)&from, &len);
+    if (fd < 0)
+        return -errno;
+    arrive(web, fd, &from, true);
+    return 0;
+}
+
+static void pause_accepting(struct web *web)
+{
+    uv_poll_stop(&web->accepting); /* it would be told again at once */
+    uv_timer_start(&web->pause, on_pause, PAUSE_MS, 0);
+}
 
 static void on_accepting(uv_poll_t *poll, int status, int events)
 {
@@ -332,14 +385,22 @@ static void on_accepting(uv_poll_t *poll, int status, int events)
     for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
         struct sockaddr_storage from = {0};
         socklen_t len = sizeof from;
-        int fd =
-            accept4(web->listener, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int r, fd = accept4(web->listener, (struct sockaddr *)&from, &len,
+                            SOCK_CLOEXEC | SOCK_NONBLOCK);
 
         if (fd >= 0) {
-            arrive(web, fd, &from);
-        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            uv_poll_stop(&web->accepting); /* it would be told again at once */
-            uv_timer_start(&web->pause, on_pause, PAUSE_MS, 0);
+            arrive(web, fd, &from, false);
+        } else if (errno == EMFILE || errno == ENFILE) {
+            r = accept_with_spare(web);
+            if (r == 0)
+                continue;
+            /* Without a descriptor the kernel does not say whether anybody else waits; the first
+             * does, for the loop says so. */
+            if (r == -EMFILE && i == 0 && !make_spare(web))
+                pause_accepting(web);
+            break;
+        } else if (errno == ENOBUFS || errno == ENOMEM) {
+            pause_accepting(web);
             break;
         } else if (errno == EAGAIN) {
             break;

@@ -21,15 +21,15 @@ static enum MHD_Result explain(struct exchange *ex)
 }
 
 const struct route routes[] = {
-    {"/", 0, page_show},
-    {"/events", 0, readers_answer},
-    {"/healthz", 0, health},
-    {"/readyz", 0, ready},
-    {"/metrics", 0, metrics},
-    {"/v1/services", QUERY_GLOB | QUERY_PEER | QUERY_STATE, maps_services},
-    {"/v1/peers", QUERY_GLOB | QUERY_PEER | QUERY_STATE, maps_peers},
-    {"/v1/node", 0, node},
-    {"/v1/explain", QUERY_NAME, explain},
+    {"/", 0, false, page_show},
+    {"/events", 0, false, readers_answer},
+    {"/healthz", 0, true, health},
+    {"/readyz", 0, true, ready},
+    {"/metrics", 0, true, metrics},
+    {"/v1/services", QUERY_GLOB | QUERY_PEER | QUERY_STATE, false, maps_services},
+    {"/v1/peers", QUERY_GLOB | QUERY_PEER | QUERY_STATE, false, maps_peers},
+    {"/v1/node", 0, false, node},
+    {"/v1/explain", QUERY_NAME, false, explain},
     {0},
 };
 
@@ -79,6 +79,12 @@ static enum MHD_Result begin(struct exchange *ex, const char *url)
     ex->route = route_of(url);
     if (!ex->route)
         return no_route(ex);
+    if (ex->conn->spare && !ex->route->probe) {
+        atomic_fetch_add(&ex->web->counters.closed_no_descriptor, 1);
+        return reply_error(ex, 503,
+                           "the node has no descriptors left, but for /healthz, /readyz and "
+                           "/metrics; try again later");
+    }
     MHD_get_connection_values_n(ex->conn->mhd, MHD_GET_ARGUMENT_KIND, take, &t);
     if (t.bad)
         return reply_error(ex, 400, "%s", t.why);

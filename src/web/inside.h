@@ -5,6 +5,7 @@
  *   arrival.c  whom to accept, and whose request to take
  *   head.c     which head is one that is taken: pure
  *   server.c   connections and their deadlines; libmicrohttpd under the loop; the listener
+ *   spares.c   descriptors for when there are no others
  *   exchange.c one request: its route, what is asked of the daemon, its answer
  *   reply.c    answers as JSON, errors, headers, streams
  *   query.c    what strangers put into a request: pure
@@ -25,6 +26,7 @@
 #include "base/lock.h"
 #include "base/ring.h"
 #include "web/query.h"
+#include "web/spares.h"
 #include "web/web.h"
 
 struct exchange;
@@ -56,12 +58,14 @@ struct conn {
     int fd;
     uv_poll_t poll;             /* before and after libmicrohttpd has it */
     struct MHD_Connection *mhd; /* meanwhile */
-    int theirs;                 /* its descriptor */
+    int theirs;                 /* its descriptor; -1: it has been given none */
     struct source *source;      /* NULL: it does not count any more */
     enum conn_state state;
-    bool whole;                /* its head is here, and good; theirs is to be handed over */
-    bool cut;                  /* has been ended */
-    bool follows;              /* is one of its source's followers */
+    bool whole;   /* its head is here, and good; theirs is to be handed over */
+    bool cut;     /* has been ended */
+    bool spare;   /* has descriptors that were held back: for probes, and not for long */
+    bool follows; /* is one of its source's followers */
+    uint64_t arrived_ms;
     uint64_t since_ms;         /* in its state */
     size_t peeked, seen;       /* bytes of its head that are there; that were looked through */
     uint64_t taken;            /* bytes that the other side has acknowledged ... */
@@ -74,7 +78,8 @@ struct web {
     struct limits limits;
     struct web_times times;
     struct web_ops ops;
-    int listener;  /* -1: none */
+    int listener; /* -1: none */
+    struct spares spares;
     bool loopback; /* bound to it, and to nothing else */
     struct MHD_Daemon *mhd;
     uv_loop_t loop;
@@ -100,7 +105,8 @@ struct web {
     } held;
     struct {
         atomic_ulong connections, followers, largest_source, requests, refused;
-        atomic_ulong closed_over_limit, closed_followers, closed_late, closed_unread;
+        atomic_ulong closed_over_limit, closed_followers, closed_no_descriptor;
+        atomic_ulong closed_late, closed_unread;
     } counters;
 };
 
@@ -169,6 +175,7 @@ struct exchange {
 struct route {
     const char *path;
     unsigned args; /* of enum query_arg, a bit each */
+    bool probe;    /* answered also when there are no descriptors left */
     /* Does one of: exchange_ask, reply_body, reply_error, reply_stream. What that returned. */
     enum MHD_Result (*answer)(struct exchange *ex);
 };

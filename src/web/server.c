@@ -44,7 +44,7 @@ void conn_free(struct conn *conn)
     if (!conn->cut)
         arrival_uncount(conn);
     atomic_fetch_sub(&conn->web->counters.connections, 1);
-    close(conn->fd);
+    spares_close(&conn->web->spares, conn->fd);
     free(conn);
 }
 
@@ -109,13 +109,11 @@ static void look_at(struct conn *conn, uint64_t now)
 
     if (conn->state == CONN_ASKED) /* that has a time of its own */
         return;
-    if (conn->state == CONN_HEAD) {
-        if (waited < web->times.head) {
-            arrival_look_again(conn);
-        } else {
-            COUNT(web, closed_late);
-            conn_cut(conn);
-        }
+    if (now - conn->arrived_ms >= web->times.head && (conn->spare || conn->state == CONN_HEAD)) {
+        COUNT(web, closed_late);
+        conn_cut(conn);
+    } else if (conn->state == CONN_HEAD) {
+        arrival_look_again(conn);
     } else if (conn->state == CONN_LEAVING && !seen.untaken) {
         if (seen.half_closed || waited >= web->times.leave)
             arrival_end(conn);
@@ -139,7 +137,8 @@ static void on_tick(uv_timer_t *tick)
     ask_tick(web, now);
     /* What limits.admin_per_source is beside. */
     atomic_store(&web->counters.largest_source, arrival_largest_source(web));
-    if (ring_empty(&web->conns))
+    spares_fill(&web->spares);
+    if (ring_empty(&web->conns) && web->spares.n == SPARES)
         uv_timer_stop(tick);
 }
 
@@ -169,6 +168,7 @@ void server_turn(struct web *web)
 
     uv_idle_stop(&web->busy);
     MHD_run(web->mhd);
+    spares_fill(&web->spares); /* it may have closed some */
     if (MHD_get_timeout(web->mhd, &ms) != MHD_YES)
         return;
     if (ms)
@@ -195,6 +195,8 @@ int server_init(struct web *web)
 {
     int r = start_mhd(web);
 
+    if (r == 0)
+        r = spares_init(&web->spares);
     if (r == 0)
         r = uv_timer_init(&web->loop, &web->again);
     if (r == 0)

@@ -147,7 +147,7 @@ int web_new(const struct web_settings *settings, struct web **out_web)
     limits_put(&web->limits, settings->limits);
     web->times = settings->times ? *settings->times : web_times;
     web->ops = settings->ops;
-    web->listener = -1;
+    web->listener = web->spares.null_fd = -1;
     web->held.last = &web->held.first;
     ring_init(&web->conns);
     ring_init(&web->asked);
@@ -211,6 +211,7 @@ void web_free(struct web *web)
         uv_loop_close(&web->loop);
     if (web->listener >= 0)
         close(web->listener);
+    spares_fini(&web->spares);
     readers_free(web->readers);
     mutex_fini(&web->lock);
     free(web->peer_id);
@@ -226,9 +227,10 @@ void web_set_limits(struct web *web, const struct limits *limits)
 void web_counters(struct web *web, struct web_counters *out_counters)
 {
 #define LOAD(field) .field = atomic_load(&web->counters.field)
-    *out_counters =
-        (struct web_counters){LOAD(connections),      LOAD(followers),   LOAD(largest_source),
-                              LOAD(requests),         LOAD(refused),     LOAD(closed_over_limit),
-                              LOAD(closed_followers), LOAD(closed_late), LOAD(closed_unread)};
+    *out_counters = (struct web_counters){LOAD(connections),      LOAD(followers),
+                                          LOAD(largest_source),   LOAD(requests),
+                                          LOAD(refused),          LOAD(closed_over_limit),
+                                          LOAD(closed_followers), LOAD(closed_no_descriptor),
+                                          LOAD(closed_late),      LOAD(closed_unread)};
 #undef LOAD
 }

@@ -15,9 +15,11 @@
  *            web_listen, web_start, web_stop, web_free: the owner's (main) thread. web_show,
  *            web_answer, web_tell: any.
  * Limits:    base/limits.h: admin_connections, admin_per_source, admin_followers; at most three
- *            quarters of the first, and of an address's, are followers. A request's head
- *            (web/head.h) is at most 16 KiB and must be whole in 10 s; who reads nothing for 30 s
- *            is cut off, and so is who has not taken a whole answer, or all news, in 10 minutes.
+ *            quarters of the first, and of an address's, are followers. Out of descriptors,
+ *            /healthz, /readyz and /metrics are answered from 8 that are held back, four requests
+ *            at a time, each of 10 s at most. A request's head (web/head.h) is at most 16 KiB and
+ *            must be whole in 10 s; who reads nothing for 30 s is cut off, and so is who has not
+ *            taken a whole answer, or all news, in 10 minutes.
  */
 #ifndef WEB_WEB_H
 #define WEB_WEB_H
@@ -114,6 +116,7 @@ struct web_counters {
     uint64_t connections, followers, largest_source;                           /* gauges */
     uint64_t requests, refused, closed_over_limit, closed_late, closed_unread; /* counters */
     uint64_t closed_followers; /* more wanted to follow than may */
+    uint64_t closed_no_descriptor;
 };
 void web_counters(struct web *web, struct web_counters *out_counters); /* any thread */
 

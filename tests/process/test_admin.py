@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ HOSTILE = 10000
 OPEN = 300  # of them at a time
 MANY = 20000  # services of the node that they torment: what one answer takes is megabytes
 GROWTH_KIB = 16 * 1024
+PROBE_S = 8 * SLOW  # without the reserve there is no answer for as long as the clients stay
 PATHS = "/ /events /healthz /readyz /metrics /v1/services /v1/peers /v1/node /v1/explain"
 
 
@@ -27,10 +29,10 @@ class Admin(MeshTest):
         settings.setdefault("ADMIN_ADDR", "127.0.0.1:0")
         return self.mesh.node(name, **settings)
 
-    def curl(self, node, path, *args):
-        """(status, body), as a script would have it."""
+    def curl(self, node, path, *args, at=None):
+        """(status, body), as a script would have it. at: the admin port, if the node cannot be asked."""
         done = subprocess.run(
-            ["curl", "-sS", "--max-time", "10", "-w", "\n%{http_code}", *args, f"http://{admin_of(node)}{path}"],
+            ["curl", "-sS", "--max-time", "10", "-w", "\n%{http_code}", *args, f"http://{at or admin_of(node)}{path}"],
             env=clean_environment(), text=True, capture_output=True, check=True)
         body, status = done.stdout.rsplit("\n", 1)
         return int(status), body
@@ -290,6 +292,40 @@ class Admin(MeshTest):
             self.assertEqual(self.curl(n1, path)[0], 200)
         self.assertIn("limits.admin_per_source: 64", self.error(n1, "/events", 503))
         self.assertIn('meshd_admin_closed_total{reason="followers"} 33\n', self.curl(n1, "/metrics")[1])
+
+    def test_out_of_descriptors_probes_are_answered_at_once(self):
+        backend = socket.create_server(("127.0.0.1", 0), backlog=1024)  # they stay in its queue
+        self.addCleanup(backend.close)
+        n1 = self.admin_node("n1", services=[f"slow:127.0.0.1:{backend.getsockname()[1]}"],
+                             INGRESS_ADDR="127.0.0.1:0=slow").start()
+        host, port = n1.info()["ingress"][0].split("=")[0].rsplit(":", 1)
+        at, most = admin_of(n1), n1.descriptors() + 100
+        resource.prlimit(n1.process.pid, resource.RLIMIT_NOFILE, (most, most))
+        clients = [socket.create_connection((host, port)) for _ in range(150)]
+        for client in clients:
+            self.addCleanup(client.close)
+
+        def probe(path):
+            status, body = self.curl(n1, path, "--max-time", str(PROBE_S), at=at)
+            self.assertEqual(status, 200, body)
+            return body
+
+        def is_used_up():
+            metrics = probe("/metrics")
+            return f"\nprocess_open_fds {most}\n" in metrics and f"\nprocess_max_fds {most}\n" in metrics
+
+        until("it has none left, and says so", is_used_up)
+        for _ in range(10):
+            for path in ("/healthz", "/readyz", "/metrics"):
+                probe(path)
+        status, body = self.curl(n1, "/v1/node", at=at)
+        self.assertEqual(status, 503, body)
+        self.assertIn("no descriptors left", json.loads(body)["error"]["text"])
+        self.assertRegex(probe("/metrics"), r'\nmeshd_admin_closed_total{reason="no_descriptor"} [1-9]')
+        for client in clients:
+            client.close()
+        backend.close()
+        until("all is answered again", lambda: self.curl(n1, "/v1/node", at=at)[0] == 200)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 /* The server: what is asked and how it is answered, and who is cut off when. */
+#include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -234,36 +235,157 @@ Test(web, who_is_being_answered_does_not_go_for_others)
     close(late);
 }
 
-/* The node's other rooms may have used them up. */
-Test(web, without_descriptors_it_waits_and_goes_on)
+/* ---- without descriptors: the node's other rooms may have used them up ---- */
+
+#define FEW 64
+
+/* What the process has left, but for sockets of clients that are yet to connect. */
+struct shortage {
+    struct rlimit all;
+    int taken[FEW], n;
+    int clients[8], n_clients;
+};
+
+static void shortage_begin(struct shortage *s)
 {
-    struct rlimit all, few;
-    int fds[64], n = 0, fd;
-    struct reply reply;
+    struct rlimit few;
+
+    *s = (struct shortage){0};
+    for (int i = 0; i < 8; i++)
+        s->clients[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    getrlimit(RLIMIT_NOFILE, &s->all);
+    few = s->all;
+    few.rlim_cur = FEW;
+    setrlimit(RLIMIT_NOFILE, &few);
+    while ((s->taken[s->n] = dup(0)) >= 0)
+        s->n++;
+    cr_assert_gt(s->n, 1);
+}
+
+static void shortage_end(struct shortage *s)
+{
+    while (s->n)
+        close(s->taken[--s->n]);
+    setrlimit(RLIMIT_NOFILE, &s->all);
+}
+
+/* Asks for path, or says nothing (NULL). */
+static int shortage_client(struct shortage *s, const char *path)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(rig.port)};
+    int fd = s->clients[s->n_clients++];
+    char text[128];
+
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    cr_assert_eq(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    if (path) {
+        snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", path);
+        send_text(fd, text);
+    }
+    return fd;
+}
+
+/* Keeps fd open: what it frees would be one for the node. */
+static void expect_answer(int fd, int status, const char *body)
+{
+    struct reply reply = reply_read(fd, false);
+
+    cr_expect_eq(reply.status, status, "%d", reply.status);
+    cr_expect_str_eq(reply.body, body);
+    reply_fini(&reply);
+}
+
+static void shortage_clients_leave(struct shortage *s)
+{
+    for (int i = 0; i < 8; i++)
+        close(s->clients[i]);
+}
+
+Test(web, without_descriptors_probes_are_answered_and_nobody_else)
+{
+    static const char *const paths[] = {"/healthz", "/readyz",  "/metrics", "/v1/node",
+                                        "/events",  "/healthz", "/readyz",  "/metrics"};
+    static const char *const bodies[] = {"{\"health\":\"\"}\n", "{\"ready\":\"\"}\n",
+                                         "{\"metrics\":\"\"}\n"};
+    struct shortage s;
+
+    rig.times.leave = 60000;
+    rig_start(&rig);
+    shortage_begin(&s);
+    for (int i = 0; i < 8; i++) {
+        int fd = shortage_client(&s, paths[i]);
+
+        if (i == 3 || i == 4)
+            expect_answer(
+                fd, 503,
+                "{\"error\":{\"status\":503,\"text\":\"the node has no descriptors left, but "
+                "for /healthz, /readyz and /metrics; try again later\"}}\n");
+        else
+            expect_answer(fd, 200, bodies[i < 3 ? i : i - 5]);
+    }
+    /* Two were refused; and one that had its answer, and stayed, went for the last. */
+    cr_expect_eq(rig_count(&rig).closed_no_descriptor, 2 + 1);
+    cr_expect_eq(dup(0), -1);
+    shortage_end(&s);
+    shortage_clients_leave(&s);
+    RIG_WAIT(&rig, c.connections == 0);
+    expect("/v1/node", "{\"node\":\"\"}\n");
+}
+
+Test(web, without_descriptors_who_says_nothing_keeps_no_probe_out)
+{
+    struct shortage s;
+    int fds[7];
+
+    rig.times.head = 60000;
+    rig_start(&rig);
+    shortage_begin(&s);
+    for (int i = 0; i < 7; i++) {
+        fds[i] = shortage_client(&s, NULL);
+        if (i >= 4)
+            cr_expect(is_closed(fds[i - 4]));
+        RIG_WAIT(&rig, c.connections == (i < 4 ? (uint64_t)i + 1 : 4));
+    }
+    expect_answer(shortage_client(&s, "/healthz"), 200, "{\"health\":\"\"}\n");
+    cr_expect_eq(rig_count(&rig).closed_no_descriptor, 4);
+    shortage_end(&s);
+    shortage_clients_leave(&s);
+    RIG_WAIT(&rig, c.connections == 0);
+}
+
+Test(web, without_descriptors_the_fifth_at_once_waits_for_the_first)
+{
+    struct shortage s;
+    int fds[5];
 
     rig_start(&rig);
-    fd = rig_connect(&rig, NULL);
-    RIG_WAIT(&rig, c.connections == 1);
-    getrlimit(RLIMIT_NOFILE, &all);
-    few = all;
-    few.rlim_cur = 64;
-    setrlimit(RLIMIT_NOFILE, &few);
-    close(fd);
+    atomic_store(&rig.hold, true);
+    shortage_begin(&s);
+    for (int i = 0; i < 4; i++)
+        fds[i] = shortage_client(&s, "/healthz");
+    RIG_WAIT(&rig, atomic_load(&rig.asked) == 4);
+    fds[4] = shortage_client(&s, "/healthz");
+    rig_answer_held(&rig); /* the last of them */
+    RIG_WAIT(&rig, atomic_load(&rig.asked) == 5);
+    rig_answer_held(&rig);
+    expect_answer(fds[4], 200, "{\"health\":\"\"}\n");
+    shortage_end(&s);
+    shortage_clients_leave(&s);
     RIG_WAIT(&rig, c.connections == 0);
-    fd = rig_connect(&rig, NULL);
-    RIG_WAIT(&rig, c.connections == 1);
-    while ((fds[n] = dup(0)) >= 0)
-        n++;
-    cr_assert_gt(n, 1);
-    close(fds[--n]); /* one for the client's side, none for the server's */
-    close(fd);
-    fd = rig_connect(&rig, NULL);
-    send_text(fd, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    while (n)
-        close(fds[--n]);
-    reply = reply_read(fd, false);
-    cr_expect_eq(reply.status, 200);
-    reply_fini(&reply);
-    close(fd);
-    setrlimit(RLIMIT_NOFILE, &all);
+}
+
+Test(web, without_descriptors_a_probe_has_its_time_in_all)
+{
+    struct shortage s;
+    int fd;
+
+    rig.times.head = 5000;
+    rig.times.leave = 60000;
+    rig_start(&rig);
+    shortage_begin(&s);
+    fd = shortage_client(&s, "/healthz");
+    expect_answer(fd, 200, "{\"health\":\"\"}\n"); /* and does not go */
+    RIG_WAIT(&rig, c.connections == 0 && c.closed_late == 1);
+    shortage_end(&s);
+    shortage_clients_leave(&s);
 }
