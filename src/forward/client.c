@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "forward/carry.h"
+#include "forward/doubt.h"
 #include "forward/ingress.h"
 #include "forward/passage.h"
 #include "forward/proxy_header.h"
@@ -161,10 +162,13 @@ static void part(struct client *client)
 static void on_ended(void *ctx, enum forward_end end, uint64_t up, uint64_t down)
 {
     struct client *client = ctx;
+    struct record_end how = {.end = end, .bytes_up = up, .bytes_down = down};
     struct way way;
 
     passage_way(client->passage, &way);
-    count_end(client, &way, &(struct record_end){.end = end, .bytes_up = up, .bytes_down = down});
+    if (!way.peer_id ||
+        !doubt_begin(client->worker, &client->tuple, client->begun_us, client->passage, &how))
+        count_end(client, &way, &how);
     forget(client);
 }
 

@@ -11,6 +11,7 @@
 #include "forward/carry.h"
 #include "forward/check.h"
 #include "forward/data.h"
+#include "forward/doubt.h"
 #include "forward/ingress.h"
 #include "forward/outbox.h"
 #include "forward/owner.h"
@@ -149,6 +150,7 @@ static void end(struct worker *worker)
     ingress_worker_stop(worker);
     carry_worker_stop(worker);
     relay_cut_all(worker, FORWARD_DRAINED);
+    doubts_worker_stop(worker);
     owner_worker_stop(worker);
     checks_worker_stop(worker);
     data_worker_stop(worker);

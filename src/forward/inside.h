@@ -13,6 +13,7 @@
  *   backend.c  dialling                       names.c    what backends' hosts resolve to
  *   relay.c    one leg joined with another    pipes.c    pipes for that
  *   passage.c  a client that was joined       record.c   what a log is told of its end
+ *   doubt.c    ... where the owner may be gone
  *   seen.c     backends that failed           check.c    a look at one
  */
 #ifndef FORWARD_INSIDE_H

@@ -79,7 +79,7 @@ void record_tell(struct forward *forward, const struct tuple *tuple, uint64_t be
         .bytes_down = end->bytes_down,
         .name_us = between(begun_us, way->named_us),
         .open_us = between(owner ? begun_us : way->named_us, way->joined_us),
-        .total_us = between(begun_us, uv_hrtime() / 1000),
+        .total_us = between(begun_us, end->ended_us ? end->ended_us : uv_hrtime() / 1000),
     };
 
     if (!forward->ops.ended || !record_wanted(forward, end->end))

@@ -25,6 +25,7 @@ struct record_end {
     enum forward_end end;
     const char *text; /* NULL, or as what forward_ends has: no more than that */
     uint64_t bytes_up, bytes_down;
+    uint64_t ended_us; /* as in struct way; 0: now */
 };
 /* Of a client that began at begun_us, here (owner: at the other node), and has ended now; only if
  * it is wanted. */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 #include <meshd/v1/mesh.pb-c.h>
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/random.h"
 #include "base/secret.h"
@@ -283,6 +284,7 @@ void forward_session_end(struct forward *forward, uint64_t link)
     rwlock_write_done(&forward->sessions->lock);
     if (!session)
         return;
+    atomic_store(&session->over_ms, clock_ms());
     atomic_store(&session->over, true);
     for (unsigned i = 0; i < forward->n_workers; i++) {
         struct over_mail *mail = calloc(1, sizeof(*mail));

@@ -18,6 +18,7 @@ struct carried { /* clients of this node that a peer carries, pending ones too *
 struct session {
     struct forward_session_info info; /* set before it is shared, then read only */
     struct forward *forward;
+    _Atomic uint64_t over_ms; /* since when, on clock_ms; set before over */
     atomic_bool over;
     atomic_uint refs;
     struct carried *carried;

@@ -208,6 +208,7 @@ int worker_init(struct worker *worker, struct forward *forward, unsigned index)
     ring_init(&worker->relays);
     ring_init(&worker->data);
     ring_init(&worker->checks);
+    ring_init(&worker->doubts);
     worker->legs.epoll = epoll_create1(EPOLL_CLOEXEC);
     r = hang_bell(worker);
     if (r == 0)

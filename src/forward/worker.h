@@ -176,6 +176,7 @@ struct worker {
     struct ring outboxes;                               /* that have something to send */
     struct ring clients, carries, served, relays, data; /* what lives here; for drain and stop */
     struct ring checks;                                 /* check.c */
+    struct ring doubts;                                 /* doubt.c */
     struct ingress_poll *listening;                     /* ingress.c */
     struct pipes *pipes;                                /* pipes.c */
     struct mutex mail_lock;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "base/clock.h"
 #include "forward/inside.h"
 #include "forward/must.h"
 #include "forward/peer.h"
@@ -507,9 +508,9 @@ static void join(int *out_client, int *out_backend)
     net_expect(*out_client, "hi", 2);
 }
 
-static void both_ended(enum forward_end how)
+static void both_ended(enum forward_end how, const char *text)
 {
-    ended(2, how, "web", "");
+    ended(2, how, "web", text);
     cr_expect_eq(one_of(2, true)->record.end, how);
     cr_expect_eq(one_of(2, true)->record.bytes_down, 2);
     cr_expect_gt(one_of(2, true)->record.open_us, 0);
@@ -521,7 +522,7 @@ Test(record, a_client_that_breaks_off_is_told_by_both)
 
     join(&client, &backend);
     net_reset(client);
-    both_ended(FORWARD_CLIENT_RESET);
+    both_ended(FORWARD_CLIENT_RESET, "");
     close(backend);
     end();
 }
@@ -532,9 +533,64 @@ Test(record, a_backend_that_breaks_off_is_told_by_both)
 
     join(&client, &backend);
     net_reset(backend);
-    both_ended(FORWARD_BACKEND_RESET);
+    both_ended(FORWARD_BACKEND_RESET, "broken off by l, which is there: its log says why");
+    times_fit(&one_of(2, false)->record);
     close(client);
     end();
+}
+
+/* On a machine that stood still meanwhile the two may be too far apart. */
+static void ended_with_its_link(uint64_t begun_ms)
+{
+    bool soon = clock_ms() - begun_ms < 500;
+
+    if (soon)
+        both_ended(FORWARD_BACKEND_RESET, "the way to l broke, or l is gone: its link ended, too");
+    else
+        cr_expect_eq(one_of(2, false)->record.end, FORWARD_BACKEND_RESET);
+}
+
+/* As if its owner were gone: which of the two is seen first is chance. */
+static void ends_with_its_link(bool before)
+{
+    int client, backend;
+    uint64_t begun_ms;
+
+    join(&client, &backend);
+    begun_ms = clock_ms();
+    if (before)
+        rig_link_down(&rig);
+    net_reset(backend);
+    wait_until(there_are, &(size_t){1});
+    if (!before)
+        rig_link_down(&rig);
+    ended_with_its_link(begun_ms);
+    close(client);
+    rig_stop(&rig);
+    close(listener);
+    rig_check_descriptors(&rig);
+}
+
+Test(record, who_is_broken_off_when_the_link_ends_is_told_so) { ends_with_its_link(false); }
+
+Test(record, who_is_broken_off_when_the_link_has_ended_is_told_so) { ends_with_its_link(true); }
+
+Test(record, who_may_have_lost_its_owner_at_the_end_is_told_of_at_once)
+{
+    int client, backend;
+    uint64_t begun_ms;
+
+    join(&client, &backend);
+    begun_ms = clock_ms();
+    net_reset(backend);
+    wait_until(there_are, &(size_t){1});
+    RIG_WAIT(&rig, DIALLER, ends[FORWARD_BACKEND_RESET], 1);
+    rig_link_down(&rig);
+    rig_stop(&rig);
+    ended_with_its_link(begun_ms);
+    close(client);
+    close(listener);
+    rig_check_descriptors(&rig);
 }
 
 /* Who is first to cut it off resets it, to the other. */

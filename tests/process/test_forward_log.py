@@ -204,6 +204,24 @@ class ForwardLog(ForwardTest):
         ends = [fields(self.lines(node, 1)[0]) for node in (self.n1, self.n2)]
         self.assertEqual([f["end"] for f in ends], ["backend_reset"] * 2)
         self.assertEqual(ends[0]["id"], ends[1]["id"])
+        self.assertEqual(ends[0]["why"], "broken off by n2, which is there: its log says why")
+
+    def test_a_stream_whose_owner_is_gone_is_told_apart_from_one_that_a_backend_broke_off(self):
+        self.mesh_of("errors")
+        self.two.close()
+        backend = Backend(self)
+        self.n2.local("offer", "raw", backend.address)
+        until("n1 knows it", lambda: "raw" in self.names(self.n1))
+        client = self.connect(self.n1)
+        client.sendall(head_for("raw"))
+        stream = backend.accept()
+        stream.sendall(b"x")
+        receive(client, 1)
+        self.n2.kill()
+        end = fields(self.lines(self.n1, 1)[0])
+        self.assertEqual((end["end"], end["why"]),
+                         ("backend_reset", "the way to n2 broke, or n2 is gone: its link ended, too"))
+        self.assertLess(float(end["total_ms"]), 10000)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,81 @@
+/* doubt - each has references of its own to what its record is made of. */
+#include "forward/doubt.h"
+
+#include <stdio.h>
+#include "base/clock.h"
+
+#define DOUBT_MS 1000u /* within which both ends are seen, also by a machine that is busy */
+
+struct doubt {
+    struct ring ring; /* worker->doubts */
+    struct alarm alarm;
+    struct worker *worker;
+    struct tuple tuple;
+    struct record_end end;
+    uint64_t begun_us, ended_ms; /* on uv_hrtime, and on clock_ms */
+    struct passage passage;
+};
+
+/* A link that ended long before says nothing: whoever is joined does not notice. */
+static bool link_ended_too(const struct doubt *doubt)
+{
+    const struct session *session = doubt->passage.session;
+
+    return atomic_load(&session->over) &&
+           atomic_load(&session->over_ms) + DOUBT_MS >= doubt->ended_ms;
+}
+
+static void tell(struct doubt *doubt)
+{
+    const char *peer = doubt->passage.session->info.peer_id;
+    char text[LIMIT_STATUS_TEXT + 1];
+    struct way way;
+
+    if (link_ended_too(doubt))
+        snprintf(text, sizeof(text), "the way to %s broke, or %s is gone: its link ended, too",
+                 peer, peer);
+    else
+        snprintf(text, sizeof(text), "broken off by %s, which is there: its log says why", peer);
+    doubt->end.text = text;
+    passage_way(&doubt->passage, &way);
+    record_tell(doubt->worker->forward, &doubt->tuple, doubt->begun_us, false, &way, &doubt->end);
+    alarm_clear(doubt->worker, &doubt->alarm);
+    ring_drop(&doubt->ring);
+    session_unref(doubt->passage.session);
+    row_unref(doubt->passage.row);
+    free(doubt);
+}
+
+static void on_alarm(struct alarm *alarm) { tell(CONTAINER_OF(alarm, struct doubt, alarm)); }
+
+bool doubt_begin(struct worker *worker, const struct tuple *tuple, uint64_t begun_us,
+                 const struct passage *passage, const struct record_end *end)
+{
+    struct doubt *doubt;
+
+    if (end->end != FORWARD_BACKEND_RESET || !record_wanted(worker->forward, end->end))
+        return false;
+    doubt = calloc(1, sizeof(*doubt));
+    if (!doubt)
+        return false;
+    doubt->worker = worker;
+    doubt->tuple = *tuple;
+    doubt->end = *end;
+    doubt->end.ended_us = uv_hrtime() / 1000;
+    doubt->begun_us = begun_us;
+    doubt->ended_ms = clock_ms();
+    doubt->passage = *passage;
+    session_ref(doubt->passage.session);
+    row_ref(doubt->passage.row);
+    ring_push(&worker->doubts, &doubt->ring);
+    alarm_init(&doubt->alarm, on_alarm);
+    alarm_set(worker, &doubt->alarm, DOUBT_MS);
+    COUNT(worker, ends[end->end], 1);
+    return true;
+}
+
+void doubts_worker_stop(struct worker *worker)
+{
+    while (!ring_empty(&worker->doubts))
+        tell(CONTAINER_OF(worker->doubts.next, struct doubt, ring));
+}
