@@ -49,6 +49,7 @@ static void tell_rest(uint64_t now_ms)
     events_left_out(now_ms);
     policy_left_out(now_ms);
     forwards_left_out(now_ms);
+    reload_left_out(now_ms);
 }
 
 /* A timer of its own: without links the node may have nothing to do for ever. */

@@ -216,6 +216,15 @@ int credentials_new(const struct config *config, struct credentials **out_creden
 
 struct tls_keeper *credentials_keeper(struct credentials *c) { return c ? c->keeper : NULL; }
 
+#define SAME "the files of TLS were read again: nothing is different"
+
+static struct log_limit same; /* who asks may ask as often as he likes */
+
+void credentials_left_out(uint64_t now_ms)
+{
+    log_limited_rest(&same, now_ms, LOG_INFO, "tls", SAME);
+}
+
 static bool read_again(struct credentials *c, bool always)
 {
     char why[TLS_WHY], text[DESCRIBED];
@@ -236,7 +245,7 @@ static bool read_again(struct credentials *c, bool always)
     c->failed[0] = '\0';
     if (r > 0) {
         if (always)
-            log_info("tls", "the files of TLS were read again: nothing is different");
+            log_limited(&same, clock_ms(), LOG_INFO, "tls", SAME, "%s", SAME);
         return false;
     }
     tls_keeper_material(c->keeper, &now);

@@ -29,6 +29,8 @@ int credentials_reload(struct credentials *c, char out_why[TLS_WHY]);
 /* Warns of files that this process cannot read any more, now that it is another user. NULL:
  * nothing. */
 void credentials_confined(const struct credentials *c);
+/* Tells how many lines that nothing is different were left out; now and then. */
+void credentials_left_out(uint64_t now_ms);
 void credentials_free(struct credentials *c); /* accepts NULL; no session may be left */
 
 /* As struct config_judge has it: would a node start with them, or (c) go on with them, if they are

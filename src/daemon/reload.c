@@ -6,6 +6,7 @@
 #include "daemon/reload.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/clock.h"
@@ -13,6 +14,10 @@
 #include "daemon/mailbox.h"
 
 #define LOOK_MS 10000u
+#define ASKED "a signal: reading the settings again"
+#define NOTHING "the settings were read again, or refused, and nothing changed"
+
+static struct log_limit asked, nothing; /* a script may ask as often as it likes */
 
 /* ---- reading ---- */
 
@@ -163,6 +168,12 @@ static void take(struct reload *reload, struct config *fresh, struct report *rep
 
 static void tell(const struct report *report)
 {
+    size_t n = report->changed.n + report->restart.n;
+
+    /* With its errors, a line each. */
+    if (n == 0 && !log_limit_take(&nothing, clock_ms(), report->errors.n ? LOG_ERROR : LOG_INFO,
+                                  "daemon", NOTHING))
+        return;
     for (size_t i = 0; i < report->errors.n; i++)
         log_error("daemon", "%s", report->errors.at[i]);
     if (report->errors.n) {
@@ -227,17 +238,26 @@ int reload_now(struct reload *reload, struct report *out_report)
     return out_report->errors.n ? -EINVAL : 0;
 }
 
-static void on_hup(uv_signal_t *handle, int number)
+static void on_due(uv_timer_t *timer)
 {
-    struct reload *reload = handle->data;
+    struct reload *reload = timer->data;
     struct report report;
 
     if (!reload->running)
         return; /* about to end */
-    log_info("daemon", "signal %d: reading the settings%s again", number,
-             reload->from.credentials ? " and the files of TLS" : "");
+    log_limited(&asked, clock_ms(), LOG_INFO, "daemon", ASKED,
+                "signal %d: reading the settings%s again", SIGHUP,
+                reload->from.credentials ? " and the files of TLS" : "");
     reload_now(reload, &report);
     report_fini(&report);
+}
+
+/* Those that came together are handed over one after the other, before any timer. */
+static void on_hup(uv_signal_t *handle, int number)
+{
+    struct reload *reload = handle->data;
+
+    uv_timer_start(&reload->due, on_due, 0, 0);
 }
 
 static void on_look(uv_timer_t *timer)
@@ -255,8 +275,10 @@ int reload_init(struct reload *reload, uv_loop_t *loop)
     int r = uv_signal_init(loop, &reload->hup);
 
     if (r == 0)
+        r = uv_timer_init(loop, &reload->due);
+    if (r == 0)
         r = uv_timer_init(loop, &reload->look);
-    reload->hup.data = reload->look.data = reload;
+    reload->hup.data = reload->due.data = reload->look.data = reload;
     reload->counters =
         (struct reload_counters){.last_taken = 1, .taken_s = clock_wall_us() / 1000000};
     if (r == 0)
@@ -272,8 +294,16 @@ void reload_start(struct reload *reload, const struct reload_from *from)
         uv_timer_start(&reload->look, on_look, LOOK_MS, LOOK_MS);
 }
 
+void reload_left_out(uint64_t now_ms)
+{
+    log_limited_rest(&asked, now_ms, LOG_INFO, "daemon", ASKED);
+    log_limited_rest(&nothing, now_ms, LOG_INFO, "daemon", NOTHING);
+    credentials_left_out(now_ms);
+}
+
 void reload_stop(struct reload *reload)
 {
+    uv_timer_stop(&reload->due);
     uv_timer_stop(&reload->look);
     reload->running = false;
 }
@@ -281,6 +311,7 @@ void reload_stop(struct reload *reload)
 void reload_close(struct reload *reload)
 {
     uv_close((uv_handle_t *)&reload->hup, NULL);
+    uv_close((uv_handle_t *)&reload->due, NULL);
     uv_close((uv_handle_t *)&reload->look, NULL);
     config_free(reload->config);
     reload->config = NULL;

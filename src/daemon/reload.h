@@ -3,7 +3,8 @@
  *
  * All or nothing: files of TLS that will not do, a setting that is wrong anywhere, or one that
  * there is no room for, and everything stays as it was. A setting that waits for the next start is
- * told each time, and holds nothing up.
+ * told each time, and holds nothing up. Signals that come while the loop is busy, with a reading
+ * maybe, ask for one reading together.
  */
 #ifndef DAEMON_RELOAD_H
 #define DAEMON_RELOAD_H
@@ -42,6 +43,7 @@ struct reload {
     struct reload_counters counters;
     bool running;
     uv_signal_t hup;
+    uv_timer_t due; /* at once: behind all signals that have come */
     uv_timer_t look;
 };
 
@@ -54,5 +56,7 @@ void reload_start(struct reload *reload, const struct reload_from *from);
 int reload_now(struct reload *reload, struct report *out_report);
 void reload_stop(struct reload *reload);
 void reload_close(struct reload *reload); /* the handles; the loop runs on until they are closed */
+/* Tells how many lines of readings that changed nothing were left out; now and then. */
+void reload_left_out(uint64_t now_ms);
 
 #endif

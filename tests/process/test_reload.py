@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+from pathlib import Path
 
 from cable import SECONDS
 import forwarding
@@ -267,6 +268,44 @@ class AllOrNothing(ReloadTest):
         self.assertEqual(self.limit("leases"), 10000)
         self.assertEqual(self.reload(limits="{services_per_peer: 4}")[0], 0)
         self.assertEqual(self.names(), {"a", "b", "x", "y"})
+
+
+class Often(ReloadTest):
+    HUP = 1 << (signal.SIGHUP - 1)
+
+    def told(self, text):
+        return self.log().count(f"info [daemon] {text}")
+
+    def taken(self):
+        status = (Path("/proc") / str(self.n1.process.pid) / "status").read_text()
+        return not int(next(line.split()[1] for line in status.splitlines() if line.startswith("ShdPnd")), 16) & self.HUP
+
+    def test_signals_that_come_while_the_settings_are_read_are_one_more_reading(self):
+        self.n1.start()
+        fifo = self.mesh.dir / "fifo"
+        os.mkfifo(fifo)
+        fifo.rename(self.settings.path)  # whose reading takes until somebody writes
+        self.n1.signal(signal.SIGHUP)
+        until("it is read", lambda: self.told("signal 1: ") == 1)
+        for _ in range(20):
+            self.n1.signal(signal.SIGHUP)
+            until("the signal has come", self.taken)
+        with open(self.settings.path, "w", encoding="ascii") as writer:
+            writer.write("services: [{name: first, backend: '127.0.0.1:80'}]\n")
+            self.settings.write(services=Settings.services({"second": "127.0.0.1:80"}))
+        until("the second is read", lambda: self.names() == {"second"})
+        self.n1.info()  # which the main loop answers when it has told all
+        self.assertEqual((self.told("signal 1: "), self.told("services: ")), (2, 2))
+
+    def test_what_changes_nothing_is_told_so_many_times_and_no_more(self):
+        self.n1.start()
+        with Asker(load(self.mesh.dir), self.n1, local=True) as asker:
+            for _ in range(230):
+                self.assertEqual(asker.ask("Reload", asker.pb.ReloadRequest(), asker.pb.ReloadReply)[0], 0)
+        self.assertEqual(self.told("the settings were read again; changes in force: 0"), 200)
+        code, said, _ = self.reload(services=Settings.services({"other": "127.0.0.1:80"}))
+        self.assertEqual((code, said), (0, ["services: 1 more (other), 1 less (web)"]))
+        self.assertEqual(self.told("services: 1 more (other), 1 less (web)"), 1)
 
 
 class Check(MeshTest):
