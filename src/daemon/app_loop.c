@@ -124,6 +124,7 @@ static void on_signal(uv_signal_t *handle, int number)
     notify_stopping(&app->notify, app->config->drain_timeout_ms + STOP_ALL_S * 1000, what);
     app->serve.draining = true;
     app->drain_ms = clock_ms();
+    reload_drain(&app->reload);
     forward_drain(app->forward);
     node_drain(app->node);
     app_loop_rearm(app);

@@ -211,7 +211,7 @@ int reload_now(struct reload *reload, struct report *out_report)
     int tls;
 
     *out_report = (struct report){0};
-    if (!reload->running)
+    if (!reload->running || reload->draining)
         return -ESHUTDOWN;
     notify_reloading(from->notify);
     before = in_force(reload)->log.level;
@@ -245,9 +245,13 @@ static void on_due(uv_timer_t *timer)
 
     if (!reload->running)
         return; /* about to end */
-    log_limited(&asked, clock_ms(), LOG_INFO, "daemon", ASKED,
-                "signal %d: reading the settings%s again", SIGHUP,
-                reload->from.credentials ? " and the files of TLS" : "");
+    if (reload->draining)
+        log_limited(&asked, clock_ms(), LOG_WARN, "daemon", ASKED,
+                    "signal %d: the settings are not read again: the node is about to end", SIGHUP);
+    else
+        log_limited(&asked, clock_ms(), LOG_INFO, "daemon", ASKED,
+                    "signal %d: reading the settings%s again", SIGHUP,
+                    reload->from.credentials ? " and the files of TLS" : "");
     reload_now(reload, &report);
     report_fini(&report);
 }
@@ -293,6 +297,8 @@ void reload_start(struct reload *reload, const struct reload_from *from)
     if (from->credentials)
         uv_timer_start(&reload->look, on_look, LOOK_MS, LOOK_MS);
 }
+
+void reload_drain(struct reload *reload) { reload->draining = true; }
 
 void reload_left_out(uint64_t now_ms)
 {

@@ -4,7 +4,8 @@
  * All or nothing: files of TLS that will not do, a setting that is wrong anywhere, or one that
  * there is no room for, and everything stays as it was. A setting that waits for the next start is
  * told each time, and holds nothing up. Signals that come while the loop is busy, with a reading
- * maybe, ask for one reading together.
+ * maybe, ask for one reading together. A node that drains is about to leave: it takes no other
+ * settings, only files of TLS, whose list of revoked ones is for those who are still there.
  */
 #ifndef DAEMON_RELOAD_H
 #define DAEMON_RELOAD_H
@@ -41,7 +42,7 @@ struct reload {
     struct reload_from from;
     struct config *config; /* that was taken last; NULL: the start's */
     struct reload_counters counters;
-    bool running;
+    bool running, draining;
     uv_signal_t hup;
     uv_timer_t due; /* at once: behind all signals that have come */
     uv_timer_t look;
@@ -52,8 +53,9 @@ struct reload {
 int reload_init(struct reload *reload, uv_loop_t *loop);
 void reload_start(struct reload *reload, const struct reload_from *from);
 /* All is read again, and told on the log. 0; -EINVAL: nothing was changed, errors says why;
- * -ESHUTDOWN: not between reload_start and reload_stop. report_fini each time. */
+ * -ESHUTDOWN: not between reload_start and reload_drain. report_fini each time. */
 int reload_now(struct reload *reload, struct report *out_report);
+void reload_drain(struct reload *reload);
 void reload_stop(struct reload *reload);
 void reload_close(struct reload *reload); /* the handles; the loop runs on until they are closed */
 /* Tells how many lines of readings that changed nothing were left out; now and then. */

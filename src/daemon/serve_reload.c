@@ -42,8 +42,10 @@ static void read_reload(struct letter *letter)
     reply.n_restart = cut(&report.restart);
     reply.restart = report.restart.at;
     if (r == -ESHUTDOWN)
-        rpc_call_reply(l->call, STATUS_UNAVAILABLE, MESHD__V1__REASON__REASON_DRAINING,
-                       "the node starts, or is about to end", NULL);
+        rpc_call_reply(
+            l->call, STATUS_UNAVAILABLE, MESHD__V1__REASON__REASON_DRAINING,
+            "the node starts, or drains and is about to end: the settings are not read again",
+            NULL);
     else if (r < 0)
         rpc_call_reply(l->call, STATUS_INVALID_ARGUMENT, MESHD__V1__REASON__REASON_NONE,
                        "the settings will not do: all stays as it was", &reply.base);

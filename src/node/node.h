@@ -79,7 +79,8 @@ int node_set_dials(struct node *node, const struct node_dial *dials, size_t n);
 void node_set_limits(struct node *node, const struct limits *limits);
 
 /* SIGTERM: draining is told to all who are linked, at once, and to whoever comes. Links stay, are
- * dialled anew when they break, and calls are answered. */
+ * dialled anew when they break, and calls are answered, but no name is offered that was not: who is
+ * offered stays so until it withdraws, or its lease ends. */
 void node_drain(struct node *node);
 /* The end: draining is told to all, then Goodbye(leaving) as the last message, links end flushed.
  * Afterwards nothing is dialled and every call is refused as draining. */

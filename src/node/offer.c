@@ -138,6 +138,11 @@ void offer_service(struct node *n, uint64_t call, const struct node_caller *call
                    NULL);
         return;
     }
+    if (!lease && n->draining) {
+        node_reply(n, call, STATUS_UNAVAILABLE, REASON(DRAINING),
+                   "the node drains and is about to end: it takes no other service", NULL);
+        return;
+    }
     if (!lease && n->local.n_leases >= n->limits.leases) {
         node_reply(n, call, STATUS_RESOURCE_EXHAUSTED, REASON(LIMIT), "over the limit leases",
                    NULL);

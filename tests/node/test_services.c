@@ -34,6 +34,17 @@ Test(node_services, a_service_drains_until_it_is_enabled)
     cr_expect_eq(st.events[NODE_SERVICE_ENABLED], 1);
 }
 
+Test(node_services, a_node_that_drains_keeps_what_is_offered_and_takes_nothing_new)
+{
+    cr_assert_eq(own_offer("l1", "web", "127.0.0.1:80", 0, NULL, 0), STATUS_OK);
+    node_drain(st.node);
+    cr_expect_eq(own_offer("l1", "api", "127.0.0.1:81", 0, NULL, 0), STATUS_UNAVAILABLE);
+    cr_expect_eq(st.reply.reason, REASON(DRAINING));
+    cr_expect_eq(own_offer("l1", "web", "127.0.0.1:80", 0, NULL, 0), STATUS_OK, "it is renewed");
+    cr_expect_eq(own_drain("own", false), STATUS_OK);
+    cr_expect_eq(own_counters().leases, 1u);
+}
+
 Test(node_services, only_names_of_this_node_drain_and_only_at_the_local_socket)
 {
     const struct node_caller peer = {

@@ -166,6 +166,7 @@ Test(node_session, while_draining_calls_are_answered_and_links_taken)
     struct stage_peer n3 = {.id = "n3", .ip = "10.0.0.3", .incarnation = 600, .version = 1};
     const Meshd__V1__Sync *sync;
 
+    change_own("127.0.0.1:80");
     node_drain(st.node);
     stage_register(&n3, 0, NULL);
     cr_assert_eq(st.reply.status, STATUS_OK);

@@ -81,17 +81,25 @@ class Operator(ForwardTest):
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
 
-    def test_settings_are_read_again_while_the_node_drains(self):
+    def test_a_node_that_drains_takes_no_other_settings_and_no_other_service(self):
         self.begin()
+        self.n2.local("offer", "job", self.two.address, "--ttl", "600")
         flow = self.opened(self.n2, "one", self.one)
         self.n2.signal(signal.SIGTERM)
         self.until_known(self.n1, "two", draining=True)
-        self.write([("two", self.two.address), ("more", self.two.address)], [self.n1])
-        self.n2.local("reload")
+        self.write([("more", self.two.address)], [self.n1])
+        done = self.n2.local("reload", check=False)
+        self.assertEqual((done.returncode, done.stdout), (78, ""))
+        self.assertIn("drains and is about to end: the settings are not read again", done.stderr)
         self.n2.signal(signal.SIGHUP)
-        self.until_known(self.n1, "more", draining=True)
-        self.n2.local("offer", "late", self.two.address)
-        self.until_known(self.n1, "late", draining=True)
+        until("the signal is answered", lambda: "warn [daemon] signal 1: the settings are not read again: the node is "
+              "about to end\n" in self.n2.err.read_text())
+        done = self.n2.local("offer", "late", self.two.address, check=False)
+        self.assertEqual(done.returncode, 78)
+        self.assertIn("drains and is about to end: it takes no other service", done.stderr)
+        self.n2.local("drain", "job")
+        self.assertEqual({name for name in ("one", "two", "job", "more", "late")
+                          if any(row["name"] == name for row in self.n1.rows().values())}, {"one", "two", "job"})
         self.assertEqual((self.get("/readyz")[0], self.get("/healthz")[0]), (503, 200))
         self.passes(flow)
         self.assertTrue(self.n2.alive())
