@@ -1,6 +1,7 @@
 /* main - a node from its settings to its end.
  *
- * Exit codes: 0 ended as asked, 1 could not start, 2 bad settings (nothing was started).
+ * Exit codes: 0 ended as asked, 1 could not start, or say what was asked for, 2 bad settings
+ * (nothing was started).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -115,5 +116,9 @@ int main(int argc, char **argv)
         break;
     }
     config_free(config);
+    if (action != CONFIG_RUN && (fflush(stdout) != 0 || ferror(stdout))) {
+        perror("standard output"); /* who asked has less than there is to know */
+        return 1;
+    }
     return code;
 }

@@ -328,6 +328,15 @@ class Check(MeshTest):
         for error, place, key in zip(errors[1:], ("1:11", "1:27", "1:42"), ("ca", "cert", "key")):
             self.assertTrue(error.endswith(f":{place}: tls.{key}: /nowhere: No such file or directory"), error)
 
+    def test_what_cannot_be_written_is_no_success(self):
+        file = self.mesh.dir / "settings.yaml"
+        file.write_text("peer_name: n1\n")
+        for action in ("--help", "--version", "--print-config", "--check"):
+            with open("/dev/full", "wb") as full:
+                done = subprocess.run([MESHD, "-c", file, action], env=clean_environment(), stdout=full,
+                                      stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+            self.assertEqual((done.returncode, done.stderr), (1, "standard output: No space left on device\n"), action)
+
     def test_a_start_says_as_much_and_is_worth_another_try_once_the_files_are_there(self):
         file = self.mesh.dir / "settings.yaml"
         for text, code, n in (("", 1, 3), ("log: {level: x}\n", 2, 4)):
