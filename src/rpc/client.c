@@ -5,6 +5,10 @@
  * A send is done as soon as the pipe has it, so the sends that succeeded since the pipe came up are
  * the messages that its other end will see, each of them whole. The receive is posted only then:
  * before, a time-out of it would break nng's state machine.
+ *
+ * Each call has aios of its own. nng lets an aio go on while it is about to expire it, and what is
+ * begun on the same aio by then is timed out in place of what has ended. Only freeing the aio waits
+ * for that.
  */
 #include "rpc/client.h"
 #include <errno.h>
@@ -24,16 +28,21 @@
 
 enum state { IDLE, SENDING, RECEIVING };
 
+struct aios {
+    nng_aio *send, *recv;
+};
+
 struct rpc_client {
     struct rpc_client_settings settings;
     nng_socket sock;
-    nng_aio *send, *recv;
     struct mutex lock;
     pthread_cond_t moved_on; /* from SENDING */
     /* with lock held: */
     enum state state;
-    uint32_t pipe; /* 0: none */
-    uint64_t sent; /* since the pipe came up */
+    struct aios call; /* the latest; not exchanged before it is done */
+    struct aios old;  /* of the call before: its callbacks may still return */
+    uint32_t pipe;    /* 0: none */
+    uint64_t sent;    /* since the pipe came up */
     bool quiet;
     uint64_t call_id, deadline_ms;
     rpc_done *done; /* of the call under way */
@@ -49,10 +58,17 @@ static void give_up(rpc_done *done, void *ctx, int error)
 
 /* ---- a call ---- */
 
+/* Waits for their callbacks. */
+static void aios_free(struct aios *aios)
+{
+    nng_aio_free(aios->send); /* takes NULL */
+    nng_aio_free(aios->recv);
+}
+
 static void on_sent(void *arg)
 {
     struct rpc_client *client = arg;
-    int r = rpc_errno(nng_aio_result(client->send));
+    int r = rpc_errno(nng_aio_result(client->call.send));
     rpc_done *done;
     void *done_ctx;
     uint64_t now;
@@ -66,13 +82,13 @@ static void on_sent(void *arg)
         else if (now >= client->deadline_ms)
             r = -ETIMEDOUT;
     } else {
-        nng_msg_free(nng_aio_get_msg(client->send));
+        nng_msg_free(nng_aio_get_msg(client->call.send));
     }
-    nng_aio_set_msg(client->send, NULL);
+    nng_aio_set_msg(client->call.send, NULL);
     if (r == 0) {
         client->state = RECEIVING;
-        nng_aio_set_timeout(client->recv, (nng_duration)(client->deadline_ms - now));
-        nng_recv_aio(client->sock, client->recv);
+        nng_aio_set_timeout(client->call.recv, (nng_duration)(client->deadline_ms - now));
+        nng_recv_aio(client->sock, client->call.recv);
     } else {
         client->state = IDLE;
     }
@@ -116,14 +132,14 @@ static void read_reply(nng_msg *msg, uint64_t call_id, rpc_done *done, void *don
 static void on_received(void *arg)
 {
     struct rpc_client *client = arg;
-    int r = rpc_errno(nng_aio_result(client->recv));
-    nng_msg *msg = r == 0 ? nng_aio_get_msg(client->recv) : NULL;
+    int r = rpc_errno(nng_aio_result(client->call.recv));
+    nng_msg *msg = r == 0 ? nng_aio_get_msg(client->call.recv) : NULL;
     rpc_done *done;
     void *done_ctx;
     uint64_t call_id;
 
     mutex_lock(&client->lock);
-    nng_aio_set_msg(client->recv, NULL);
+    nng_aio_set_msg(client->call.recv, NULL);
     client->state = IDLE;
     done = client->done;
     done_ctx = client->done_ctx;
@@ -133,6 +149,19 @@ static void on_received(void *arg)
         read_reply(msg, call_id, done, done_ctx);
     else
         give_up(done, done_ctx, r);
+}
+
+static int aios_alloc(struct rpc_client *client, struct aios *out_aios)
+{
+    int rv;
+
+    *out_aios = (struct aios){NULL, NULL};
+    rv = nng_aio_alloc(&out_aios->send, on_sent, client);
+    if (rv == 0)
+        rv = nng_aio_alloc(&out_aios->recv, on_received, client);
+    if (rv != 0)
+        aios_free(out_aios);
+    return rpc_errno(rv);
 }
 
 static int pack_call(const struct rpc_client *client, const char *method, uint64_t call_id,
@@ -167,6 +196,7 @@ static int refuse_locked(const struct rpc_client *client) REQUIRES(client->lock)
 int rpc_client_call(struct rpc_client *client, const char *method, const ProtobufCMessage *request,
                     uint32_t deadline_ms, rpc_done *done, void *ctx)
 {
+    struct aios spare; /* this call's, and then those of the last but one */
     nng_msg *msg = NULL;
     uint64_t call_id;
     int r;
@@ -181,22 +211,33 @@ int rpc_client_call(struct rpc_client *client, const char *method, const Protobu
         r = pack_call(client, method, call_id, deadline_ms, request, &msg);
     if (r < 0)
         return r;
+    r = aios_alloc(client, &spare);
+    if (r < 0) {
+        nng_msg_free(msg);
+        return r;
+    }
     mutex_lock(&client->lock);
     r = client->call_id + 1 == call_id ? refuse_locked(client) : -EBUSY;
     if (r == 0) {
+        struct aios call = spare;
+
+        spare = client->old;
+        client->old = client->call;
+        client->call = call;
         client->state = SENDING;
         client->quiet = false;
         client->call_id = call_id;
         client->deadline_ms = clock_ms() + deadline_ms;
         client->done = done;
         client->done_ctx = ctx;
-        nng_aio_set_msg(client->send, msg);
-        nng_aio_set_timeout(client->send, (nng_duration)deadline_ms);
+        nng_aio_set_msg(client->call.send, msg);
+        nng_aio_set_timeout(client->call.send, (nng_duration)deadline_ms);
         /* With the lock held, so that rpc_client_quiet finds it cancellable. nng never calls back
          * from in here. */
-        nng_send_aio(client->sock, client->send);
+        nng_send_aio(client->sock, client->call.send);
     }
     mutex_unlock(&client->lock);
+    aios_free(&spare);
     if (r < 0)
         nng_msg_free(msg);
     return r;
@@ -209,12 +250,12 @@ uint64_t rpc_client_quiet(struct rpc_client *client)
     mutex_lock(&client->lock);
     client->quiet = true;
     if (client->state == SENDING)
-        nng_aio_cancel(client->send);
+        nng_aio_cancel(client->call.send);
     /* Whether nng had taken it by then is known when its callback has run. */
     while (client->state == SENDING)
         pthread_cond_wait(&client->moved_on, &client->lock.os);
     if (client->state == RECEIVING)
-        nng_aio_cancel(client->recv);
+        nng_aio_cancel(client->call.recv);
     sent = client->sent;
     mutex_unlock(&client->lock);
     return sent;
@@ -257,12 +298,8 @@ static void pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *arg)
 
 static int client_listen(struct rpc_client *client)
 {
-    int rv = nng_aio_alloc(&client->send, on_sent, client);
+    int rv = nng_socket_set_ms(client->sock, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
 
-    if (rv == 0)
-        rv = nng_aio_alloc(&client->recv, on_received, client);
-    if (rv == 0)
-        rv = nng_socket_set_ms(client->sock, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
     if (rv == 0)
         rv = nng_pipe_notify(client->sock, NNG_PIPE_EV_ADD_PRE, pipe_added, client);
     if (rv == 0)
@@ -301,11 +338,11 @@ void rpc_client_close(struct rpc_client *client)
 {
     if (!client)
         return;
-    nng_aio_stop(client->send);
-    nng_aio_stop(client->recv);
+    nng_aio_stop(client->call.send);
+    nng_aio_stop(client->call.recv);
     nng_close(client->sock);
-    nng_aio_free(client->send);
-    nng_aio_free(client->recv);
+    aios_free(&client->call);
+    aios_free(&client->old);
     pthread_cond_destroy(&client->moved_on);
     mutex_fini(&client->lock);
     free(client);

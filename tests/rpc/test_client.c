@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "rpc/canary.h"
 #include "rpc/fake_gate.h"
+#include "rpc/held_expiry.h"
 #include "wire/frame.h"
 
 #define MESSAGE_BYTES 1048576u
@@ -275,6 +276,58 @@ Test(client, quiet_without_a_pipe_gives_up_the_call_and_the_next_may_begin)
     answer(fd, &asked, asked.call_id, "");
     cr_assert(tally_wait(&dones, 2));
     quiet_and_end(fd, 1);
+}
+
+/* A call takes effect when it is about to time out, and nng's thread for that stands still: until
+ * the next call is under way. */
+Test(client, time_out_of_a_call_that_was_sent_in_its_last_moment_does_not_end_the_next)
+{
+    struct asked asked;
+    int fd;
+
+    held_expiry_arm();
+    cr_assert_eq(call(20), 0);
+    held_expiry_wait();
+    fd = join();
+    read_call(fd);
+    cr_assert(tally_wait(&dones, 1));
+    cr_assert_eq(last.error, -ETIMEDOUT);
+    quiet_and_end(fd, 1);
+    cr_assert_eq(call(10000), 0);
+    held_expiry_release();
+    fd = join();
+    asked = read_call(fd);
+    answer(fd, &asked, asked.call_id, "");
+    cr_assert(tally_wait(&dones, 2));
+    cr_assert_eq(last.error, 0);
+    quiet_and_end(fd, 1);
+}
+
+Test(client, time_out_of_a_call_that_was_answered_in_its_last_moment_does_not_end_the_next)
+{
+    struct asked asked;
+    int fd = join();
+
+    cr_assert_eq(call(5000), 0); /* so that the pipe is there for the one that has little time */
+    asked = read_call(fd);
+    answer(fd, &asked, asked.call_id, "");
+    cr_assert(tally_wait(&dones, 1));
+    held_expiry_arm();
+    cr_assert_eq(call(500), 0);
+    asked = read_call(fd);
+    held_expiry_wait();
+    answer(fd, &asked, asked.call_id, "");
+    cr_assert(tally_wait(&dones, 2));
+    cr_assert_eq(last.error, 0);
+    cr_assert_eq(call(10000), 0);
+    asked = read_call(fd);
+    cr_assert_eq(canary_sing(), 0); /* so long that the answer is waited for by now */
+    held_expiry_release();
+    answer(fd, &asked, asked.call_id, "the body");
+    cr_assert(tally_wait(&dones, 3));
+    cr_assert_eq(last.error, 0);
+    cr_assert_str_eq(last.body, "the body");
+    quiet_and_end(fd, 3);
 }
 
 /* A large request stands half-read in the pipe when the session ends. */
