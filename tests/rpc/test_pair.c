@@ -1,10 +1,12 @@
 /* Tests of rpc/pair: order, urgency, limits, and the ends of sessions. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 #include <meshd/v1/mesh.pb-c.h>
 #include "base/clock.h"
+#include "rpc/held_expiry.h"
 #include "rpc/pair_ends.h"
 #include "wire/frame.h"
 
@@ -236,4 +238,26 @@ Test(pair, slow_reader_holds_gone_back)
     pthread_mutex_unlock(&near_end.hold);
     cr_assert(tally_wait(&near_end.gones, 1));
     cr_assert_eq(tally_value(&near_end.messages), 1);
+}
+
+/* A message is taken when it is about to time out, and nng's thread for that stands still: until
+ * the next one waits to be taken. */
+Test(pair, time_out_of_a_message_that_was_taken_in_its_last_moment_loses_no_other)
+{
+    struct rpc_pair_counters counters;
+    int fd = ends_join();
+
+    held_expiry_arm();
+    for (uint64_t i = 1; i <= 3; i++)
+        cr_assert_eq(ends_send(&near_end, RPC_BULK, 1, i, 600000), 0);
+    held_expiry_wait();
+    cr_assert_eq(ends_read(fd), 1);
+    for (int i = 0; rpc_pair_counters(near_end.pair, &counters), counters.queued > 0; i++) {
+        cr_assert_lt(i, 10000);
+        poll(NULL, 0, 1);
+    }
+    held_expiry_release();
+    for (uint64_t i = 2; i <= 3; i++)
+        cr_assert_eq(ends_read(fd), i);
+    ends_quiet(fd, 3);
 }
