@@ -1,6 +1,7 @@
 /* doubt - each has references of its own to what its record is made of. */
 #include "forward/doubt.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include "base/clock.h"
 
@@ -16,26 +17,30 @@ struct doubt {
     struct passage passage;
 };
 
-/* A link that ended long before says nothing: whoever is joined does not notice. */
-static bool link_ended_too(const struct doubt *doubt)
+static void say_why(const struct doubt *doubt, char out[LIMIT_STATUS_TEXT + 1])
 {
     const struct session *session = doubt->passage.session;
+    const char *peer = session->info.peer_id;
+    uint64_t over_ms = atomic_load(&session->over_ms); /* if it is */
 
-    return atomic_load(&session->over) &&
-           atomic_load(&session->over_ms) + DOUBT_MS >= doubt->ended_ms;
+    if (!atomic_load(&session->over))
+        snprintf(out, LIMIT_STATUS_TEXT + 1, "broken off by %s, which is there: its log says why",
+                 peer);
+    else if (over_ms + DOUBT_MS >= doubt->ended_ms)
+        snprintf(out, LIMIT_STATUS_TEXT + 1,
+                 "the way to %s broke, or %s is gone: its link ended, too", peer, peer);
+    else
+        snprintf(out, LIMIT_STATUS_TEXT + 1,
+                 "broken off by %s, or lost on the way: its link had ended %" PRIu64 " s before",
+                 peer, (doubt->ended_ms - over_ms) / 1000);
 }
 
 static void tell(struct doubt *doubt)
 {
-    const char *peer = doubt->passage.session->info.peer_id;
     char text[LIMIT_STATUS_TEXT + 1];
     struct way way;
 
-    if (link_ended_too(doubt))
-        snprintf(text, sizeof(text), "the way to %s broke, or %s is gone: its link ended, too",
-                 peer, peer);
-    else
-        snprintf(text, sizeof(text), "broken off by %s, which is there: its log says why", peer);
+    say_why(doubt, text);
     doubt->end.text = text;
     passage_way(&doubt->passage, &way);
     record_tell(doubt->worker->forward, &doubt->tuple, doubt->begun_us, false, &way, &doubt->end);

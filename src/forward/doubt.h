@@ -1,7 +1,9 @@
 /* doubt - a joined client whose connection with its owner was reset: by the backend, which the
- * owner passes on, or because the owner, or the way to it, is gone? On the wire these are the same,
- * but in the second case the link ends as well, a moment before or after. So the record of such a
- * client is told a moment later. Counters do not wait.
+ * owner passes on, or because the owner, or the way to it, is gone? On the wire these are the same.
+ * An owner whose process dies resets both at once: the link ends a moment before or after. One that
+ * falls silent, or a cut cable, is noticed on the link seconds earlier than on a stream, which may
+ * last without its link as well: nothing is known then. So the record of such a client is told a
+ * moment later, and what became of the link with it. Counters do not wait.
  *
  * Threads: the worker's.
  */

@@ -1,118 +1,15 @@
 /* What is told of forwards at their end: by which node, of which end, and with which words. */
 #include <criterion/criterion.h>
 #include <arpa/inet.h>
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "base/clock.h"
 #include "forward/inside.h"
-#include "forward/must.h"
 #include "forward/peer.h"
+#include "forward/record_rig.h"
 
-#define KEPT 64u
-
-struct kept {
-    struct forward_record record;
-    char name[LIMIT_NAME + 1], peer_id[LIMIT_PEER_ID + 1], backend[LIMIT_BACKEND + 1];
-    char text[FORWARD_RECORD_TEXT];
-};
-
-static struct rig rig;
-static char addr[32];
-static int listener;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct kept kept[KEPT]; /* with the lock */
-static size_t n_kept;
-
-static void keep(void *ctx, const struct forward_record *record)
-{
-    struct kept *one;
-
-    pthread_mutex_lock(&lock);
-    MUST(n_kept < KEPT);
-    one = &kept[n_kept++];
-    one->record = *record;
-    snprintf(one->name, sizeof one->name, "%s", record->name);
-    snprintf(one->peer_id, sizeof one->peer_id, "%s", record->peer_id);
-    snprintf(one->backend, sizeof one->backend, "%s", record->backend);
-    snprintf(one->text, sizeof one->text, "%s", record->text);
-    pthread_mutex_unlock(&lock);
-}
-
-static void setup(void)
-{
-    rig_init(&rig);
-    rig.settings.ops.ended = keep;
-    listener = net_listen(addr);
-}
-
-TestSuite(record, .init = setup, .timeout = 60);
-
-static void want(enum forward_records records)
-{
-    for (int i = 0; i < 2; i++)
-        forward_set_records(rig.sides[i].forward, records);
-}
-
-static void start(enum side owner)
-{
-    rig_start(&rig);
-    rig_link_up(&rig);
-    rig_offer(&rig, owner, "web", addr);
-    want(FORWARD_RECORDS_ALL);
-}
-
-static void end(void)
-{
-    close(listener);
-    rig_end(&rig);
-}
-
-static bool there_are(void *arg)
-{
-    bool are;
-
-    pthread_mutex_lock(&lock);
-    are = n_kept >= *(size_t *)arg;
-    pthread_mutex_unlock(&lock);
-    return are;
-}
-
-/* The record of one of n, which are all there are by then. */
-static struct kept *one_of(size_t n, bool owner)
-{
-    wait_until(there_are, &n);
-    cr_assert_eq(n_kept, n);
-    for (size_t i = 0; i < n; i++)
-        if (kept[i].record.owner == owner)
-            return &kept[i];
-    cr_assert_fail("no record of %s", owner ? "the owner" : "the client");
-    return NULL;
-}
-
-static const char request[] = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
-
-static int ask_with(enum side from, const char *words)
-{
-    int fd = net_connect(rig.sides[from].port);
-
-    net_send(fd, words, strlen(words));
-    return fd;
-}
-
-static int ask(enum side from) { return ask_with(from, request); }
-
-/* The one client, of whom no owner hears, or the other end of n. */
-static void ended(size_t n, enum forward_end how, const char *name, const char *text)
-{
-    struct kept *one = one_of(n, false);
-
-    cr_expect_eq(one->record.end, how, "%s", forward_ends[one->record.end].word);
-    cr_expect_str_eq(one->name, name);
-    cr_expect_str_eq(one->text, text);
-}
+TestSuite(record, .init = record_setup, .timeout = 60);
 
 static uint16_t port_of(const struct sockaddr_storage *at)
 {
@@ -136,9 +33,9 @@ static void came_from(const struct kept *one, int client, enum side side)
 static int carry_one(enum side from)
 {
     char got[64];
-    int client = ask(from), backend = net_accept(listener);
+    int client = record_ask(from), backend = net_accept(listener);
 
-    net_expect(backend, request, strlen(request));
+    net_expect(backend, record_request, strlen(record_request));
     net_send(backend, "hello", 5);
     close(backend);
     cr_assert_eq(net_read_all(client, got, sizeof got), 5);
@@ -148,40 +45,32 @@ static int carry_one(enum side from)
 
 /* ---- what it says ---- */
 
-static void times_fit(const struct forward_record *record)
-{
-    cr_expect_gt(record->total_us, 0);
-    cr_expect_gt(record->open_us, 0);
-    cr_expect_leq(record->name_us + record->open_us, record->total_us);
-    cr_expect_lt(record->total_us, 60000000);
-}
-
 Test(record, one_hop_is_told_once_with_both_ends_and_an_id_of_its_own)
 {
     uint8_t first[FORWARD_ID_LEN], none[FORWARD_ID_LEN] = {0};
     struct kept *one;
     int client;
 
-    start(DIALLER);
+    record_start(DIALLER);
     client = carry_one(DIALLER);
-    one = one_of(1, false);
+    one = record_of(1, false);
     cr_expect_eq(one->record.end, FORWARD_DONE);
     cr_expect_str_eq(one->name, "web");
     cr_expect_str_eq(one->peer_id, "");
     cr_expect_str_eq(one->backend, addr);
     cr_expect_str_eq(one->text, "");
-    cr_expect_eq(one->record.bytes_up, strlen(request));
+    cr_expect_eq(one->record.bytes_up, strlen(record_request));
     cr_expect_eq(one->record.bytes_down, 5);
     cr_expect_gt(one->record.name_us, 0);
-    times_fit(&one->record);
+    record_times_fit(&one->record);
     came_from(one, client, DIALLER);
     close(client);
     memcpy(first, one->record.id, sizeof first);
     cr_expect(memcmp(first, none, sizeof none) != 0);
     n_kept = 0;
     close(carry_one(DIALLER));
-    cr_expect(memcmp(one_of(1, false)->record.id, first, sizeof first) != 0);
-    end();
+    cr_expect(memcmp(record_of(1, false)->record.id, first, sizeof first) != 0);
+    record_finish();
 }
 
 static void both_hops(enum side from)
@@ -189,10 +78,10 @@ static void both_hops(enum side from)
     const struct kept *one, *other;
     int client;
 
-    start(!from);
+    record_start(!from);
     client = carry_one(from);
-    one = one_of(2, false);
-    other = one_of(2, true);
+    one = record_of(2, false);
+    other = record_of(2, true);
     cr_expect(memcmp(one->record.id, other->record.id, FORWARD_ID_LEN) == 0);
     cr_expect_str_eq(one->name, "web");
     cr_expect_str_eq(other->name, "web");
@@ -202,17 +91,17 @@ static void both_hops(enum side from)
     cr_expect_str_eq(other->backend, addr);
     cr_expect_eq(one->record.end, FORWARD_DONE);
     cr_expect_eq(other->record.end, FORWARD_DONE);
-    cr_expect_eq(one->record.bytes_up, strlen(request));
-    cr_expect_eq(other->record.bytes_up, strlen(request));
+    cr_expect_eq(one->record.bytes_up, strlen(record_request));
+    cr_expect_eq(other->record.bytes_up, strlen(record_request));
     cr_expect_eq(one->record.bytes_down, 5);
     cr_expect_eq(other->record.bytes_down, 5);
     cr_expect_eq(other->record.name_us, 0, "the owner waits for no name");
-    times_fit(&one->record);
-    times_fit(&other->record);
+    record_times_fit(&one->record);
+    record_times_fit(&other->record);
     came_from(one, client, from);
     came_from(other, client, from);
     close(client);
-    end();
+    record_finish();
 }
 
 Test(record, both_hops_of_the_diallers_client_share_the_id) { both_hops(DIALLER); }
@@ -225,24 +114,24 @@ Test(record, only_those_that_are_wanted_are_told)
 {
     int client;
 
-    start(DIALLER);
-    want(FORWARD_RECORDS_OFF);
+    record_start(DIALLER);
+    record_want(FORWARD_RECORDS_OFF);
     close(carry_one(DIALLER));
-    client = ask_with(DIALLER, "GET / HTTP/1.1\r\nHost: other\r\n\r\n");
+    client = record_ask_with(DIALLER, "GET / HTTP/1.1\r\nHost: other\r\n\r\n");
     cr_assert(net_has_ended(client));
     close(client);
     RIG_WAIT(&rig, DIALLER, clients, 0);
     cr_expect_eq(n_kept, 0);
-    want(FORWARD_RECORDS_ERRORS);
+    record_want(FORWARD_RECORDS_ERRORS);
     close(carry_one(DIALLER));
     close(net_connect(rig.sides[DIALLER].port));
     RIG_WAIT(&rig, DIALLER, ends[FORWARD_CLIENT_SILENT], 1);
     RIG_WAIT(&rig, DIALLER, clients, 0);
     cr_expect_eq(n_kept, 0);
-    client = ask_with(DIALLER, "GET / HTTP/1.1\r\nHost: other\r\n\r\n");
-    ended(1, FORWARD_NO_SUCH_NAME, "other", "nobody offers other");
+    client = record_ask_with(DIALLER, "GET / HTTP/1.1\r\nHost: other\r\n\r\n");
+    record_ended(1, FORWARD_NO_SUCH_NAME, "other", "nobody offers other");
     close(client);
-    end();
+    record_finish();
 }
 
 Test(record, an_end_is_an_error_unless_it_was_in_order_or_the_clients_wish)
@@ -266,14 +155,14 @@ static void refused(const char *words, enum forward_end how, const char *name, c
     int client;
 
     rig.limits.ingress_head_bytes = 1024;
-    start(DIALLER);
-    client = ask_with(DIALLER, words);
-    ended(1, how, name, text);
+    record_start(DIALLER);
+    client = record_ask_with(DIALLER, words);
+    record_ended(1, how, name, text);
     came_from(&kept[0], client, DIALLER);
     cr_expect_eq(kept[0].record.open_us, 0);
     cr_expect_eq(kept[0].record.bytes_down, 0);
     close(client);
-    end();
+    record_finish();
 }
 
 Test(record, a_request_without_a_name)
@@ -302,10 +191,10 @@ Test(record, a_head_that_is_too_big)
 
 Test(record, a_client_that_says_nothing_and_leaves)
 {
-    start(DIALLER);
+    record_start(DIALLER);
     close(net_connect(rig.sides[DIALLER].port));
-    ended(1, FORWARD_CLIENT_SILENT, "", "");
-    end();
+    record_ended(1, FORWARD_CLIENT_SILENT, "", "");
+    record_finish();
 }
 
 Test(record, a_client_that_is_too_slow)
@@ -313,12 +202,12 @@ Test(record, a_client_that_is_too_slow)
     int client;
 
     rig.settings.route_ms = 500;
-    start(DIALLER);
-    client = ask_with(DIALLER, "GET / HT");
-    ended(1, FORWARD_TOO_SLOW, "", "");
+    record_start(DIALLER);
+    client = record_ask_with(DIALLER, "GET / HT");
+    record_ended(1, FORWARD_TOO_SLOW, "", "");
     cr_expect_geq(kept[0].record.total_us, 500000);
     close(client);
-    end();
+    record_finish();
 }
 
 /* ---- ends on the way ---- */
@@ -329,21 +218,21 @@ static void backend_refuses(enum side from, enum side owner, const char *text)
     int client;
 
     shutdown(listener, SHUT_RD);
-    start(owner);
-    client = ask(from);
-    ended(n, FORWARD_BACKEND_REFUSED, "web", text);
-    cr_expect_str_eq(one_of(n, false)->backend, n == 1 ? addr : "");
+    record_start(owner);
+    client = record_ask(from);
+    record_ended(n, FORWARD_BACKEND_REFUSED, "web", text);
+    cr_expect_str_eq(record_of(n, false)->backend, n == 1 ? addr : "");
     if (n == 2) {
-        const struct kept *other = one_of(2, true);
+        const struct kept *other = record_of(2, true);
 
         cr_expect_eq(other->record.end, FORWARD_BACKEND_REFUSED);
         cr_expect_str_eq(other->text, "Connection refused");
         cr_expect_str_eq(other->backend, addr);
-        cr_expect(memcmp(other->record.id, one_of(2, false)->record.id, FORWARD_ID_LEN) == 0);
-        cr_expect_str_eq(one_of(2, false)->peer_id, rig.sides[owner].peer_id);
+        cr_expect(memcmp(other->record.id, record_of(2, false)->record.id, FORWARD_ID_LEN) == 0);
+        cr_expect_str_eq(record_of(2, false)->peer_id, rig.sides[owner].peer_id);
     }
     close(client);
-    end();
+    record_finish();
 }
 
 Test(record, a_backend_of_this_node_that_refuses)
@@ -360,14 +249,14 @@ Test(record, a_client_that_gives_up_on_its_way)
 {
     int client;
 
-    start(LISTENER);
+    record_start(LISTENER);
     atomic_store(&rig.lose, true); /* the owner does not hear of the Forward */
-    client = ask(DIALLER);
+    client = record_ask(DIALLER);
     RIG_WAIT(&rig, DIALLER, pending, 1);
     net_reset(client);
-    ended(1, FORWARD_CLIENT_GONE, "web", "");
+    record_ended(1, FORWARD_CLIENT_GONE, "web", "");
     cr_expect_str_eq(kept[0].peer_id, "l");
-    end();
+    record_finish();
 }
 
 Test(record, an_owner_that_says_nothing)
@@ -375,13 +264,13 @@ Test(record, an_owner_that_says_nothing)
     int client;
 
     rig.settings.open_ms = 100;
-    start(DIALLER);
+    record_start(DIALLER);
     atomic_store(&rig.lose, true);
-    client = ask(LISTENER);
-    ended(1, FORWARD_OWNER_SILENT, "web", "web at d: no answer in time");
+    client = record_ask(LISTENER);
+    record_ended(1, FORWARD_OWNER_SILENT, "web", "web at d: no answer in time");
     close(client);
     atomic_store(&rig.lose, false);
-    end();
+    record_finish();
 }
 
 Test(record, a_link_that_breaks_is_told_by_both)
@@ -389,32 +278,32 @@ Test(record, a_link_that_breaks_is_told_by_both)
     int client, backend;
 
     rig.limits.data_warm_per_link = 0;
-    start(LISTENER);
+    record_start(LISTENER);
     rig_gate_rests(&rig, true); /* no DATA */
-    client = ask(DIALLER);
+    client = record_ask(DIALLER);
     backend = net_accept(listener);
     rig_link_down(&rig);
-    ended(2, FORWARD_OWNER_LOST, "web", "web at l: the link broke");
-    cr_expect_eq(one_of(2, true)->record.end, FORWARD_OWNER_LOST);
-    cr_expect_str_eq(one_of(2, true)->text, "the link broke");
+    record_ended(2, FORWARD_OWNER_LOST, "web", "web at l: the link broke");
+    cr_expect_eq(record_of(2, true)->record.end, FORWARD_OWNER_LOST);
+    cr_expect_str_eq(record_of(2, true)->text, "the link broke");
     close(client);
     close(backend);
     rig_gate_rests(&rig, false);
     rig_link_up(&rig);
-    end();
+    record_finish();
 }
 
 Test(record, a_service_without_an_owner_that_is_connected)
 {
     int client;
 
-    start(LISTENER);
+    record_start(LISTENER);
     rig_link_down(&rig);
-    client = ask(DIALLER);
-    ended(1, FORWARD_NO_OWNER, "web", "no owner of web is connected");
+    client = record_ask(DIALLER);
+    record_ended(1, FORWARD_NO_OWNER, "web", "no owner of web is connected");
     close(client);
     rig_link_up(&rig);
-    end();
+    record_finish();
 }
 
 Test(record, a_service_that_has_all_it_may_have)
@@ -422,16 +311,16 @@ Test(record, a_service_that_has_all_it_may_have)
     int first, second, backend;
 
     rig.limits.forwards_per_service = 1;
-    start(DIALLER);
-    first = ask(DIALLER);
+    record_start(DIALLER);
+    first = record_ask(DIALLER);
     backend = net_accept(listener);
-    net_expect(backend, request, strlen(request));
-    second = ask(DIALLER);
-    ended(1, FORWARD_OVER_LIMIT, "web", "web at d: over limits.forwards_per_service");
+    net_expect(backend, record_request, strlen(record_request));
+    second = record_ask(DIALLER);
+    record_ended(1, FORWARD_OVER_LIMIT, "web", "web at d: over limits.forwards_per_service");
     close(second);
     close(backend);
     close(first);
-    end();
+    record_finish();
 }
 
 static bool refuses(void *forward) { return forward_refuses(forward); }
@@ -440,15 +329,15 @@ Test(record, an_owner_that_is_about_to_leave_and_what_it_refused)
 {
     int client;
 
-    start(LISTENER);
+    record_start(LISTENER);
     forward_drain(rig.sides[LISTENER].forward);
     wait_until(refuses, rig.sides[LISTENER].forward);
-    client = ask(DIALLER);
-    ended(2, FORWARD_DRAINING, "web", "web at l: the node is about to leave");
+    client = record_ask(DIALLER);
+    record_ended(2, FORWARD_DRAINING, "web", "web at l: the node is about to leave");
     close(client);
-    cr_expect_str_eq(one_of(2, true)->text, "the node is about to leave");
-    cr_expect_eq(one_of(2, true)->record.end, FORWARD_DRAINING);
-    end();
+    cr_expect_str_eq(record_of(2, true)->text, "the node is about to leave");
+    cr_expect_eq(record_of(2, true)->record.end, FORWARD_DRAINING);
+    record_finish();
 }
 
 /* ---- more than one try ---- */
@@ -464,13 +353,13 @@ Test(record, more_than_one_try_is_said_and_the_id_is_the_last_ones)
 
     rig.limits.data_warm_per_link = 0;
     rig_start(&rig);
-    want(FORWARD_RECORDS_ALL);
+    record_want(FORWARD_RECORDS_ALL);
     for (unsigned i = 0; i < 2; i++) {
         peer_init(&peers[i], &rig, i ? "b" : "a", 100 + i, false);
         peer_offer(&peers[i], "web");
         peer_up(&peers[i]);
     }
-    client = ask(DIALLER);
+    client = record_ask(DIALLER);
     for (int i = 0; i < 2; i++) {
         while (peer_heard_nothing(&peers[0]) && peer_heard_nothing(&peers[1]))
             usleep(200);
@@ -479,7 +368,7 @@ Test(record, more_than_one_try_is_said_and_the_id_is_the_last_ones)
         memcpy(id, forward.id, sizeof id);
         peer_reply(peer, id, MESHD__V1__REFUSAL__REFUSAL_DRAINING, "leaving");
     }
-    wait_until(there_are, &(size_t){1});
+    wait_until(records_are, &(size_t){1});
     cr_expect_str_eq(kept[0].peer_id, peer->id);
     cr_expect(memcmp(kept[0].record.id, id, sizeof id) == 0);
     cr_expect_eq(kept[0].record.end, FORWARD_DRAINING);
@@ -492,111 +381,26 @@ Test(record, more_than_one_try_is_said_and_the_id_is_the_last_ones)
     rig_settle(rig.sides[DIALLER].forward);
     for (unsigned i = 0; i < 2; i++)
         peer_fini(&peers[i]);
-    end();
+    record_finish();
 }
 
 /* ---- ends once it is joined ---- */
-
-/* Joined over two nodes, before a byte came back. */
-static void join(int *out_client, int *out_backend)
-{
-    start(LISTENER);
-    *out_client = ask(DIALLER);
-    *out_backend = net_accept(listener);
-    net_expect(*out_backend, request, strlen(request));
-    net_send(*out_backend, "hi", 2);
-    net_expect(*out_client, "hi", 2);
-}
-
-static void both_ended(enum forward_end how, const char *text)
-{
-    ended(2, how, "web", text);
-    cr_expect_eq(one_of(2, true)->record.end, how);
-    cr_expect_eq(one_of(2, true)->record.bytes_down, 2);
-    cr_expect_gt(one_of(2, true)->record.open_us, 0);
-}
 
 Test(record, a_client_that_breaks_off_is_told_by_both)
 {
     int client, backend;
 
-    join(&client, &backend);
+    record_join(&client, &backend);
     net_reset(client);
-    both_ended(FORWARD_CLIENT_RESET, "");
+    record_both_ended(FORWARD_CLIENT_RESET, "");
     close(backend);
-    end();
-}
-
-Test(record, a_backend_that_breaks_off_is_told_by_both)
-{
-    int client, backend;
-
-    join(&client, &backend);
-    net_reset(backend);
-    both_ended(FORWARD_BACKEND_RESET, "broken off by l, which is there: its log says why");
-    times_fit(&one_of(2, false)->record);
-    close(client);
-    end();
-}
-
-/* On a machine that stood still meanwhile the two may be too far apart. */
-static void ended_with_its_link(uint64_t begun_ms)
-{
-    bool soon = clock_ms() - begun_ms < 500;
-
-    if (soon)
-        both_ended(FORWARD_BACKEND_RESET, "the way to l broke, or l is gone: its link ended, too");
-    else
-        cr_expect_eq(one_of(2, false)->record.end, FORWARD_BACKEND_RESET);
-}
-
-/* As if its owner were gone: which of the two is seen first is chance. */
-static void ends_with_its_link(bool before)
-{
-    int client, backend;
-    uint64_t begun_ms;
-
-    join(&client, &backend);
-    begun_ms = clock_ms();
-    if (before)
-        rig_link_down(&rig);
-    net_reset(backend);
-    wait_until(there_are, &(size_t){1});
-    if (!before)
-        rig_link_down(&rig);
-    ended_with_its_link(begun_ms);
-    close(client);
-    rig_stop(&rig);
-    close(listener);
-    rig_check_descriptors(&rig);
-}
-
-Test(record, who_is_broken_off_when_the_link_ends_is_told_so) { ends_with_its_link(false); }
-
-Test(record, who_is_broken_off_when_the_link_has_ended_is_told_so) { ends_with_its_link(true); }
-
-Test(record, who_may_have_lost_its_owner_at_the_end_is_told_of_at_once)
-{
-    int client, backend;
-    uint64_t begun_ms;
-
-    join(&client, &backend);
-    begun_ms = clock_ms();
-    net_reset(backend);
-    wait_until(there_are, &(size_t){1});
-    RIG_WAIT(&rig, DIALLER, ends[FORWARD_BACKEND_RESET], 1);
-    rig_link_down(&rig);
-    rig_stop(&rig);
-    ended_with_its_link(begun_ms);
-    close(client);
-    close(listener);
-    rig_check_descriptors(&rig);
+    record_finish();
 }
 
 /* Who is first to cut it off resets it, to the other. */
 static void one_ended(enum forward_end how)
 {
-    cr_expect(one_of(2, false)->record.end == how || one_of(2, true)->record.end == how);
+    cr_expect(record_of(2, false)->record.end == how || record_of(2, true)->record.end == how);
 }
 
 Test(record, who_is_idle_for_too_long)
@@ -604,11 +408,11 @@ Test(record, who_is_idle_for_too_long)
     int client, backend;
 
     rig.settings.idle_ms = 1000;
-    join(&client, &backend);
+    record_join(&client, &backend);
     one_ended(FORWARD_IDLE);
     close(client);
     close(backend);
-    end();
+    record_finish();
 }
 
 Test(record, who_is_half_closed_and_silent_for_too_long)
@@ -616,23 +420,23 @@ Test(record, who_is_half_closed_and_silent_for_too_long)
     int client, backend;
 
     rig.settings.half_close_ms = 500;
-    join(&client, &backend);
+    record_join(&client, &backend);
     shutdown(client, SHUT_WR);
     one_ended(FORWARD_HALF_CLOSED);
     close(client);
     close(backend);
-    end();
+    record_finish();
 }
 
 Test(record, what_still_runs_at_the_end_is_told_by_both)
 {
     int client, backend;
 
-    join(&client, &backend);
+    record_join(&client, &backend);
     rig_link_down(&rig);
     rig_stop(&rig);
-    cr_expect_eq(one_of(2, false)->record.end, FORWARD_DRAINED);
-    cr_expect_str_eq(one_of(2, true)->name, "web");
+    cr_expect_eq(record_of(2, false)->record.end, FORWARD_DRAINED);
+    cr_expect_str_eq(record_of(2, true)->name, "web");
     close(client);
     close(backend);
     close(listener);
