@@ -47,6 +47,7 @@
 #define LIMIT_TLS_TICKETS 4096u  /* peers for which a session to resume is kept */
 #define LIMIT_POLICY_RULES 256u  /* rules of the policy ... */
 #define LIMIT_POLICY_GLOBS 256u  /* ... and globs of one kind in each */
+#define LIMIT_DOUBTS 1024u       /* ends of streams that a worker thinks about for a second */
 
 /* "One address" is one of IPv4, or a /64 of IPv6 (base/origin.h). While a peer has a link from
  * there, it may have a quarter of control_connections and half of half_open, if that is more.

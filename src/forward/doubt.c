@@ -46,6 +46,7 @@ static void tell(struct doubt *doubt)
     record_tell(doubt->worker->forward, &doubt->tuple, doubt->begun_us, false, &way, &doubt->end);
     alarm_clear(doubt->worker, &doubt->alarm);
     ring_drop(&doubt->ring);
+    doubt->worker->n_doubts--;
     session_unref(doubt->passage.session);
     row_unref(doubt->passage.row);
     free(doubt);
@@ -58,7 +59,8 @@ bool doubt_begin(struct worker *worker, const struct tuple *tuple, uint64_t begu
 {
     struct doubt *doubt;
 
-    if (end->end != FORWARD_BACKEND_RESET || !record_wanted(worker->forward, end->end))
+    if (end->end != FORWARD_BACKEND_RESET || !record_wanted(worker->forward, end->end) ||
+        worker->n_doubts >= LIMIT_DOUBTS)
         return false;
     doubt = calloc(1, sizeof(*doubt));
     if (!doubt)
@@ -73,6 +75,7 @@ bool doubt_begin(struct worker *worker, const struct tuple *tuple, uint64_t begu
     session_ref(doubt->passage.session);
     row_ref(doubt->passage.row);
     ring_push(&worker->doubts, &doubt->ring);
+    worker->n_doubts++;
     alarm_init(&doubt->alarm, on_alarm);
     alarm_set(worker, &doubt->alarm, DOUBT_MS);
     COUNT(worker, ends[end->end], 1);

@@ -13,7 +13,8 @@
 #include "forward/passage.h"
 
 /* Of a client whose backend is at a peer, as for record_tell. True: its end is counted, and told of
- * later; false: there is no doubt, no record is wanted, or no memory. */
+ * later; false: there is no doubt, no record is wanted, or there is no room: LIMIT_DOUBTS, for its
+ * client is not among those that limits count any more. */
 bool doubt_begin(struct worker *worker, const struct tuple *tuple, uint64_t begun_us,
                  const struct passage *passage, const struct record_end *end);
 void doubts_worker_stop(struct worker *worker); /* tells what is known now */

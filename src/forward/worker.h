@@ -177,6 +177,7 @@ struct worker {
     struct ring clients, carries, served, relays, data; /* what lives here; for drain and stop */
     struct ring checks;                                 /* check.c */
     struct ring doubts;                                 /* doubt.c */
+    size_t n_doubts;                                    /* in it */
     struct ingress_poll *listening;                     /* ingress.c */
     struct pipes *pipes;                                /* pipes.c */
     struct mutex mail_lock;

@@ -22,6 +22,53 @@ Test(doubt, a_backend_that_breaks_off_is_told_by_both)
     record_finish();
 }
 
+/* The workers of the client's side are at so many. They look again at the end of a stream. */
+static void set_doubts(size_t n)
+{
+    struct forward *forward = rig.sides[DIALLER].forward;
+
+    for (unsigned i = 0; i < forward->n_workers; i++)
+        forward->workers[i].n_doubts = n;
+}
+
+static size_t doubts(void)
+{
+    struct forward *forward = rig.sides[DIALLER].forward;
+    size_t n = 0;
+
+    rig_settle(forward);
+    for (unsigned i = 0; i < forward->n_workers; i++)
+        n += forward->workers[i].n_doubts;
+    return n;
+}
+
+Test(doubt, one_stream_too_many_is_told_of_without_it)
+{
+    int client, backend;
+
+    record_join(&client, &backend);
+    set_doubts(LIMIT_DOUBTS);
+    net_reset(backend);
+    record_both_ended(FORWARD_BACKEND_RESET, "");
+    RIG_WAIT(&rig, DIALLER, ends[FORWARD_BACKEND_RESET], 1);
+    set_doubts(0);
+    close(client);
+    record_finish();
+}
+
+Test(doubt, what_was_told_leaves_room)
+{
+    int client, backend;
+
+    record_join(&client, &backend);
+    set_doubts(LIMIT_DOUBTS - 1);
+    net_reset(backend);
+    record_both_ended(FORWARD_BACKEND_RESET, "broken off by l, which is there: its log says why");
+    cr_expect_eq(doubts(), rig.sides[DIALLER].forward->n_workers * (LIMIT_DOUBTS - 1));
+    close(client);
+    record_finish();
+}
+
 /* On a machine that stood still meanwhile the two may be too far apart. */
 static void ended_with_its_link(uint64_t begun_ms)
 {
