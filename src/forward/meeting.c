@@ -12,15 +12,23 @@
 #include "forward/recheck.h"
 #include "tls/tls.h"
 
-#define REMEMBERED 1024u /* joined ids: far more than are joined while a message is on its way */
+/* Joined ids. Who is in doubt asks again 300 ms after an id was joined (DOUBT_MS in carry.c), or
+ * later by what messages wait for: at 16,000 joins a second the last ones are those of a second. */
+#define REMEMBERED 16384u
+
+struct remembered {
+    uint8_t id[FORWARD_ID_LEN];
+    UT_hash_handle hh; /* tbl NULL: not remembered, or there was no memory */
+};
 
 struct meeting {
     struct mutex lock;
     struct { /* with lock held */
         struct waiter *by_id;
-        size_t n_joined; /* ever; the last ones are remembered */
-        uint8_t joined[REMEMBERED][FORWARD_ID_LEN];
-    };
+        struct remembered *joined;          /* by id */
+        size_t n_joined;                    /* ever */
+        struct remembered last[REMEMBERED]; /* ... of which these are the last */
+    } held;
 };
 
 int meeting_new(struct meeting **out_meeting)
@@ -38,6 +46,7 @@ void meeting_free(struct meeting *meeting)
 {
     if (!meeting)
         return;
+    HASH_CLEAR(hh, meeting->held.joined);
     mutex_fini(&meeting->lock);
     free(meeting);
 }
@@ -48,19 +57,19 @@ static struct waiter *find_locked(struct meeting *meeting, const uint8_t *id)
 {
     struct waiter *waiter;
 
-    HASH_FIND(hh, meeting->by_id, id, FORWARD_ID_LEN, waiter);
+    HASH_FIND(hh, meeting->held.by_id, id, FORWARD_ID_LEN, waiter);
     return waiter;
 }
 
 static int add_locked(struct meeting *meeting, struct waiter *waiter)
 {
-    HASH_ADD(hh, meeting->by_id, id, FORWARD_ID_LEN, waiter);
+    HASH_ADD(hh, meeting->held.by_id, id, FORWARD_ID_LEN, waiter);
     return waiter->hh.tbl ? 0 : -ENOMEM;
 }
 
 static void remove_locked(struct meeting *meeting, struct waiter *waiter)
 {
-    HASH_DEL(meeting->by_id, waiter);
+    HASH_DEL(meeting->held.by_id, waiter);
     waiter->hh.tbl = NULL;
 }
 
@@ -84,12 +93,23 @@ void waiter_leave(struct forward *forward, struct waiter *waiter)
     mutex_unlock(&forward->meeting->lock);
 }
 
+/* In the place of the oldest. */
+static void remember_locked(struct meeting *meeting, const uint8_t *id)
+{
+    struct remembered *one = &meeting->held.last[meeting->held.n_joined++ % REMEMBERED];
+
+    if (one->hh.tbl)
+        HASH_DEL(meeting->held.joined, one);
+    memcpy(one->id, id, FORWARD_ID_LEN);
+    HASH_ADD(hh, meeting->held.joined, id, FORWARD_ID_LEN, one);
+}
+
 void waiter_joined(struct forward *forward, struct waiter *waiter)
 {
     struct meeting *meeting = forward->meeting;
 
     mutex_lock(&meeting->lock);
-    memcpy(meeting->joined[meeting->n_joined++ % REMEMBERED], waiter->id, FORWARD_ID_LEN);
+    remember_locked(meeting, waiter->id);
     if (waiter->hh.tbl)
         remove_locked(meeting, waiter);
     mutex_unlock(&meeting->lock);
@@ -97,12 +117,10 @@ void waiter_joined(struct forward *forward, struct waiter *waiter)
 
 static bool was_joined_locked(const struct meeting *meeting, const uint8_t *id)
 {
-    size_t n = meeting->n_joined < REMEMBERED ? meeting->n_joined : REMEMBERED;
+    const struct remembered *found;
 
-    for (size_t i = 0; i < n; i++)
-        if (memcmp(meeting->joined[i], id, FORWARD_ID_LEN) == 0)
-            return true;
-    return false;
+    HASH_FIND(hh, meeting->held.joined, id, FORWARD_ID_LEN, found);
+    return found != NULL;
 }
 
 bool waiter_leave_data(struct forward *forward, struct data *data)
