@@ -59,11 +59,20 @@ static int enabled(const struct leg *leg, int happened)
     return can;
 }
 
+/* on: a close is an RST, and what was not delivered is lost. */
+static void linger(int fd, bool on)
+{
+    const struct linger zero = {.l_onoff = on, .l_linger = 0};
+
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &zero, sizeof(zero));
+}
+
 struct leg *leg_new(struct worker *worker, int fd)
 {
     struct leg *leg = calloc(1, sizeof(*leg));
 
     if (!leg) {
+        linger(fd, true);
         close(fd);
         return NULL;
     }
@@ -330,17 +339,10 @@ int leg_end(struct leg *leg, bool closing)
 
 /* ---- ends ---- */
 
-static void linger(struct leg *leg, bool on)
-{
-    const struct linger zero = {.l_onoff = on, .l_linger = 0};
-
-    setsockopt(leg->fd, SOL_SOCKET, SO_LINGER, &zero, sizeof(zero));
-}
-
 void leg_fragile(struct leg *leg)
 {
     if (!leg->fragile)
-        linger(leg, true);
+        linger(leg->fd, true);
     leg->fragile = true;
 }
 
@@ -389,7 +391,7 @@ void leg_close(struct leg *leg)
     if (!leg)
         return;
     if (leg->fragile)
-        linger(leg, false);
+        linger(leg->fd, false);
     shut(leg);
     leg_drop(leg);
 }

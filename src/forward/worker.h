@@ -80,7 +80,7 @@ struct leg {
     uint64_t held_ms; /* since then */
     struct leg *next; /* of those that are gone, or listed */
 };
-/* Takes fd, which must be non-blocking, also when it fails: NULL, no memory. */
+/* Takes fd, which must be non-blocking, also when it fails: NULL, no memory, and fd was reset. */
 struct leg *leg_new(struct worker *worker, int fd);
 /* Takes the session, which is one of leg->fd. known: its handshake is over. */
 void leg_secure(struct leg *leg, struct tls *tls, bool known);
