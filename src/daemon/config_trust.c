@@ -107,8 +107,11 @@ void config_check_trust(struct config_reading *r)
 
 void config_check_files(struct config_reading *r, const struct config_judge *judge)
 {
+    const struct config *c = r->config;
     struct tls_fault faults[N_TLS_FILES];
 
+    if (!c->tls_ca[0] && !c->tls_cert[0] && !c->tls_key[0] && !c->tls_crl[0])
+        return; /* OpenSSL's own settings are none of a plaintext node's */
     if (r->bad[SETTING_PEER_NAME])
         r->config->peer_id[0] = '\0'; /* nobody knows which one a certificate is to name */
     judge->look(judge->ctx, r->config, faults);

@@ -67,6 +67,20 @@ static int bad_content(struct making *m, enum tls_file which, const char *what)
                  reason ? reason : "unknown format");
 }
 
+/* Its own settings may be why, openssl.cnf. The first error is the cause of what follows; without
+ * memory there may be none. */
+static int no_library(struct making *m, enum tls_file which)
+{
+    unsigned long error = ERR_peek_error();
+    const char *reason = ERR_reason_error_string(error);
+
+    ERR_clear_error();
+    if (!error || ERR_GET_REASON(error) == ERR_R_MALLOC_FAILURE)
+        return no_memory(m, which);
+    return fault(m, which, -EINVAL, "OpenSSL cannot do TLS 1.3 as it is set up on this host: %s",
+                 reason ? reason : "no reason is known");
+}
+
 /* The reader of PEM blocks stopped: because there are no more? */
 static bool at_end(void)
 {
@@ -363,9 +377,10 @@ int context_new(const struct pem pems[N_TLS_FILES], const struct tls_settings *s
     context->refs = 1;
     context->no_verify = settings->no_verify;
     tickets_init(&context->tickets);
+    ERR_clear_error();
     context->ssl = SSL_CTX_new(TLS_method());
     if (!context->ssl || !set_up(context->ssl, settings->offload))
-        return no_memory(&m, TLS_FILE_CA);
+        return no_library(&m, TLS_FILE_CERT);
     store = SSL_CTX_get_cert_store(context->ssl);
     X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
     load_cas(&m, store);

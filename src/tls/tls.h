@@ -48,8 +48,8 @@ struct tls_settings { /* PEM files; paths are copied */
                          changed: who asks for a new one is heard, and the old one is used on */
 };
 /* 0; -ENOENT, -EACCES ... of a file; -EBADMSG: a file's content; -EINVAL: they do not fit together
- * (another key, no such name, expired). out_why says which file and what to do; written only on
- * failure. */
+ * (another key, no such name, expired), or OpenSSL is set up so that it will not do. out_why says
+ * which file and what to do; written only on failure. */
 int tls_keeper_new(const struct tls_settings *settings, char out_why[TLS_WHY],
                    struct tls_keeper **out_keeper);
 void tls_keeper_free(struct tls_keeper *keeper); /* accepts NULL; no session may be left */

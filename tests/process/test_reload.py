@@ -14,7 +14,7 @@ from cable import SECONDS
 import forwarding
 from forwarding import AUTO, Backend, memory_kib
 from harness import MESHD, PORT, SLOW, MeshTest, clean_environment, main, until
-from mtls import Stream
+from mtls import Authority, Stream
 from test_notify import Manager
 from test_questions import Asker
 from test_strangers import load
@@ -327,6 +327,20 @@ class Check(MeshTest):
         self.assertEqual((code, said, len(errors)), (2, [], 4))
         for error, place, key in zip(errors[1:], ("1:11", "1:27", "1:42"), ("ca", "cert", "key")):
             self.assertTrue(error.endswith(f":{place}: tls.{key}: /nowhere: No such file or directory"), error)
+
+    def test_how_openssl_is_set_up_matters_only_with_tls(self):
+        broken = self.mesh.dir / "openssl.cnf"
+        broken.write_text("openssl_conf = a\n[a]\nproviders = b\n[b]\nnull = c\n[c]\nactivate = 1\n")
+        settings = clean_environment() | {"PEER_NAME": "n1", "OPENSSL_CONF": str(broken)}
+        done = subprocess.run([MESHD, "--check"], env=settings, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "the settings are valid: node n1\n", ""))
+        ca = Authority(self.mesh.dir / "ca")
+        leaf = ca.issue("n1")
+        settings |= {"PEER_TLS_CA": ca.cert, "PEER_TLS_CERT": leaf.cert, "PEER_TLS_KEY": leaf.key}
+        done = subprocess.run([MESHD, "--check"], env=settings, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertRegex(done.stderr, "^environment PEER_TLS_CERT: OpenSSL cannot do TLS 1.3 as it is set up on this "
+                                      "host: .+\n$")
 
     def test_what_cannot_be_written_is_no_success(self):
         file = self.mesh.dir / "settings.yaml"
