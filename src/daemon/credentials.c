@@ -327,8 +327,10 @@ static void put_escaped(const char *text, FILE *out)
 void credentials_judge(const struct credentials *c, const struct config *config,
                        struct tls_fault out_faults[N_TLS_FILES])
 {
-    const struct tls_settings files = settings_of(config);
+    struct tls_settings files = settings_of(config);
 
+    if (c)
+        files.self = c->files.self;
     tls_files_check(&files, c ? c->keeper : NULL, out_faults);
 }
 

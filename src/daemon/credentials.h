@@ -33,8 +33,8 @@ void credentials_confined(const struct credentials *c);
 void credentials_left_out(uint64_t now_ms);
 void credentials_free(struct credentials *c); /* accepts NULL; no session may be left */
 
-/* As struct config_judge has it: would a node start with them, or (c) go on with them, if they are
- * those that it has? */
+/* As struct config_judge has it: would a node start with them, or (c) go on with them, under
+ * the name that it has now, if they are those that it has? */
 void credentials_judge(const struct credentials *c, const struct config *config,
                        struct tls_fault out_faults[N_TLS_FILES]);
 

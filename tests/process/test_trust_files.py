@@ -70,6 +70,28 @@ class Renewed(TrustTest):
             self.assertTrue(stream.close())
         self.assertEqual(self.n1.info()["tls"]["loads"], loads)
 
+    def test_another_name_waits_for_the_next_start_though_no_certificate_has_it_yet(self):
+        file = self.mesh.dir / "n1.yaml"
+        n1 = self.mesh.node("n1", MESHD_CONFIG=file, PEER_NAME="")
+
+        def settings(name, leases, cert):
+            file.write_text(f"peer_name: {name}\nlimits: {{leases: {leases}}}\ntls: {{cert: {cert}}}\n")
+
+        n1.env["PEER_TLS_CERT"] = ""
+        settings("n1", 7, n1.files.cert)
+        n1.start()
+        settings("n2", 8, n1.files.cert)
+        done = n1.local("reload", check=False)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (
+            0, "limits.leases is 8 (was 7)\n", "".join(
+                f"meshcat: {key} changed: it takes effect when the node starts again\n" for key in ("peer_name", "runtime_dir"))))
+        anew = self.mesh.dir / "anew.pem"  # a file named anew is for the next start, as the name is
+        anew.write_bytes(n1.files.cert.read_bytes())
+        settings("n2", 9, anew)
+        done = n1.local("reload", check=False)
+        self.assertEqual((done.returncode, done.stdout), (67, ""))
+        self.assertIn(f"n1.yaml:3:13: tls.cert: {anew} does not name this node, 'n2'", done.stderr)
+
     def test_a_certificate_that_ends_ends_no_link_but_opens_none(self):
         self.pair()
         session = self.live_on_one_that_ends()
