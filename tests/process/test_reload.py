@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 from cable import SECONDS
@@ -272,6 +273,7 @@ class AllOrNothing(ReloadTest):
 
 class Often(ReloadTest):
     HUP = 1 << (signal.SIGHUP - 1)
+    NOTHING = "the settings were read again; changes in force: 0"
 
     def told(self, text):
         return self.log().count(f"info [daemon] {text}")
@@ -300,9 +302,13 @@ class Often(ReloadTest):
     def test_what_changes_nothing_is_told_so_many_times_and_no_more(self):
         self.n1.start()
         with Asker(load(self.mesh.dir), self.n1, local=True) as asker:
+            begun = time.monotonic()
             for _ in range(230):
                 self.assertEqual(asker.ask("Reload", asker.pb.ReloadRequest(), asker.pb.ReloadReply)[0], 0)
-        self.assertEqual(self.told("the settings were read again; changes in force: 0"), 200)
+            took = time.monotonic() - begun
+        self.assertGreaterEqual(self.told(self.NOTHING), 200)
+        if took < 10:  # else some are told again
+            self.assertEqual(self.told(self.NOTHING), 200)
         code, said, _ = self.reload(services=Settings.services({"other": "127.0.0.1:80"}))
         self.assertEqual((code, said), (0, ["services: 1 more (other), 1 less (web)"]))
         self.assertEqual(self.told("services: 1 more (other), 1 less (web)"), 1)
