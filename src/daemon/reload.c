@@ -168,11 +168,10 @@ static void take(struct reload *reload, struct config *fresh, struct report *rep
 
 static void tell(const struct report *report)
 {
-    size_t n = report->changed.n + report->restart.n;
+    enum log_level level = report->errors.n ? LOG_ERROR : report->restart.n ? LOG_WARN : LOG_INFO;
 
-    /* With its errors, a line each. */
-    if (n == 0 && !log_limit_take(&nothing, clock_ms(), report->errors.n ? LOG_ERROR : LOG_INFO,
-                                  "daemon", NOTHING))
+    /* With its errors, or what waits, a line each. */
+    if (report->changed.n == 0 && !log_limit_take(&nothing, clock_ms(), level, "daemon", NOTHING))
         return;
     for (size_t i = 0; i < report->errors.n; i++)
         log_error("daemon", "%s", report->errors.at[i]);
