@@ -176,9 +176,11 @@ class OneWorker(ForwardTest):
 class Losses(ForwardTest):
     """What is lost between the two ends, and what the ends see of that."""
 
-    @staticmethod
-    def held(node):
-        """TCP sockets that are not kept ahead of need. Of others, a link that is made anew may keep some."""
+    def spare(self, count):
+        return count["forward_warm"]
+
+    def open_now(self, node):
+        """TCP sockets alone. Of others, a link that is made anew may keep some."""
         fds = f"/proc/{node.process.pid}/fd"
         links = set()
         for fd in os.listdir(fds):
@@ -186,8 +188,7 @@ class Losses(ForwardTest):
                 links.add(os.readlink(f"{fds}/{fd}"))
         with open("/proc/net/unix", encoding="ascii") as unix:
             local = {f"socket:[{line.split()[6]}]" for line in unix}
-        sockets = [link for link in links - local if link.startswith("socket:")]
-        return len(sockets) - node.counters()["forward_warm"]
+        return len([link for link in links - local if link.startswith("socket:")])
 
     def pair(self, **more):
         super().pair(**more)

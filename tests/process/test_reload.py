@@ -431,11 +431,9 @@ class Thousand(forwarding.ForwardTest):
         backend.sock.settimeout(None)
         threading.Thread(target=run, daemon=True).start()
 
-    @staticmethod
-    def held(node):
-        """Without the sockets of links and calls that are over: they rest, and are used again."""
-        counters = node.counters()
-        return forwarding.ForwardTest.held(node) - counters["ports_pair_sockets"] - counters["ports_req_sockets"]
+    def spare(self, count):
+        """The sockets of links and calls that are over as well: they rest, and are used again."""
+        return super().spare(count) + count["ports_pair_sockets"] + count["ports_req_sockets"]
 
     # --- the settings ---
 
