@@ -84,7 +84,8 @@ class Renewed(TrustTest):
         done = n1.local("reload", check=False)
         self.assertEqual((done.returncode, done.stdout, done.stderr), (
             0, "limits.leases is 8 (was 7)\n", "".join(
-                f"meshcat: {key} changed: it takes effect when the node starts again\n" for key in ("peer_name", "runtime_dir"))))
+                f"meshcat: {key} changed: it takes effect when the node starts again\n"
+                for key in ("peer_name", "runtime_dir"))))
         anew = self.mesh.dir / "anew.pem"  # a file named anew is for the next start, as the name is
         anew.write_bytes(n1.files.cert.read_bytes())
         settings("n2", 9, anew)
