@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "base/clock.h"
 #include "forward/must.h"
 
 #define HEAD_LEN 64
@@ -254,6 +255,10 @@ static void stop(struct storm *storm)
             pthread_join(backends[i].servers[j], NULL);
         close(backends[i].fd);
     }
+    /* Of a stream that its owner broke off it is told a second later. */
+    for (uint64_t until = clock_ms() + WAIT_MS;
+         atomic_load(&records) != all_ends(storm->rig) && clock_ms() < until;)
+        poll(NULL, 0, 5);
     MUST(atomic_load(&records) == all_ends(storm->rig));
     rig_end(storm->rig);
 }
