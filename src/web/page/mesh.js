@@ -97,7 +97,8 @@ function groupBy(rows) {
   return groups;
 }
 
-function about(i) {
+// Of the node under the mouse, or else of the one that has the focus.
+function about(i = [...mesh.g.children].indexOf(document.activeElement)) {
   setText(byId("mesh-about"), mesh.nodes[i]?.speak ?? "");
 }
 
@@ -107,7 +108,7 @@ function makeNode(i) {
   g.addEventListener("click", () => { mesh.at = i; mesh.nodes[i].choose(); });
   g.addEventListener("focus", () => { mesh.at = i; about(i); });
   g.addEventListener("mouseenter", () => about(i));
-  for (const gone of ["blur", "mouseleave"]) g.addEventListener(gone, () => about(-1));
+  for (const gone of ["blur", "mouseleave"]) g.addEventListener(gone, () => about());
   return g;
 }
 
